@@ -1,0 +1,114 @@
+//! Every way in which a caller's data can be refused, with what was expected and what was found.
+
+/// A refused argument. Nothing has been computed or written when one of these comes back, unless its text says so.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The list of widths does not describe a network.
+    #[error("widths: expected at least an input and an output width, all of them positive; found {found:?}")]
+    Widths {
+        /// The list as given, input and output included.
+        found: Vec<usize>,
+    },
+    /// An array does not have the shape that the network gives it.
+    #[error("{what}: expected shape {expected:?}, found {found:?}")]
+    Shape {
+        /// Which array.
+        what: &'static str,
+        /// The shape that the network asks for.
+        expected: Vec<usize>,
+        /// The shape of the argument.
+        found: Vec<usize>,
+    },
+    /// Two arguments that go sample by sample have different numbers of samples.
+    #[error("{what}: expected {expected} samples, one for each row of x; found {found}")]
+    Length {
+        /// Which argument.
+        what: &'static str,
+        /// Rows of x.
+        expected: usize,
+        /// Rows of the argument.
+        found: usize,
+    },
+    /// There is no sample to compute with.
+    #[error("expected at least one sample, found none")]
+    NoSamples,
+    /// A mini-batch of no samples.
+    #[error("batch: expected at least 1 sample, found 0")]
+    EmptyBatch,
+    /// A NaN or an infinity in the data.
+    #[error("{what}[{row}, {column}]: expected a finite number, found {found}")]
+    NotFinite {
+        /// Which array.
+        what: &'static str,
+        /// Sample, counted from 0.
+        row: usize,
+        /// Column, counted from 0.
+        column: usize,
+        /// The value.
+        found: f64,
+    },
+    /// A class label that no output stands for.
+    #[error("y[{row}]: expected a label below {classes}, found {found}")]
+    Label {
+        /// Sample, counted from 0.
+        row: usize,
+        /// Number of classes: the network's outputs.
+        classes: usize,
+        /// The label.
+        found: usize,
+    },
+    /// A target that the loss is not defined for.
+    #[error("y[{row}]: expected {expected}, found {found}")]
+    Target {
+        /// Sample, counted from 0.
+        row: usize,
+        /// What the loss takes.
+        expected: &'static str,
+        /// The target.
+        found: f64,
+    },
+    /// A loss and a network whose numbers of outputs do not fit.
+    #[error("loss: expected a network with {expected}, found {found} outputs")]
+    Outputs {
+        /// What the loss asks of the network.
+        expected: &'static str,
+        /// The network's outputs.
+        found: usize,
+    },
+    /// A number that steers the training is out of its range.
+    #[error("{name}: expected {expected}, found {found}")]
+    Hyperparameter {
+        /// Which number.
+        name: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The value.
+        found: f64,
+    },
+    /// The loss of a step was NaN or infinite: the parameters have left the range of the number type.
+    /// The steps before it have been made.
+    #[error("loss: expected a finite number, found {found} in step {step} of epoch {epoch}")]
+    Diverged {
+        /// Epoch, counted from 0 over the life of the trainer.
+        epoch: usize,
+        /// Step within that epoch, counted from 0.
+        step: usize,
+        /// The loss.
+        found: f64,
+    },
+    /// OpenBLAS cannot be held to one thread, so results would depend on the number of threads.
+    #[error(
+        "OpenBLAS ({config}): expected one thread after openblas_set_num_threads(1), found {found}; \
+         this is an OpenMP build, start the program with OMP_NUM_THREADS=1"
+    )]
+    BlasThreads {
+        /// What `openblas_get_config` says.
+        config: String,
+        /// The number of threads that it keeps.
+        found: i32,
+    },
+}
+
+/// Result of a call that may refuse its arguments.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,223 @@
+//! Losses ℓ(ŷ, y) of one sample, with their first and second derivatives in ŷ.
+//!
+//! | loss | ℓ | ∂ℓ/∂ŷ | ∂²ℓ/∂ŷ² |
+//! |---|---|---|---|
+//! | [`SquaredError`] | ½ ‖ŷ − y‖² | ŷ − y | I |
+//! | [`Logistic`] | ln(1 + e^ŷ) − yŷ, y ∈ [0, 1] | σ(ŷ) − y | σ(ŷ) σ(−ŷ) |
+//! | [`SoftmaxCrossEntropy`] | ln Σₖ e^ŷₖ − ŷ_y | p − e_y | diag(p) − p pᵀ |
+//!
+//! A caller's own loss implements [`Loss`].
+
+use ndarray::{ArrayView1, ArrayView2, Axis};
+
+use crate::error::{Error, Result};
+use crate::scalar::Scalar;
+
+/// A loss of one sample.
+pub trait Loss<F: Scalar>: Send + Sync {
+    /// One number of a target: `F` for real targets, `usize` for labels.
+    type Target: Copy + Send + Sync;
+
+    /// How many `Target`s one sample has, for a network with so many outputs.
+    ///
+    /// # Errors
+    /// [`Error::Outputs`] if the loss has no meaning for that number of outputs.
+    fn target_len(&self, outputs: usize) -> Result<usize>;
+
+    /// Refuses a target outside the loss's domain.
+    ///
+    /// # Errors
+    /// [`Error::Label`] or [`Error::Target`], naming `row`.
+    fn check(&self, row: usize, y: &[Self::Target], outputs: usize) -> Result<()>;
+
+    /// ℓ(ŷ, y), where `d` = ∂ℓ/∂ŷ is written beside it: the two share their exponentials.
+    fn value_and_derivative(&self, y_hat: &[F], y: &[Self::Target], d: &mut [F]) -> F;
+
+    /// `hv` = (∂²ℓ/∂ŷ²) v, the second derivative applied to a direction v in ŷ.
+    fn second_derivative(&self, y_hat: &[F], y: &[Self::Target], v: &[F], hv: &mut [F]);
+}
+
+/// ½ ‖ŷ − y‖², for any number of outputs; the half makes the derivative ŷ − y.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SquaredError;
+
+impl<F: Scalar> Loss<F> for SquaredError {
+    type Target = F;
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        Ok(outputs)
+    }
+
+    fn check(&self, row: usize, y: &[F], _outputs: usize) -> Result<()> {
+        match y.iter().find(|y| !y.is_finite()) {
+            Some(y) => Err(Error::Target { row, expected: "a finite number", found: y.to_f64() }),
+            None => Ok(()),
+        }
+    }
+
+    fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+        let mut sum = F::ZERO;
+        for ((&y_hat, &y), d) in y_hat.iter().zip(y).zip(d) {
+            *d = y_hat - y;
+            sum += *d * *d;
+        }
+        F::from_f64(0.5) * sum
+    }
+
+    fn second_derivative(&self, _y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
+        hv.copy_from_slice(v);
+    }
+}
+
+/// The logistic loss of one output ŷ, the log-odds of class 1: ln(1 + e^ŷ) − yŷ with y ∈ {0, 1}, or a probability between.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Logistic;
+
+/// σ(a) = 1/(1 + e⁻ᵃ), by the exponential that cannot overflow.
+fn sigmoid<F: Scalar>(a: F) -> F {
+    if a >= F::ZERO {
+        F::ONE / (F::ONE + (-a).exp())
+    } else {
+        let e = a.exp();
+        e / (F::ONE + e)
+    }
+}
+
+impl<F: Scalar> Loss<F> for Logistic {
+    type Target = F;
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        if outputs == 1 { Ok(1) } else { Err(Error::Outputs { expected: "1 output", found: outputs }) }
+    }
+
+    fn check(&self, row: usize, y: &[F], _outputs: usize) -> Result<()> {
+        let inside = y[0] >= F::ZERO && y[0] <= F::ONE;
+        if inside { Ok(()) } else { Err(Error::Target { row, expected: "a number from 0 to 1", found: y[0].to_f64() }) }
+    }
+
+    /// ln(1 + e^ŷ) = max(ŷ, 0) + ln(1 + e^−|ŷ|)
+    fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+        let (a, y) = (y_hat[0], y[0]);
+        d[0] = sigmoid(a) - y;
+        // Rearranged so that neither branch subtracts two large numbers: −ya + a = (1 − y) a.
+        if a > F::ZERO { (F::ONE - y) * a + (-a).exp().ln_1p() } else { a.exp().ln_1p() - y * a }
+    }
+
+    fn second_derivative(&self, y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
+        hv[0] = sigmoid(y_hat[0]) * sigmoid(-y_hat[0]) * v[0];
+    }
+}
+
+/// Softmax cross-entropy of m ≥ 2 outputs with a label below m: −ln p_y with p = softmax(ŷ).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SoftmaxCrossEntropy;
+
+/// The largest ŷₖ; NaN if there is one, which comparisons would pass over.
+fn largest<F: Scalar>(y_hat: &[F]) -> F {
+    let mut largest = y_hat[0];
+    for &a in y_hat {
+        // `!(a <= largest)` and not `a > largest`: true for NaN, and once `largest` is NaN it stays.
+        #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN has to come through")]
+        if !(a <= largest) && !largest.to_f64().is_nan() {
+            largest = a;
+        }
+    }
+    largest
+}
+
+impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
+    type Target = usize;
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        if outputs >= 2 { Ok(1) } else { Err(Error::Outputs { expected: "2 outputs or more", found: outputs }) }
+    }
+
+    fn check(&self, row: usize, y: &[usize], outputs: usize) -> Result<()> {
+        if y[0] < outputs { Ok(()) } else { Err(Error::Label { row, classes: outputs, found: y[0] }) }
+    }
+
+    /// Every ŷ is taken relative to the largest, so no exponential overflows and the sum is at least 1.
+    fn value_and_derivative(&self, y_hat: &[F], y: &[usize], d: &mut [F]) -> F {
+        let largest = largest(y_hat);
+        let mut sum = F::ZERO;
+        for (&a, d) in y_hat.iter().zip(&mut *d) {
+            *d = (a - largest).exp();
+            sum += *d;
+        }
+        for d in &mut *d {
+            *d = *d / sum;
+        }
+        d[y[0]] = d[y[0]] - F::ONE;
+        sum.ln() - (y_hat[y[0]] - largest)
+    }
+
+    /// p ⊙ (v − pᵀv)
+    fn second_derivative(&self, y_hat: &[F], _y: &[usize], v: &[F], hv: &mut [F]) {
+        let largest = largest(y_hat);
+        let mut sum = F::ZERO;
+        let mut p_v = F::ZERO;
+        for ((&a, &v), h) in y_hat.iter().zip(v).zip(&mut *hv) {
+            *h = (a - largest).exp();
+            sum += *h;
+            p_v += *h * v;
+        }
+        for (h, &v) in hv.iter_mut().zip(v) {
+            *h = *h / sum * (v - p_v / sum);
+        }
+    }
+}
+
+/// Targets of a batch: an array with one row a sample, or with one number a sample.
+pub trait Targets<'a, T> {
+    /// One row a sample.
+    fn rows(self) -> ArrayView2<'a, T>;
+}
+
+impl<'a, T> Targets<'a, T> for ArrayView2<'a, T> {
+    fn rows(self) -> Self {
+        self
+    }
+}
+
+impl<'a, T> Targets<'a, T> for ArrayView1<'a, T> {
+    fn rows(self) -> ArrayView2<'a, T> {
+        self.insert_axis(Axis(1))
+    }
+}
+
+/// Checks all targets of a batch of `samples`.
+pub(crate) fn check_targets<F: Scalar, L: Loss<F>>(
+    loss: &L,
+    y: ArrayView2<L::Target>,
+    samples: usize,
+    outputs: usize,
+) -> Result<()> {
+    let len = loss.target_len(outputs)?;
+    if y.nrows() != samples {
+        return Err(Error::Length { what: "y", expected: samples, found: y.nrows() });
+    }
+    if y.ncols() != len {
+        return Err(Error::Shape { what: "y", expected: vec![samples, len], found: y.shape().to_vec() });
+    }
+    let mut buffer = Vec::new();
+    for (row, y) in y.outer_iter().enumerate() {
+        match y.to_slice() {
+            Some(y) => loss.check(row, y, outputs)?,
+            None => {
+                buffer.clear();
+                buffer.extend(y.iter().copied());
+                loss.check(row, &buffer, outputs)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the target of one sample.
+pub(crate) fn checked_target<F: Scalar, L: Loss<F>>(loss: &L, y: &[L::Target], outputs: usize) -> Result<()> {
+    let len = loss.target_len(outputs)?;
+    if y.len() != len {
+        return Err(Error::Shape { what: "y", expected: vec![len], found: vec![y.len()] });
+    }
+    loss.check(0, y, outputs)
+}
