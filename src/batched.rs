@@ -13,14 +13,14 @@
 
 use ndarray::{Array2, ArrayView2, Ix2, s};
 
-use crate::blas::{SharedRows, Tile, TileTable};
-use crate::engine::{Engine, tiles};
+use crate::blas::{SharedTiles, Tile, TileTable};
+use crate::engine::{Engine, Samples, tiles};
 use crate::error::Result;
-use crate::loss::{Loss, Targets, check_targets};
+use crate::loss::{Loss, Targets, check_targets, seed};
 use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::{Scalar, relu};
-use crate::threads::{for_each_tile, one_blas_thread};
+use crate::threads::{Crew, one_blas_thread};
 use crate::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
@@ -31,18 +31,19 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
     let theta = mlp.parameters();
+    let affine = |t: usize, z: &Array2<F>| {
+        let mut u = Array2::from_elem((x.nrows(), mlp.widths()[t + 1]), F::ZERO);
+        rows::weighted_inputs(z.view(), theta.w[t].view(), u.view_mut());
+        rows::add_constant(theta.c[t].view(), u.view_mut());
+        u
+    };
     let mut z = vec![x.as_standard_layout().into_owned()];
-    let mut u = Vec::with_capacity(mlp.depth() + 1);
-    for t in 0..=mlp.depth() {
-        let mut u_t = Array2::from_elem((x.nrows(), mlp.widths()[t + 1]), F::ZERO);
-        rows::weighted_inputs(z[t].view(), theta.w[t].view(), u_t.view_mut());
-        rows::add_constant(theta.c[t].view(), u_t.view_mut());
-        if t < mlp.depth() {
-            z.push(u_t.mapv(relu));
-        }
-        u.push(u_t);
+    let mut u = Vec::with_capacity(mlp.depth());
+    for t in 0..mlp.depth() {
+        u.push(affine(t, &z[t]));
+        z.push(u[t].mapv(relu));
     }
-    let y_hat = u.pop().expect("the head's");
+    let y_hat = affine(mlp.depth(), &z[mlp.depth()]);
     Ok(Trace { u, z, y_hat })
 }
 
@@ -58,20 +59,13 @@ pub fn output_gradient<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>, k: usize, g: &
     mlp.parameters().check_same_shape(g)?;
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
-    let samples = x.nrows();
-    let mut engine = Engine::new(mlp, samples);
-    engine.forward_and_deltas(
-        mlp.parameters(),
-        x,
-        samples,
-        |i| i,
-        |_, _, dy| {
-            dy.fill(F::ZERO);
-            dy[k] = F::ONE;
-            0.0
-        },
-    );
-    engine.gradient(samples, F::ONE, F::ZERO, g);
+    let seed = |_, _: &[F], dy: &mut [F]| {
+        dy.fill(F::ZERO);
+        dy[k] = F::ONE;
+        0.0
+    };
+    let data = Samples { x, row: |i| i, seed };
+    Engine::new(mlp, x.nrows()).gradient(mlp.parameters(), x.nrows(), &data, F::ONE, g);
     Ok(())
 }
 
@@ -96,15 +90,9 @@ where
     check_targets(loss, y, x.nrows(), mlp.outputs())?;
     let _one = one_blas_thread()?;
     let (samples, y) = (x.nrows(), y.as_standard_layout());
-    let mut engine = Engine::new(mlp, samples);
-    let sum = engine.forward_and_deltas(
-        mlp.parameters(),
-        x,
-        samples,
-        |i| i,
-        |i, y_hat, dy| loss.value_and_derivative(y_hat, y.row(i).to_slice().expect("row-major"), dy).to_f64(),
-    );
-    engine.gradient(samples, F::from_f64(1.0 / samples as f64), F::ZERO, g);
+    let data = Samples { x, row: |i| i, seed: seed(loss, y.view()) };
+    let mean = F::from_f64(1.0 / samples as f64);
+    let sum = Engine::new(mlp, samples).gradient(mlp.parameters(), samples, &data, mean, g);
     Ok(sum / samples as f64)
 }
 
@@ -123,10 +111,12 @@ impl<F: Scalar> Mlp<F> {
         let x = x.as_standard_layout();
         let samples = x.nrows();
         let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
-        let table = TileTable::new(tiles(samples, PREDICT_ROWS).map(|rows| Tile { arrays: 0..1, rows }).collect());
-        let shared = SharedRows::new(std::slice::from_mut(&mut y_hat), &table);
+        let row_tiles = tiles(samples, PREDICT_ROWS).map(|rows| Tile { arrays: 0..1, rows, columns: None });
+        let table = TileTable::new(vec![y_hat.dim()], row_tiles.collect());
+        let shared = SharedTiles::new(std::slice::from_mut(&mut y_hat), &table);
         let widest = self.widths()[1..self.depth() + 1].iter().max().copied().unwrap_or(0);
-        for_each_tile(table.len(), 2 * samples * self.parameters().count(), |index| {
+        let flops = 2 * samples * self.parameters().count();
+        let predict_tile = |index: usize| {
             let rows = table.tile(index).rows.clone();
             let x = x.slice(s![rows.clone(), ..]);
             // Two buffers in turn: the layer below, and the one above it.
@@ -141,11 +131,11 @@ impl<F: Scalar> Mlp<F> {
                 buffers.swap(0, 1);
             }
             let z = if self.depth() == 0 { x } else { buffers[0].slice(s![.., ..self.widths()[self.depth()]]) };
-            let mut tile = shared.write(index);
-            rows::weighted_inputs(z, theta.alpha(), tile.rows_mut(0));
-            rows::add_constant(theta.b(), tile.rows_mut(0));
-        });
-        drop(shared);
+            let mut tile = shared.claim(index);
+            rows::weighted_inputs(z, theta.alpha(), tile.write(0));
+            rows::add_constant(theta.b(), tile.write(0));
+        };
+        Crew::new().assemble(flops, |crew| crew.for_each_tile(table.len(), flops, &predict_tile));
         Ok(y_hat)
     }
 }

@@ -10,16 +10,24 @@
 //! another kernel for small shapes, which has other rounding and another speed. Without it ndarray's kernels run.
 //! A transposed operand is a transposed view (`a.t()`); nothing is copied. β = 0 overwrites, NaN included.
 //!
-//! [`SharedRows`] lets several threads write different rows of one list of arrays, checked at run time.
+//! [`SharedTiles`] lets several threads write different tiles of one list of arrays, checked at run time; [`Lent`] lets them run
+//! a closure that borrows from the caller's stack.
 
 // The one file in which it may stand; Cargo.toml denies it everywhere else.
 #![allow(unsafe_code)]
 
+use std::any::Any;
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use ndarray::{Array, ArrayView, ArrayView1, ArrayView2, ArrayViewMut, ArrayViewMut1, ArrayViewMut2, Axis, RemoveAxis};
+use ndarray::{
+    Array, ArrayView, ArrayView1, ArrayView2, ArrayViewMut, ArrayViewMut1, ArrayViewMut2, Axis, RemoveAxis,
+    ShapeBuilder, StrideShape,
+};
 
 /// The three products. Public in a private module, which seals [`Scalar`](crate::Scalar).
 pub trait Kernels: Copy + Send + Sync + 'static {
@@ -260,37 +268,56 @@ pub(crate) mod openblas {
     }
 }
 
-/// A table of disjoint tiles of a list of arrays, with the run-time borrow of each.
-#[derive(Debug)]
-pub(crate) struct TileTable {
-    tiles: Vec<Tile>,
-    borrows: Vec<Borrow>,
-}
-
-/// The rows `rows` (axis 0) of the arrays `arrays` of a list.
+/// The part of a list of arrays that one thread writes alone: some rows (axis 0) of some of the arrays, all columns of each
+/// or a range of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tile {
     pub(crate) arrays: Range<usize>,
     pub(crate) rows: Range<usize>,
+    pub(crate) columns: Option<Range<usize>>,
 }
 
-/// −1 while the tile is written, else its number of readers. Alone on its cache line, since several threads write it.
+/// Disjoint tiles of a list of arrays of known shapes, checked once.
+#[derive(Debug)]
+pub(crate) struct TileTable {
+    /// Rows, and numbers in a row, of each array.
+    shapes: Vec<(usize, usize)>,
+    tiles: Vec<Tile>,
+    /// Does a tile write this array?
+    written: Vec<bool>,
+    claims: Vec<Claim>,
+}
+
+/// True while a thread writes the tile. Alone on its cache line, since several threads write it.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Borrow(AtomicIsize);
+struct Claim(AtomicBool);
 
 impl TileTable {
     /// # Panics
-    /// If two tiles share a row of an array.
-    pub(crate) fn new(tiles: Vec<Tile>) -> Self {
-        let overlap = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+    /// If two tiles overlap, or a tile reaches beyond an array.
+    pub(crate) fn new(shapes: Vec<(usize, usize)>, tiles: Vec<Tile>) -> Self {
+        fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+            a.start < b.end && b.start < a.end
+        }
         for (i, a) in tiles.iter().enumerate() {
+            for &(rows, columns) in &shapes[a.arrays.clone()] {
+                let inside = |r: &Range<usize>, len| r.start <= r.end && r.end <= len;
+                let fits = inside(&a.rows, rows) && a.columns.as_ref().is_none_or(|c| inside(c, columns));
+                assert!(fits, "{a:?} of an array of shape {:?}", (rows, columns));
+            }
             for b in &tiles[..i] {
-                assert!(!(overlap(&a.arrays, &b.arrays) && overlap(&a.rows, &b.rows)), "tiles {b:?} and {a:?} overlap");
+                let columns = match (&a.columns, &b.columns) {
+                    (Some(a), Some(b)) => overlap(a, b),
+                    _ => true,
+                };
+                let disjoint = !(overlap(&a.arrays, &b.arrays) && overlap(&a.rows, &b.rows) && columns);
+                assert!(disjoint, "tiles {b:?} and {a:?} overlap");
             }
         }
-        let borrows = tiles.iter().map(|_| Borrow::default()).collect();
-        Self { tiles, borrows }
+        let written = (0..shapes.len()).map(|i| tiles.iter().any(|tile| tile.arrays.contains(&i))).collect();
+        let claims = tiles.iter().map(|_| Claim::default()).collect();
+        Self { shapes, tiles, written, claims }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -302,244 +329,224 @@ impl TileTable {
     }
 }
 
-/// A list of arrays whose rows several threads write at once: a `RefCell` whose borrows are the tiles of a [`TileTable`].
+/// A list of arrays whose tiles several threads write at once.
 ///
-/// A tile is borrowed for writing by at most one thread, and the whole for reading only while no tile is being written.
-/// Both are checked, so a fault in the scheduling panics and never becomes a data race.
-pub(crate) struct SharedRows<'a, F, D> {
+/// For the time of the loan, an array is either written by tiles, each claimed by one thread at a time, or read by all.
+/// Claims are checked, so a fault in the scheduling panics and never becomes a data race.
+pub(crate) struct SharedTiles<'a, F, D> {
     arrays: *mut Array<F, D>,
-    len: usize,
     table: &'a TileTable,
     lent: PhantomData<&'a mut [Array<F, D>]>,
 }
 
-// SAFETY: all access to the elements goes through `write` and `read`, which keep the writer of a tile alone with it; the
-// arrays' headers are only read. `F` crosses threads by reference and by value.
-unsafe impl<F: Send + Sync, D: Send + Sync> Sync for SharedRows<'_, F, D> {}
+// SAFETY: elements are written through a claimed tile, which one thread holds and no other tile overlaps, and are read from
+// arrays that no tile writes; the arrays' headers are only read. `F` crosses threads by reference and by value.
+unsafe impl<F: Send + Sync, D: Send + Sync> Sync for SharedTiles<'_, F, D> {}
 
-impl<'a, F, D: RemoveAxis> SharedRows<'a, F, D> {
+impl<'a, F, D: RemoveAxis> SharedTiles<'a, F, D> {
     /// # Panics
-    /// If an array is not row-major, or a tile reaches beyond the list or an array of it.
+    /// If the arrays are not those the table was made for: row-major, and of its shapes.
     pub(crate) fn new(arrays: &'a mut [Array<F, D>], table: &'a TileTable) -> Self {
-        assert!(arrays.iter().all(|a| a.is_standard_layout()), "shared arrays are row-major");
-        for tile in &table.tiles {
-            for i in tile.arrays.clone() {
-                let rows = arrays[i].len_of(Axis(0));
-                assert!(
-                    tile.rows.start <= tile.rows.end && tile.rows.end <= rows,
-                    "{tile:?} of an array of {rows} rows"
-                );
-            }
+        assert_eq!(arrays.len(), table.shapes.len(), "arrays of a tile table");
+        for (array, &(rows, columns)) in arrays.iter().zip(&table.shapes) {
+            let fits = array.len_of(Axis(0)) == rows && array.len() == rows * columns && array.is_standard_layout();
+            assert!(fits, "an array of shape {:?} for tiles of {:?}", array.shape(), (rows, columns));
         }
-        Self { arrays: arrays.as_mut_ptr(), len: arrays.len(), table, lent: PhantomData }
+        Self { arrays: arrays.as_mut_ptr(), table, lent: PhantomData }
     }
 
     fn array(&self, i: usize) -> &Array<F, D> {
-        assert!(i < self.len, "array {i} of {}", self.len);
+        assert!(i < self.table.shapes.len(), "array {i} of {}", self.table.shapes.len());
         // SAFETY: `i` is within the slice that `new` borrowed for 'a. Only headers are read through this reference: the
         // elements lie elsewhere on the heap, and no `&mut` to a header exists while `self` does.
         unsafe { &*self.arrays.add(i) }
     }
 
-    /// Borrows one tile for writing.
+    /// Array `i`, whole.
     ///
     /// # Panics
-    /// If the tile is borrowed already.
+    /// If a tile writes it.
     #[track_caller]
-    pub(crate) fn write(&self, tile: usize) -> WriteTile<'_, 'a, F, D> {
-        let was = self.table.borrows[tile].0.compare_exchange(0, -1, Ordering::Acquire, Ordering::Relaxed);
-        assert!(was.is_ok(), "tile {tile} is to be written and already borrowed: {was:?}");
-        WriteTile { of: self, tile }
+    pub(crate) fn read(&self, i: usize) -> ArrayView<'_, F, D> {
+        assert!(!self.table.written[i], "array {i} is to be read whole and is written by tiles");
+        self.array(i).view()
     }
 
-    /// Borrows everything for reading.
+    /// Claims one tile.
     ///
     /// # Panics
-    /// If a tile is being written.
+    /// If it is claimed already.
     #[track_caller]
-    pub(crate) fn read(&self) -> ReadAll<'_, 'a, F, D> {
-        for (tile, borrow) in self.table.borrows.iter().enumerate() {
-            let was = borrow.0.fetch_add(1, Ordering::Acquire);
-            assert!(was >= 0, "tile {tile} is to be read and is being written");
-        }
-        ReadAll { of: self }
+    pub(crate) fn claim(&self, tile: usize) -> Claimed<'_, 'a, F, D> {
+        let was = self.table.claims[tile].0.swap(true, Ordering::Acquire);
+        assert!(!was, "tile {tile} is claimed already");
+        Claimed { of: self, tile }
     }
 }
 
-/// One tile, borrowed for writing.
-pub(crate) struct WriteTile<'s, 'a, F, D> {
-    of: &'s SharedRows<'a, F, D>,
+/// A tile that this thread alone may write.
+pub(crate) struct Claimed<'s, 'a, F, D> {
+    of: &'s SharedTiles<'a, F, D>,
     tile: usize,
 }
 
-impl<F, D: RemoveAxis> WriteTile<'_, '_, F, D> {
-    fn pointer(&self, i: usize) -> (D, *mut F) {
-        let tile = &self.of.table.tiles[self.tile];
-        assert!(tile.arrays.contains(&i), "array {i} does not belong to {tile:?}");
-        let array = self.of.array(i);
-        let mut shape = array.raw_dim();
+impl<F, D: RemoveAxis> Claimed<'_, '_, F, D> {
+    pub(crate) fn tile(&self) -> &Tile {
+        &self.of.table.tiles[self.tile]
+    }
+
+    /// Shape, strides and first element of the tile's part of array `i`; or, if `whole_rows`, of its rows in full.
+    fn part(&self, i: usize, whole_rows: bool) -> (StrideShape<D>, *mut F) {
+        let (tile, array) = (self.tile(), self.of.array(i));
+        let (_, row) = self.of.table.shapes[i];
+        let (mut shape, mut strides) = (array.raw_dim(), array.raw_dim());
+        for (stride, &s) in strides.slice_mut().iter_mut().zip(array.strides()) {
+            *stride = s.unsigned_abs();
+        }
         shape[0] = tile.rows.len();
-        let row = array.len() / array.len_of(Axis(0)).max(1);
-        // SAFETY: `new` checked that the tile's rows lie within this row-major array, so the offset stays inside it.
-        (shape, unsafe { array.as_ptr().cast_mut().add(tile.rows.start * row) })
+        let mut offset = tile.rows.start * row;
+        if let (Some(columns), false) = (&tile.columns, whole_rows) {
+            shape[1] = columns.len();
+            offset += columns.start;
+        }
+        // SAFETY: the table was checked against this array's shape, and the array is row-major: the tile lies inside it.
+        (shape.strides(strides), unsafe { array.as_ptr().cast_mut().add(offset) })
     }
 
-    /// The tile's rows of array `i`.
-    pub(crate) fn rows(&self, i: usize) -> ArrayView<'_, F, D> {
-        let (shape, pointer) = self.pointer(i);
-        // SAFETY: these rows belong to this borrow alone, and `&self` keeps `rows_mut` and `pair` away meanwhile.
-        unsafe { ArrayView::from_shape_ptr(shape, pointer) }
-    }
-
-    /// The tile's rows of array `i`, to be written.
-    pub(crate) fn rows_mut(&mut self, i: usize) -> ArrayViewMut<'_, F, D> {
-        let (shape, pointer) = self.pointer(i);
-        // SAFETY: these rows belong to this borrow alone, and `&mut self` keeps every other view of them away.
+    /// The tile's part of array `i`, to be written.
+    ///
+    /// # Panics
+    /// If the tile has no part in it.
+    pub(crate) fn write(&mut self, i: usize) -> ArrayViewMut<'_, F, D> {
+        assert!(self.tile().arrays.contains(&i), "array {i} does not belong to {:?}", self.tile());
+        let (shape, pointer) = self.part(i, false);
+        // SAFETY: this thread claimed the tile, no other overlaps it, and `&mut self` keeps every other view of it away.
         unsafe { ArrayViewMut::from_shape_ptr(shape, pointer) }
     }
 
-    /// The tile's rows of array `from`, to be read, beside those of another array `to`, to be written.
+    /// The tile's rows of array `from`, all columns, to be read, beside the tile's part of another array `to`, to be written.
+    ///
+    /// # Panics
+    /// If another tile may be writing those rows of `from`.
     pub(crate) fn pair(&mut self, from: usize, to: usize) -> (ArrayView<'_, F, D>, ArrayViewMut<'_, F, D>) {
         assert_ne!(from, to, "an array cannot be read and written at once");
-        let ((from_shape, from), (to_shape, to)) = (self.pointer(from), self.pointer(to));
-        // SAFETY: as for `rows` and `rows_mut`; they are two arrays, whose elements do not overlap.
-        unsafe { (ArrayView::from_shape_ptr(from_shape, from), ArrayViewMut::from_shape_ptr(to_shape, to)) }
+        let own = self.tile().arrays.contains(&from) && self.tile().columns.is_none();
+        assert!(own || !self.of.table.written[from], "the rows of array {from} are being written");
+        let (shape, pointer) = self.part(from, true);
+        // SAFETY: nobody else writes these rows: no tile writes this array, or they all belong to this tile. The view that is
+        // written is of another array.
+        let from = unsafe { ArrayView::from_shape_ptr(shape, pointer) };
+        let (shape, pointer) = self.part(to, false);
+        assert!(self.tile().arrays.contains(&to), "array {to} does not belong to {:?}", self.tile());
+        // SAFETY: as in `write`.
+        (from, unsafe { ArrayViewMut::from_shape_ptr(shape, pointer) })
     }
 }
 
-impl<F, D> Drop for WriteTile<'_, '_, F, D> {
+impl<F, D> Drop for Claimed<'_, '_, F, D> {
     fn drop(&mut self) {
-        self.of.table.borrows[self.tile].0.store(0, Ordering::Release);
+        self.of.table.claims[self.tile].0.store(false, Ordering::Release);
     }
 }
 
-/// All tiles, borrowed for reading.
-pub(crate) struct ReadAll<'s, 'a, F, D> {
-    of: &'s SharedRows<'a, F, D>,
+/// Work lent to other threads for the length of one call.
+///
+/// [`run`](Self::run) publishes a closure and a number of tiles; any thread may [`help`](Self::help) by claiming a tile and running it.
+/// The call ends when all tiles are *done*. It does them itself if nobody helps, so it needs no other thread to come, and one
+/// that comes late finds nothing to claim.
+pub(crate) struct Lent {
+    /// Number of the call in the upper bits, tiles not yet claimed in the lower [`UNCLAIMED_BITS`]. One word, so that no
+    /// tile of one call can be claimed with what was read of another.
+    ticket: AtomicU64,
+    done: AtomicUsize,
+    running: AtomicBool,
+    job: UnsafeCell<Job>,
+    panicked: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl<F, D: RemoveAxis> ReadAll<'_, '_, F, D> {
-    /// Array `i`, whole.
-    pub(crate) fn array(&self, i: usize) -> ArrayView<'_, F, D> {
-        self.of.array(i).view()
-    }
+const UNCLAIMED_BITS: u32 = 24;
+const UNCLAIMED: u64 = (1 << UNCLAIMED_BITS) - 1;
+
+#[derive(Clone, Copy)]
+struct Job {
+    work: *const (dyn Fn(usize) + Sync),
+    tiles: usize,
 }
 
-impl<F, D> Drop for ReadAll<'_, '_, F, D> {
-    fn drop(&mut self) {
-        for borrow in &self.of.table.borrows {
-            borrow.0.fetch_sub(1, Ordering::Release);
+// SAFETY: `job` is written in `run` while no tile is claimed or claimable, and read after a claim. What it points to is Sync.
+unsafe impl Send for Lent {}
+// SAFETY: as above.
+unsafe impl Sync for Lent {}
+
+impl Lent {
+    pub(crate) fn new() -> Self {
+        let nothing: &'static (dyn Fn(usize) + Sync) = &|_| ();
+        Self {
+            ticket: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            running: AtomicBool::new(false),
+            job: UnsafeCell::new(Job { work: nothing, tiles: 0 }),
+            panicked: AtomicBool::new(false),
+            panic: Mutex::new(None),
         }
+    }
+
+    /// Runs `work` for each tile below `tiles`, each once, on this thread and on those that help; `wait(round)` is called
+    /// while the last tiles are being done elsewhere.
+    ///
+    /// # Panics
+    /// If another call is running, or as `work` did, after all other tiles are done.
+    pub(crate) fn run(&self, tiles: usize, work: &(dyn Fn(usize) + Sync), wait: impl Fn(u32)) {
+        assert!(tiles as u64 <= UNCLAIMED, "{tiles} tiles");
+        assert!(!self.running.swap(true, Ordering::Acquire), "work is lent already");
+        // SAFETY: only the lifetime changes. The reference is used after a claim alone, and this function does not return
+        // before every claimed tile is done.
+        let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
+        // SAFETY: `running` makes this the only call; every tile of the one before was done when it ended and no tile is claimable
+        // now, so nobody reads the job.
+        unsafe { *self.job.get() = Job { work, tiles } };
+        self.done.store(0, Ordering::Relaxed);
+        let call = (self.ticket.load(Ordering::Relaxed) >> UNCLAIMED_BITS) + 1;
+        self.ticket.store((call << UNCLAIMED_BITS) | tiles as u64, Ordering::Release);
+        while self.help() {}
+        let mut round = 0;
+        while self.done.load(Ordering::Acquire) < tiles {
+            wait(round);
+            round = round.saturating_add(1);
+        }
+        let panicked = self.panicked.swap(false, Ordering::Relaxed);
+        self.running.store(false, Ordering::Release);
+        if panicked && let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Claims one tile and runs it; false if there was none.
+    pub(crate) fn help(&self) -> bool {
+        let mut seen = self.ticket.load(Ordering::Acquire);
+        while seen & UNCLAIMED != 0 {
+            match self.ticket.compare_exchange_weak(seen, seen - 1, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => {
+                    // SAFETY: the claim read the ticket that `run` stored after writing the job (or one that other claims made of
+                    // it), and `run` waits for this tile, so the job is there and stays.
+                    let (tiles, work) = unsafe { ((*self.job.get()).tiles, &*(*self.job.get()).work) };
+                    let tile = tiles - (seen & UNCLAIMED) as usize;
+                    // A tile that panics is done too: else everybody would wait for it.
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(tile))) {
+                        *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                        self.panicked.store(true, Ordering::Relaxed);
+                    }
+                    self.done.fetch_add(1, Ordering::Release);
+                    return true;
+                }
+                Err(now) => seen = now,
+            }
+        }
+        false
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ndarray::{Array1, Array2, array};
-
-    fn table(rows: &[Range<usize>]) -> TileTable {
-        TileTable::new(rows.iter().map(|rows| Tile { arrays: 0..2, rows: rows.clone() }).collect())
-    }
-
-    #[test]
-    fn tiles_write_their_own_rows() {
-        let table = table(&[0..1, 1..3]);
-        let mut arrays = [Array2::<f64>::zeros((3, 2)), Array2::zeros((3, 1))];
-        let shared = SharedRows::new(&mut arrays, &table);
-        let mut first = shared.write(0);
-        let mut second = shared.write(1);
-        first.rows_mut(0).fill(1.0);
-        second.rows_mut(0).fill(2.0);
-        let (from, mut to) = second.pair(0, 1);
-        to.column_mut(0).assign(&from.column(1));
-        assert_eq!(first.rows(0), array![[1.0, 1.0]]);
-        drop((first, second));
-        assert_eq!(shared.read().array(1), array![[0.0], [2.0], [2.0]]);
-        assert_eq!(arrays[0], array![[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]);
-    }
-
-    #[test]
-    fn one_dimensional_arrays_have_rows_too() {
-        let table = TileTable::new(vec![Tile { arrays: 0..1, rows: 2..5 }]);
-        let mut arrays = [Array1::<f32>::zeros(6)];
-        SharedRows::new(&mut arrays, &table).write(0).rows_mut(0).fill(1.0);
-        assert_eq!(arrays[0], array![0.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-    }
-
-    #[test]
-    #[should_panic(expected = "already borrowed")]
-    fn a_tile_has_one_writer() {
-        let table = table(&[0..3]);
-        let mut arrays = [Array2::<f64>::zeros((3, 2)), Array2::zeros((3, 1))];
-        let shared = SharedRows::new(&mut arrays, &table);
-        let _first = shared.write(0);
-        shared.write(0);
-    }
-
-    #[test]
-    #[should_panic(expected = "being written")]
-    fn nobody_reads_while_a_tile_is_written() {
-        let table = table(&[0..1, 1..3]);
-        let mut arrays = [Array2::<f64>::zeros((3, 2)), Array2::zeros((3, 1))];
-        let shared = SharedRows::new(&mut arrays, &table);
-        let _writer = shared.write(1);
-        shared.read();
-    }
-
-    #[test]
-    #[should_panic(expected = "overlap")]
-    fn overlapping_tiles_are_refused() {
-        table(&[0..2, 1..3]);
-    }
-
-    #[test]
-    #[should_panic(expected = "of an array of 3 rows")]
-    fn tiles_beyond_an_array_are_refused() {
-        let table = table(&[0..4]);
-        SharedRows::new(&mut [Array2::<f64>::zeros((3, 2)), Array2::zeros((3, 1))], &table);
-    }
-
-    #[test]
-    #[should_panic(expected = "gemm: A (2, 3) times B (2, 2) does not give C (2, 2)")]
-    fn wrong_shapes_panic_with_all_of_them() {
-        let (a, b, mut c) = (Array2::<f64>::zeros((2, 3)), Array2::zeros((2, 2)), Array2::zeros((2, 2)));
-        f64::gemm(1.0, a.view(), b.view(), 0.0, c.view_mut());
-    }
-
-    /// Every layout the crate uses, against sums written out, on integers: all of it is exact.
-    #[test]
-    fn products_of_all_layouts() {
-        for (m, k, n) in [(1, 1, 1), (1, 7, 1), (7, 1, 8), (8, 7, 1), (1, 5, 9), (45, 46, 33), (16, 129, 8)] {
-            let value = |i: usize, j: usize| ((i * 7 + j * 3) % 11) as f64 - 5.0;
-            let a = Array2::from_shape_fn((m, k), |(i, j)| value(i, j));
-            let b = Array2::from_shape_fn((k, n), |(i, j)| value(j, i + 2));
-            let c = Array2::from_shape_fn((m, n), |(i, j)| value(i + j, j));
-            let expected = Array2::from_shape_fn((m, n), |(i, j)| {
-                2.0 * (0..k).map(|l| a[(i, l)] * b[(l, j)]).sum::<f64>() - 3.0 * c[(i, j)]
-            });
-            let (a_t, b_t) = (a.t().as_standard_layout().into_owned(), b.t().as_standard_layout().into_owned());
-            for (a, b) in [(a.view(), b.view()), (a.view(), b_t.t()), (a_t.t(), b.view()), (a_t.t(), b_t.t())] {
-                let mut out = c.clone();
-                f64::gemm(2.0, a, b, -3.0, out.view_mut());
-                assert_eq!(out, expected, "gemm {m} {k} {n}");
-                let mut nan = Array2::from_elem((m, n), f64::NAN);
-                f64::gemm(1.0, a, b, 0.0, nan.view_mut());
-                assert!(nan.iter().all(|v| v.is_finite()), "beta = 0 overwrites");
-                let mut y = c.column(0).to_owned();
-                f64::gemv(2.0, a, b.column(0), -3.0, y.view_mut());
-                assert_eq!(y, expected.column(0), "gemv {m} {k}");
-                let mut nan = Array1::from_elem(m, f64::NAN);
-                f64::gemv(1.0, a, b.column(0), 0.0, nan.view_mut());
-                assert!(nan.iter().all(|v| v.is_finite()), "beta = 0 overwrites");
-            }
-            let mut out = c.clone();
-            f64::ger(2.0, a.column(0), b.row(0), out.view_mut());
-            assert_eq!(
-                out,
-                Array2::from_shape_fn((m, n), |(i, j)| c[(i, j)] + 2.0 * a[(i, 0)] * b[(0, j)]),
-                "ger {m} {n}"
-            );
-        }
-    }
-}
+#[path = "blas_tests.rs"]
+mod tests;

@@ -1,30 +1,56 @@
-//! The engine: buffers made once, and a step as two phases over fixed tiles.
+//! The engine: buffers made once, and a step as phases over fixed tiles. The hot path.
 //!
-//! **Phase 1, over tiles of the batch**: a tile gathers its samples and runs forward, loss and the whole Δ chain for its
-//! rows. No tile waits for another, and its activations stay in cache.
+//! A step is the list of operations gather, F[0] … F[T], loss, B[T] … B[1], and then the gradient with its update:
 //!
-//! **Phase 2, over tiles of rows of all w[t]**: w ← a Δᵀ Z + β w, one product. With a = −η/B and β = 1 it is the SGD update
-//! itself: no gradient is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient.
+//! ```text
+//! F[t]      Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ)              the head, t = T, without ReLU
+//! B[t]      Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]
+//! update    w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t]                   all t at once
+//! ```
 //!
-//! Tiles depend on widths and batch alone, so the bits do not depend on threads.
+//! **Tiles.** BLAS copies both operands into its own order at each call. Tiles of rows (samples) repeat that for all of
+//! w[t], tiles of columns (neurons) for all of Z[t]; w[t] is the larger and the dearer. So the product of a wide layer is split by
+//! columns, and waits for the whole layer below it: one phase each. A narrow layer is not copied at all (BLAS multiplies small
+//! matrices in place), so consecutive narrow layers run as one phase, in which a tile of rows goes through all of them.
+//!
+//! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 it is the SGD update itself: no gradient
+//! is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient.
+//!
+//! Tiles depend on shapes alone, so the bits do not depend on threads.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Ix1, Ix2, s};
 
-use crate::blas::{SharedRows, Tile, TileTable};
+use crate::blas::{SharedTiles, Tile, TileTable};
 use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::Scalar;
-use crate::threads::{PARALLEL_FLOPS, for_each_tile};
+use crate::threads::{Assembled, Crew};
+
+/// Buffers for all batches up to a capacity, for networks of one shape.
+///
+/// In numbers: capacity × (d[0] + 2 (d[1] + … + d[T] + m)); no gradient and no copy of θ.
+#[derive(Debug)]
+pub(crate) struct Engine<F> {
+    widths: Vec<usize>,
+    capacity: usize,
+    /// Z[0], …, Z[T], Ŷ, Δ[1], …, Δ[T], ∂ℓ/∂Ŷ, each with `capacity` rows.
+    layers: Vec<Array2<F>>,
+    /// One for each batch size met so far: the full one, and a ragged last one.
+    schedules: Vec<Schedule>,
+    update: Update,
+    crew: Crew,
+}
 
 /// Where an array lies in [`Engine::layers`].
 #[derive(Debug, Clone, Copy)]
-struct Layers {
+struct Names {
     depth: usize,
 }
 
-impl Layers {
+impl Names {
     /// Z[t], t = 0 … T; and Ŷ for t = T+1.
     fn z(self, t: usize) -> usize {
         t
@@ -35,55 +61,149 @@ impl Layers {
     }
 }
 
-/// The tiles of a batch of one size.
+/// One operation on a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Gather,
+    Forward(usize),
+    Loss,
+    Backward(usize),
+}
+
+/// Operations that a tile goes through without waiting for another.
 #[derive(Debug)]
-struct Batch {
+struct Phase {
+    ops: Vec<Op>,
+    tiles: TileTable,
+    flops: usize,
+}
+
+/// The phases up to the update, for a batch of one size.
+#[derive(Debug)]
+struct Schedule {
     samples: usize,
-    table: TileTable,
-    /// Σ ℓ of each tile, the bits of an f64.
+    phases: Vec<Phase>,
+    /// Σ ℓ of each tile of the phase with the loss, the bits of an f64.
     losses: Vec<AtomicU64>,
 }
 
-/// Buffers for all batches up to a capacity, for networks of one shape.
+/// The tiles of the update: rows of w[t], and beside them those of c[t], which are empty where there is no constant.
 #[derive(Debug)]
-pub(crate) struct Engine<F> {
-    widths: Vec<usize>,
-    capacity: usize,
-    /// Z[0], …, Z[T], Ŷ, Δ[1], …, Δ[T], ∂ℓ/∂Ŷ, each with `capacity` rows.
-    layers: Vec<Array2<F>>,
-    /// One entry for each batch size met so far: the full one, and a ragged last one.
-    batches: Vec<Batch>,
-    /// Tiles of the w, and beside them those of the c, which are empty where there is no constant.
-    w_tiles: TileTable,
-    c_tiles: TileTable,
+struct Update {
+    w: TileTable,
+    c: TileTable,
+    /// Of one sample.
+    flops: usize,
 }
 
-/// Rows of a batch tile: half of the batch, as whole kernel tiles of 8, from 16 (below, the products lose a third of their
-/// speed) to 256 (above, a tile's activations leave the cache). A batch without enough work to share is one tile.
-fn batch_tile_rows(samples: usize, flops: usize) -> usize {
-    if flops < PARALLEL_FLOPS {
-        return samples;
-    }
-    samples.div_ceil(2).next_multiple_of(8).clamp(16, 256)
+/// What a step reads: sample i of it is x[row(i)], and `seed(row(i), ŷ, ∂)` writes ∂ℓ/∂ŷ into ∂ and returns ℓ.
+pub(crate) struct Samples<'a, F, Row, Seed> {
+    pub(crate) x: ArrayView2<'a, F>,
+    pub(crate) row: Row,
+    pub(crate) seed: Seed,
 }
 
-/// Rows of a tile of w[t]: a quarter of the matrix, from 64 to 512. Too little work is one tile.
-fn weight_tile_rows(rows: usize, flops: usize) -> usize {
-    if flops < PARALLEL_FLOPS {
-        return rows;
+/// A product up to this many multiplications BLAS makes without copying its operands first (in OpenBLAS's kernels for
+/// AVX-512 the limit is 100³), and then a tile of rows costs no more than its share.
+const NARROW: usize = 500_000;
+
+/// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
+/// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
+fn parts(flops: usize) -> usize {
+    match flops {
+        0..300_000 => 1,
+        300_000..400_000_000 => 2,
+        400_000_000..4_000_000_000 => 4,
+        _ => 8,
     }
-    rows.div_ceil(4).next_multiple_of(8).clamp(64, 512)
+}
+
+/// 0 … len in so many parts of equal length, whole multiples of the kernels' 16 where that leaves as many.
+fn split(len: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let part = len.div_ceil(parts);
+    let part = if part > 16 { part.next_multiple_of(16) } else { part.max(1) };
+    tiles(len, part)
 }
 
 /// 0 … len in tiles of `rows`, the last one smaller.
-pub(crate) fn tiles(len: usize, rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(crate) fn tiles(len: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len).step_by(rows.max(1)).map(move |start| start..(start + rows).min(len))
 }
 
-/// Multiply–adds count 2: forward and Δ of phase 1, for one sample.
-fn phase_1_flops(widths: &[usize]) -> usize {
-    let edges: usize = widths.windows(2).map(|d| d[0] * d[1]).sum();
-    4 * edges - 2 * widths[0] * widths[1]
+impl Schedule {
+    fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        let names = Names { depth: widths.len() - 2 };
+        let product = |t: usize| samples * widths[t] * widths[t + 1];
+        let forward = (0..=names.depth).map(Op::Forward);
+        let backward = (1..=names.depth).rev().map(Op::Backward);
+        let ops = [Op::Gather].into_iter().chain(forward).chain([Op::Loss]).chain(backward);
+        // A product that is split by columns stands alone; the others join the phase before them.
+        let mut phases: Vec<(Vec<Op>, usize, Option<usize>)> = Vec::new();
+        for op in ops {
+            let (flops, columns) = match op {
+                Op::Forward(t) if t < names.depth && product(t) > NARROW => (2 * product(t), Some(widths[t + 1])),
+                Op::Backward(t) if product(t) > NARROW && widths[t + 1] > 1 => (2 * product(t), Some(widths[t])),
+                Op::Forward(t) | Op::Backward(t) => (2 * product(t), None),
+                Op::Gather => (samples * widths[0], None),
+                Op::Loss => (0, None),
+            };
+            match (phases.last_mut(), columns) {
+                (Some((ops, all_flops, None)), None) => {
+                    ops.push(op);
+                    *all_flops += flops;
+                }
+                _ => phases.push((vec![op], flops, columns)),
+            }
+        }
+        let mut losses = 0;
+        let phases = phases
+            .into_iter()
+            .map(|(ops, flops, columns)| {
+                let written = |op: &Op| match *op {
+                    Op::Gather => names.z(0),
+                    Op::Forward(t) => names.z(t + 1),
+                    Op::Loss => names.delta(names.depth + 1),
+                    Op::Backward(t) => names.delta(t),
+                };
+                // A chain of operations writes Z[t], Z[t+1], … upwards and then Δ downwards: neighbours in the list.
+                let (first, last) = (ops.iter().map(written).min(), ops.iter().map(written).max());
+                let arrays = first.unwrap_or(0)..last.map_or(0, |last| last + 1);
+                // A row of 8 samples is the least that a kernel takes at once.
+                let row_parts = parts(flops).min(samples.div_ceil(8));
+                let tiles: Vec<Tile> = match columns {
+                    Some(columns) => split(columns, parts(flops))
+                        .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
+                        .collect(),
+                    None => split(samples, row_parts)
+                        .map(|rows| Tile { arrays: arrays.clone(), rows, columns: None })
+                        .collect(),
+                };
+                if ops.contains(&Op::Loss) {
+                    losses = tiles.len();
+                }
+                Phase { ops, tiles: TileTable::new(shapes.to_vec(), tiles), flops }
+            })
+            .collect();
+        Self { samples, phases, losses: (0..losses).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Update {
+    fn new<F: Scalar>(theta: &Parameters<F>) -> Self {
+        let (mut w_tiles, mut c_tiles) = (Vec::new(), Vec::new());
+        for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
+            // The batch has no say, so that a ragged one leaves the tiles as they are; 32 samples stand for it.
+            for rows in split(w.nrows(), parts(64 * w.len()).min(w.nrows().div_ceil(16))) {
+                let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
+                w_tiles.push(Tile { arrays: t..t + 1, rows, columns: None });
+                c_tiles.push(Tile { arrays: t..t + 1, rows: c_rows, columns: None });
+            }
+        }
+        let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
+        let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
+        let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
+        Self { w, c, flops }
+    }
 }
 
 impl<F: Scalar> Engine<F> {
@@ -92,108 +212,185 @@ impl<F: Scalar> Engine<F> {
         let widths = mlp.widths().to_vec();
         let layer = |&d: &usize| Array2::from_elem((capacity, d), F::ZERO);
         let layers = widths.iter().chain(&widths[1..]).map(layer).collect();
-        let edges: usize = widths.windows(2).map(|d| d[0] * d[1]).sum();
-        let theta = mlp.parameters();
-        let (mut w_tiles, mut c_tiles) = (Vec::new(), Vec::new());
-        for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
-            for rows in tiles(w.nrows(), weight_tile_rows(w.nrows(), 2 * capacity * edges)) {
-                let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
-                w_tiles.push(Tile { arrays: t..t + 1, rows });
-                c_tiles.push(Tile { arrays: t..t + 1, rows: c_rows });
-            }
+        Self {
+            widths,
+            capacity,
+            layers,
+            schedules: Vec::new(),
+            update: Update::new(mlp.parameters()),
+            crew: Crew::new(),
         }
-        let (w_tiles, c_tiles) = (TileTable::new(w_tiles), TileTable::new(c_tiles));
-        Self { widths, capacity, layers, batches: Vec::new(), w_tiles, c_tiles }
     }
 
     /// Can this engine run such batches of this network?
     pub(crate) fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
-        self.widths == mlp.widths()
-            && samples <= self.capacity
-            && (0..self.c_tiles.len()).all(|tile| {
-                let c = &self.c_tiles.tile(tile);
-                mlp.parameters().c[c.arrays.start].is_empty() == c.rows.is_empty()
-            })
+        self.widths == mlp.widths() && self.update.fits(mlp.parameters()) && samples <= self.capacity
     }
 
-    fn names(&self) -> Layers {
-        Layers { depth: self.widths.len() - 2 }
-    }
-
-    /// The tiles for a batch of `samples`: found, or made when such a batch comes for the first time.
-    fn batch(&mut self, samples: usize) -> usize {
+    /// The schedule of a batch of `samples`: found, or made when such a batch comes for the first time.
+    fn schedule(&mut self, samples: usize) -> usize {
         assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
-        if let Some(known) = self.batches.iter().position(|b| b.samples == samples) {
+        if let Some(known) = self.schedules.iter().position(|schedule| schedule.samples == samples) {
             return known;
         }
-        let rows = batch_tile_rows(samples, samples * phase_1_flops(&self.widths));
-        let arrays = 0..self.layers.len();
-        let table = TileTable::new(tiles(samples, rows).map(|rows| Tile { arrays: arrays.clone(), rows }).collect());
-        let losses = (0..table.len()).map(|_| AtomicU64::new(0)).collect();
-        self.batches.push(Batch { samples, table, losses });
-        self.batches.len() - 1
+        let shapes: Vec<_> = self.layers.iter().map(Array2::dim).collect();
+        self.schedules.push(Schedule::new(&self.widths, &shapes, samples));
+        self.schedules.len() - 1
     }
 
-    /// Phase 1 for the samples `x[row(0)], …, x[row(samples − 1)]`: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
-    ///
-    /// `seed(i, ŷ, ∂)` writes ∂ℓ/∂ŷ of sample x[i] into ∂ and returns ℓ.
-    pub(crate) fn forward_and_deltas(
+    /// `into` ← a Σ ∂/∂θ over `samples` samples. Returns Σ ℓ.
+    pub(crate) fn gradient<Row, Seed>(
         &mut self,
         theta: &Parameters<F>,
-        x: ArrayView2<F>,
         samples: usize,
-        row: impl Fn(usize) -> usize + Sync + Send,
-        seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + Send,
-    ) -> f64 {
-        let (names, flops, batch) = (self.names(), samples * phase_1_flops(&self.widths), self.batch(samples));
-        let Batch { table, losses, .. } = &self.batches[batch];
-        let layers = SharedRows::new(&mut self.layers, table);
-        for_each_tile(table.len(), flops, |index| {
-            let mut tile = layers.write(index);
-            let first = table.tile(index).rows.start;
-            for (r, mut z) in tile.rows_mut(names.z(0)).outer_iter_mut().enumerate() {
-                z.assign(&x.row(row(first + r)));
-            }
-            for t in 0..=names.depth {
-                let (z, mut u) = tile.pair(names.z(t), names.z(t + 1));
-                rows::weighted_inputs(z, theta.w[t].view(), u.view_mut());
-                if t < names.depth {
-                    rows::add_constant_relu(theta.c[t].view(), u);
-                } else {
-                    rows::add_constant(theta.c[t].view(), u);
-                }
-            }
-            let (y_hat, mut dy) = tile.pair(names.z(names.depth + 1), names.delta(names.depth + 1));
-            let mut sum = 0.0;
-            for (r, (y_hat, mut dy)) in y_hat.outer_iter().zip(dy.outer_iter_mut()).enumerate() {
-                let (y_hat, dy) = (y_hat.to_slice().expect("row-major"), dy.as_slice_mut().expect("row-major"));
-                sum += seed(row(first + r), y_hat, dy);
-            }
-            losses[index].store(sum.to_bits(), Ordering::Relaxed);
-            for t in (1..=names.depth).rev() {
-                let (above, delta) = tile.pair(names.delta(t + 1), names.delta(t));
-                rows::weighted_deltas(above, theta.w[t].view(), delta);
-                let (z, delta) = tile.pair(names.z(t), names.delta(t));
-                rows::mask(z, delta);
-            }
-        });
-        losses.iter().map(|sum| f64::from_bits(sum.load(Ordering::Relaxed))).sum()
+        data: &Samples<F, Row, Seed>,
+        a: F,
+        into: &mut Parameters<F>,
+    ) -> f64
+    where
+        Row: Fn(usize) -> usize + Sync,
+        Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
+    {
+        let schedule = self.schedule(samples);
+        let Self { layers, schedules, update, crew, .. } = self;
+        let schedule = &schedules[schedule];
+        crew.assemble(schedule.flops() + samples * update.flops, |crew| {
+            let sum = schedule.run(crew, layers, theta, data, 0);
+            update.run(crew, layers, samples, a, F::ZERO, into);
+            sum
+        })
     }
 
-    /// Phase 2 after [`forward_and_deltas`](Self::forward_and_deltas) for as many samples:
-    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t] in `into`.
-    pub(crate) fn gradient(&self, samples: usize, a: F, beta: F, into: &mut Parameters<F>) {
-        let names = self.names();
-        let edges: usize = self.widths.windows(2).map(|d| d[0] * d[1]).sum();
-        let w = SharedRows::new(&mut into.w, &self.w_tiles);
-        let c = SharedRows::new(&mut into.c, &self.c_tiles);
-        for_each_tile(self.w_tiles.len(), 2 * samples * edges, |index| {
-            let Tile { arrays, rows: w_rows } = self.w_tiles.tile(index);
+    /// One pass over `samples` samples in batches of `batch` (the last one may be smaller), each followed by
+    /// θ ← θ − (η/B) Σ ∇θ ℓ. Returns Σ ℓ, each sample's taken before the update with it.
+    ///
+    /// # Errors
+    /// The number of the batch whose Σ ℓ is not finite, and that sum; θ is as before that batch.
+    pub(crate) fn descend<Row, Seed>(
+        &mut self,
+        theta: &mut Parameters<F>,
+        samples: usize,
+        batch: usize,
+        data: &Samples<F, Row, Seed>,
+        eta: f64,
+    ) -> Result<f64, (usize, f64)>
+    where
+        Row: Fn(usize) -> usize + Sync,
+        Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
+    {
+        let (whole, rest) = (samples / batch, samples % batch);
+        let full = self.schedule(batch);
+        let ragged = if rest > 0 { self.schedule(rest) } else { full };
+        let Self { layers, schedules, update, crew, .. } = self;
+        let flops = whole * schedules[full].flops() + samples * update.flops;
+        crew.assemble(flops, |crew| {
+            let mut sum = 0.0;
+            for (step, first) in (0..samples).step_by(batch).enumerate() {
+                let schedule = &schedules[if step < whole { full } else { ragged }];
+                let batch_sum = schedule.run(crew, layers, theta, data, first);
+                if !batch_sum.is_finite() {
+                    return Err((step, batch_sum));
+                }
+                let a = F::from_f64(-eta / schedule.samples as f64);
+                update.run(crew, layers, schedule.samples, a, F::ONE, theta);
+                sum += batch_sum;
+            }
+            Ok(sum)
+        })
+    }
+}
+
+impl Schedule {
+    /// Of the whole batch.
+    fn flops(&self) -> usize {
+        self.phases.iter().map(|phase| phase.flops).sum()
+    }
+
+    /// Runs all phases for the samples from `first` on: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
+    fn run<F: Scalar, Row, Seed>(
+        &self,
+        crew: &Assembled,
+        layers: &mut [Array2<F>],
+        theta: &Parameters<F>,
+        data: &Samples<F, Row, Seed>,
+        first: usize,
+    ) -> f64
+    where
+        Row: Fn(usize) -> usize + Sync,
+        Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
+    {
+        let names = Names { depth: layers.len() / 2 - 1 };
+        for phase in &self.phases {
+            let layers = SharedTiles::new(layers, &phase.tiles);
+            crew.for_each_tile(phase.tiles.len(), phase.flops, &|index| {
+                let mut tile = layers.claim(index);
+                let Tile { rows, columns, .. } = tile.tile().clone();
+                let first = first + rows.start;
+                for &op in &phase.ops {
+                    match op {
+                        Op::Gather => rows::gather(data.x, |r| (data.row)(first + r), tile.write(names.z(0))),
+                        Op::Forward(t) => {
+                            let (z, mut u) = tile.pair(names.z(t), names.z(t + 1));
+                            let neurons = columns.clone().unwrap_or(0..u.ncols());
+                            rows::weighted_inputs(z, theta.w[t].slice(s![neurons.clone(), ..]), u.view_mut());
+                            let c =
+                                if theta.c[t].is_empty() { theta.c[t].view() } else { theta.c[t].slice(s![neurons]) };
+                            if t < names.depth {
+                                rows::add_constant_relu(c, u);
+                            } else {
+                                rows::add_constant(c, u);
+                            }
+                        }
+                        Op::Loss => {
+                            let (y_hat, dy) = tile.pair(names.z(names.depth + 1), names.delta(names.depth + 1));
+                            let sum =
+                                rows::seeds(y_hat, dy, |r, y_hat, dy| (data.seed)((data.row)(first + r), y_hat, dy));
+                            self.losses[index].store(sum.to_bits(), Ordering::Relaxed);
+                        }
+                        Op::Backward(t) => {
+                            let (above, delta) = tile.pair(names.delta(t + 1), names.delta(t));
+                            let neurons = columns.clone().unwrap_or(0..delta.ncols());
+                            rows::weighted_deltas(above, theta.w[t].slice(s![.., neurons.clone()]), delta);
+                            let (z, delta) = tile.pair(names.z(t), names.delta(t));
+                            rows::mask(z.slice_move(s![.., neurons]), delta);
+                        }
+                    }
+                }
+            });
+        }
+        self.losses.iter().map(|sum| f64::from_bits(sum.load(Ordering::Relaxed))).sum()
+    }
+}
+
+impl Update {
+    /// Was this made for parameters of this shape?
+    fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
+        (0..self.c.len()).all(|tile| {
+            let Tile { arrays, rows, .. } = self.c.tile(tile);
+            theta.c[arrays.start].is_empty() == rows.is_empty()
+        })
+    }
+
+    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], from the first `samples` rows of the layers.
+    fn run<F: Scalar>(
+        &self,
+        crew: &Assembled,
+        layers: &[Array2<F>],
+        samples: usize,
+        a: F,
+        beta: F,
+        into: &mut Parameters<F>,
+    ) {
+        let names = Names { depth: layers.len() / 2 - 1 };
+        let w: SharedTiles<F, Ix2> = SharedTiles::new(&mut into.w, &self.w);
+        let c: SharedTiles<F, Ix1> = SharedTiles::new(&mut into.c, &self.c);
+        crew.for_each_tile(self.w.len(), samples * self.flops, &|index| {
+            let (mut w, mut c) = (w.claim(index), c.claim(index));
+            let Tile { arrays, rows: neurons, .. } = w.tile().clone();
             let t = arrays.start;
-            let delta = self.layers[names.delta(t + 1)].slice(s![..samples, w_rows.clone()]);
-            let z = self.layers[names.z(t)].slice(s![..samples, ..]);
-            let (mut w, mut c) = (w.write(index), c.write(index));
-            rows::gradient(a, delta, z, beta, w.rows_mut(t), c.rows_mut(t));
+            let delta = layers[names.delta(t + 1)].slice(s![..samples, neurons]);
+            let z = layers[names.z(t)].slice(s![..samples, ..]);
+            rows::gradient(a, delta, z, beta, w.write(t), c.write(t));
         });
     }
 }

@@ -1,4 +1,62 @@
-#![doc = include_str!("../README.md")]
+//! Backpropagation as batched GEMM: fully connected ReLU networks at the speed of BLAS, with the naive method kept as oracle.
+//!
+//! # The model
+//!
+//! ```text
+//! z[0] = x                              x: (d[0])
+//! u[t+1] = w[t] z[t] + c[t]             w[t]: (d[t+1], d[t])    c[t]: (d[t+1])      t = 0 … T−1
+//! z[t+1] = ReLU(u[t+1])                 ReLU′(0) = 0
+//! ŷ = alpha z[T] + b                    alpha: (m, d[T])        b: (m)
+//! θ = [w[0], c[0], …, w[T−1], c[T−1], alpha, b]
+//! ```
+//!
+//! `c[t]` is the column of `w[t]` that meets a constant 1 appended to `z[t]`: on the input alone (the lecture's model and the
+//! default), on every layer, or on none ([`Constant`]). Layers count from 0 as Rust does; a text that counts from 1 calls
+//! these z\[1\], W\[1\]. A batch has B samples, in rows: X is (B, d\[0\]).
+//!
+//! ```
+//! use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy};
+//! use ndarray::array;
+//!
+//! let x = array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0_f32]];
+//! let labels = array![0, 1, 1, 0];
+//! let mut mlp = Mlp::he(&[2, 16, 2], Constant::Input, 1)?;
+//! let history = Sgd::new(4, 0.5, 1)?.train(&mut mlp, x.view(), labels.view(), &SoftmaxCrossEntropy, 500)?;
+//! assert!(history[499] < 0.05 && history[499] < history[0]);
+//! assert_eq!(mlp.predict(x.view())?.dim(), (4, 2));
+//! # Ok::<(), gemmprop::Error>(())
+//! ```
+//!
+//! # The four rungs
+//!
+//! One gradient, computed four ways; each module is to be read beside its equations. All give ∂ŷ/∂θ and ∇θ ℓ.
+//!
+//! | module | method | multiplications | products |
+//! |---|---|---|---|
+//! | [`naive`] | edge by edge, the chain rule forward | O((edges + nodes)²) | loops |
+//! | [`per_neuron`] | backpropagation, neuron by neuron | O(edges + nodes) | loops |
+//! | [`matrix_vector`] | δ\[t\] = (w\[t\]ᵀ δ\[t+1\]) ⊙ mask | O(edges + nodes) | gemv, ger |
+//! | [`batched`] | Δ\[t\] = (Δ\[t+1\] w\[t\]) ⊙ mask, G = ΔᵀZ | O(edges + nodes) a sample | gemm |
+//!
+//! # The house
+//!
+//! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
+//!
+//! ```text
+//! top       batched (rung 4, predict)   sgd (training)
+//! floor 2   naive   per_neuron   matrix_vector   engine (buffers, the two phases of a step: the hot path)
+//! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)
+//! ground    error   blas (all FFI and unsafe)   scalar   count   threads (the policy and why)
+//! ```
+//!
+//! # Threads and bits
+//!
+//! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The tiles depend on shapes alone:
+//! results are bit-identical for any number of threads. OpenBLAS's own number of threads, a global of the process, is 1
+//! while a call of this crate computes and is put back after it.
+
+#![warn(missing_docs)]
+
 pub mod batched;
 mod blas;
 pub mod count;
@@ -22,3 +80,8 @@ pub use scalar::Scalar;
 pub use sgd::Sgd;
 pub use threads::blas_description;
 pub use trace::Trace;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -221,3 +221,14 @@ pub(crate) fn checked_target<F: Scalar, L: Loss<F>>(loss: &L, y: &[L::Target], o
     }
     loss.check(0, y, outputs)
 }
+
+/// ℓ and ∂ℓ/∂ŷ of sample `i` of a batch with targets `y` (row-major): what the engine asks for.
+pub(crate) fn seed<'a, F: Scalar, L: Loss<F>>(
+    loss: &'a L,
+    y: ArrayView2<'a, L::Target>,
+) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
+    move |i, y_hat, d| {
+        let y = y.index_axis(Axis(0), i).to_slice().expect("row-major targets");
+        loss.value_and_derivative(y_hat, y, d).to_f64()
+    }
+}

@@ -304,5 +304,10 @@ mod tests {
         assert_eq!(found, PINNED, "{found:?}");
     }
 
-    const PINNED: [f64; 9] = [0.0; 9];
+    /// Printed by the first version.
+    #[rustfmt::skip]
+    const PINNED: [f64; 9] = [
+        0.47798123835102174, 1.3340706102318078, -0.21086668327103028, 0.4763469238088213, 0.0, 0.0, // w[0], c[0]
+        -0.36210275143795057, -0.6604224950462594, 0.0, // alpha, b
+    ];
 }

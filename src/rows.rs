@@ -1,4 +1,4 @@
-//! Rung 4's three products, on some rows of a batch or of a weight matrix.
+//! Rung 4's products and what stands between them, on some rows of a batch and some neurons of a layer.
 //!
 //! ```text
 //! U = Z wᵀ + 1 cᵀ                            Z: (rows, d[t])         U: (rows, d[t+1])
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A product whose result is a single row or column is a gemv, and one over a single sample (B = 1) is a ger: reading
-//! a matrix once is all the work there is.
+//! a matrix once is all the work there is. All that is not a product works on slices, row by row.
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis};
 
@@ -26,6 +26,29 @@ fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>, beta: F, 
     }
 }
 
+/// The row as a slice. Everything here is a tile of a row-major array.
+#[track_caller]
+fn slice<F>(row: ArrayView1<'_, F>) -> &[F] {
+    row.to_slice().expect("tiles lie row by row")
+}
+
+/// The row as a slice, to be written.
+#[track_caller]
+fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
+    row.into_slice().expect("tiles lie row by row")
+}
+
+/// Z[0]_r = x[row(r)]
+pub(crate) fn gather<F: Scalar>(x: ArrayView2<F>, row: impl Fn(usize) -> usize, mut z: ArrayViewMut2<F>) {
+    for (r, z) in z.outer_iter_mut().enumerate() {
+        let (x, z) = (x.row(row(r)), slice_mut(z));
+        match x.to_slice() {
+            Some(x) => z.copy_from_slice(x),
+            None => z.iter_mut().zip(x).for_each(|(z, &x)| *z = x),
+        }
+    }
+}
+
 /// U = Z wᵀ, without the constant's column.
 pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: ArrayViewMut2<F>) {
     product(F::ONE, z, w.reversed_axes(), F::ZERO, u);
@@ -33,32 +56,67 @@ pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: 
 
 /// U ← U + 1 cᵀ; nothing for an empty c.
 pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, mut u: ArrayViewMut2<F>) {
+    let c = slice(c);
     if !c.is_empty() {
-        for mut u in u.outer_iter_mut() {
-            u.zip_mut_with(&c, |u, &c| *u += c);
+        for u in u.outer_iter_mut() {
+            slice_mut(u).iter_mut().zip(c).for_each(|(u, &c)| *u += c);
         }
     }
 }
 
-/// U ← ReLU(U + 1 cᵀ) in one pass.
+/// U ← ReLU(U + 1 cᵀ) in one pass; an empty c is none.
 pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, mut u: ArrayViewMut2<F>) {
-    if c.is_empty() {
-        u.map_inplace(|u| *u = relu(*u));
-    } else {
-        for mut u in u.outer_iter_mut() {
-            u.zip_mut_with(&c, |u, &c| *u = relu(*u + c));
+    let c = slice(c);
+    if let (true, Some(u)) = (c.is_empty(), u.as_slice_mut()) {
+        u.iter_mut().for_each(|u| *u = relu(*u));
+        return;
+    }
+    for u in u.outer_iter_mut() {
+        let u = slice_mut(u);
+        if c.is_empty() {
+            u.iter_mut().for_each(|u| *u = relu(*u));
+        } else {
+            u.iter_mut().zip(c).for_each(|(u, &c)| *u = relu(*u + c));
         }
     }
+}
+
+/// `seed(r, ŷ_r, ∂_r)` for each row r. Returns the sum of what it returns, in that order.
+pub(crate) fn seeds<F: Scalar>(
+    y_hat: ArrayView2<F>,
+    mut dy: ArrayViewMut2<F>,
+    seed: impl Fn(usize, &[F], &mut [F]) -> f64,
+) -> f64 {
+    let mut sum = 0.0;
+    for (r, (y_hat, dy)) in y_hat.outer_iter().zip(dy.outer_iter_mut()).enumerate() {
+        sum += seed(r, slice(y_hat), slice_mut(dy));
+    }
+    sum
 }
 
 /// Δ[t] = Δ[t+1] w, before the mask.
-pub(crate) fn weighted_deltas<F: Scalar>(delta_above: ArrayView2<F>, w: ArrayView2<F>, delta: ArrayViewMut2<F>) {
-    product(F::ONE, delta_above, w, F::ZERO, delta);
+pub(crate) fn weighted_deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
+    if above.ncols() == 1 && above.nrows() > 1 {
+        // One output: an outer product, each number written once.
+        let w = w.row(0);
+        let w = slice(w);
+        for (&above, delta) in above.column(0).iter().zip(delta.outer_iter_mut()) {
+            slice_mut(delta).iter_mut().zip(w).for_each(|(delta, &w)| *delta = above * w);
+        }
+    } else {
+        product(F::ONE, above, w, F::ZERO, delta);
+    }
 }
 
 /// Δ ← Δ ⊙ 1[Z > 0]
 pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
-    delta.zip_mut_with(&z, |delta, &z| *delta = masked(*delta, z));
+    if let (Some(z), Some(delta)) = (z.to_slice(), delta.as_slice_mut()) {
+        delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
+        return;
+    }
+    for (z, delta) in z.outer_iter().zip(delta.outer_iter_mut()) {
+        slice_mut(delta).iter_mut().zip(slice(z)).for_each(|(delta, &z)| *delta = masked(*delta, z));
+    }
 }
 
 /// w ← a Δᵀ Z + β w and c ← a Δᵀ 1 + β c, for the rows of w and c that belong to the columns of Δ.
@@ -76,15 +134,13 @@ pub(crate) fn gradient<F: Scalar>(
     }
 }
 
-/// c ← a Δᵀ 1 + β c, samples in order. Sums of a few columns at a time stay in registers.
-fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, mut c: ArrayViewMut1<F>) {
+/// c ← a Δᵀ 1 + β c, samples in order. The sums of a few columns at a time stay in registers.
+fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
     const COLUMNS: usize = 32;
-    for (mut c, delta) in c.axis_chunks_iter_mut(Axis(0), COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
+    for (c, delta) in slice_mut(c).chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
         let mut sums = [F::ZERO; COLUMNS];
         for delta in delta.outer_iter() {
-            for (sum, &delta) in sums.iter_mut().zip(delta) {
-                *sum += delta;
-            }
+            sums.iter_mut().zip(slice(delta)).for_each(|(sum, &delta)| *sum += delta);
         }
         for (c, &sum) in c.iter_mut().zip(&sums) {
             let scaled = if a == F::ONE { sum } else { a * sum };

@@ -14,9 +14,9 @@ use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Samples};
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Targets, check_targets};
+use crate::loss::{Loss, Targets, check_targets, seed};
 use crate::network::{Generator, Mlp};
 use crate::scalar::Scalar;
 use crate::threads::one_blas_thread;
@@ -79,42 +79,50 @@ impl<F: Scalar> Sgd<F> {
         mlp.check_batch(x)?;
         let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
-        let y = y.as_standard_layout();
         let _one = one_blas_thread()?;
-        let samples = x.nrows();
-        let capacity = self.batch.min(samples);
-        let mut engine = match self.engine.take() {
-            Some(engine) if engine.fits(mlp, capacity) => engine,
-            _ => Engine::new(mlp, capacity),
-        };
+        let (samples, y) = (x.nrows(), y.as_standard_layout());
+        let batch = self.batch.min(samples);
         let mut history = Vec::with_capacity(epochs);
-        let mut outcome = Ok(());
-        while history.len() < epochs && outcome.is_ok() {
+        for _ in 0..epochs {
             self.shuffle(samples);
-            let mut sum = 0.0;
-            for (step, batch) in self.order.chunks(self.batch).enumerate() {
-                let batch_sum = engine.forward_and_deltas(
-                    mlp.parameters(),
-                    x,
-                    batch.len(),
-                    |i| batch[i],
-                    |i, y_hat, dy| {
-                        loss.value_and_derivative(y_hat, y.row(i).to_slice().expect("row-major"), dy).to_f64()
-                    },
-                );
-                if !batch_sum.is_finite() {
-                    outcome = Err(Error::Diverged { epoch: self.epochs_done, step, found: batch_sum });
-                    break;
-                }
-                let a = F::from_f64(-self.eta / batch.len() as f64);
-                engine.gradient(batch.len(), a, F::ONE, mlp.parameters_mut());
-                sum += batch_sum;
-            }
-            history.push(sum / samples as f64);
+            let epoch = self.epochs_done;
             self.epochs_done += 1;
+            let order = &self.order;
+            let data = Samples { x, row: |i| order[i], seed: seed(loss, y.view()) };
+            let engine = engine_for(&mut self.engine, mlp, batch);
+            let sum = engine
+                .descend(mlp.parameters_mut(), samples, batch, &data, self.eta)
+                .map_err(|(step, found)| Error::Diverged { epoch, step, found })?;
+            history.push(sum / samples as f64);
         }
-        self.engine = Some(engine);
-        outcome.map(|()| history)
+        Ok(history)
+    }
+
+    /// One step with the batch x, of any size: θ ← θ − η (1/B) Σ ∇θ ℓ. Returns the mean ℓ before it. Allocates nothing once a
+    /// batch of that size, or of that size and a larger one, has been seen.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train); the network is unchanged then.
+    pub fn step<'y, L: Loss<F>>(
+        &mut self,
+        mlp: &mut Mlp<F>,
+        x: ArrayView2<F>,
+        y: impl Targets<'y, L::Target>,
+        loss: &L,
+    ) -> Result<f64>
+    where
+        L::Target: 'y,
+    {
+        mlp.check_batch(x)?;
+        let y = y.rows();
+        check_targets(loss, y, x.nrows(), mlp.outputs())?;
+        let _one = one_blas_thread()?;
+        let (samples, y) = (x.nrows(), y.as_standard_layout());
+        let data = Samples { x, row: |i| i, seed: seed(loss, y.view()) };
+        let sum = engine_for(&mut self.engine, mlp, samples)
+            .descend(mlp.parameters_mut(), samples, samples, &data, self.eta)
+            .map_err(|(step, found)| Error::Diverged { epoch: self.epochs_done, step, found })?;
+        Ok(sum / samples as f64)
     }
 
     /// A fresh order for the next epoch, from the identity, so that it depends on the generator alone.
@@ -123,4 +131,13 @@ impl<F: Scalar> Sgd<F> {
         self.order.extend(0..samples);
         self.order.shuffle(&mut self.generator);
     }
+}
+
+/// The engine kept from the last call, or a new one if that does not fit the network or the batch.
+fn engine_for<'e, F: Scalar>(kept: &'e mut Option<Engine<F>>, mlp: &Mlp<F>, batch: usize) -> &'e mut Engine<F> {
+    match kept {
+        Some(engine) if engine.fits(mlp, batch) => {}
+        _ => *kept = Some(Engine::new(mlp, batch)),
+    }
+    kept.as_mut().expect("just made")
 }

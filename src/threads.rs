@@ -9,20 +9,126 @@
 //! single-threaded there, and one that sets the number meanwhile finds its setting undone.
 //! With another BLAS provider (feature `blas` alone) the host sees to it itself.
 //!
-//! **Work decides, not width.** Handing work to another thread costs tens of microseconds. Below [`PARALLEL_FLOPS`] a phase
-//! runs on the calling thread; the tiles are the same, so the bits are too.
+//! **Helpers are welcome, never needed.** A [`Crew`] belongs to one engine. While it computes it invites workers of the
+//! current rayon pool, as many as there are cores to run them. A phase ends when its *tiles* are done, not when its threads have met:
+//! the caller alone can finish everything, a helper may come late or never (a busy pool, a caller's own rayon job), and no
+//! barrier can deadlock. Sleeping workers are what costs, 20 to 60 µs a wake-up, so helpers stay for an epoch and, after it, for
+//! [`LINGER`] rounds, in which the next single step finds them awake. Who waits spins for [`SPIN`] rounds and then yields.
+//!
+//! **Work decides, not width.** Below [`INVITE_FLOPS`] no helper is invited, below [`SHARE_FLOPS`] a phase is not shared. The
+//! tiles are the same either way, so the bits are too.
 
-/// Floating-point operations below which a phase stays on the calling thread: about 50 µs of one core, what waking a
-/// sleeping worker costs at worst.
-pub(crate) const PARALLEL_FLOPS: usize = 4_000_000;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Runs `work` for each tile below `tiles`, each once, on any thread of the current rayon pool.
-pub(crate) fn for_each_tile(tiles: usize, flops: usize, work: impl Fn(usize) + Sync + Send) {
-    use rayon::prelude::*;
-    if tiles == 1 || flops < PARALLEL_FLOPS || rayon::current_num_threads() == 1 {
-        (0..tiles).for_each(work);
+use crate::blas::Lent;
+
+/// Floating-point operations of a whole call below which waking a helper costs more than it brings: about 50 µs of a core.
+const INVITE_FLOPS: usize = 4_000_000;
+
+/// Floating-point operations below which handing a tile to an awake helper (two cache misses each way, under 1 µs) does not pay.
+const SHARE_FLOPS: usize = 150_000;
+
+/// Rounds of waiting, 20 to 40 ns each, before a waiting thread yields its core to whoever wants it.
+const SPIN: u32 = 2_000;
+
+/// Rounds that a helper stays when a call has ended: up to about 100 µs, in which a loop of single steps comes back.
+const LINGER: u32 = 4_000;
+
+/// One engine's helpers.
+pub(crate) struct Crew(Arc<Shared>);
+
+struct Shared {
+    lent: Lent,
+    /// A call is running: helpers stay.
+    open: AtomicBool,
+    /// Helpers invited and not yet gone, whether or not the pool has found time for them.
+    members: AtomicUsize,
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Crew").field("members", &self.0.members).finish_non_exhaustive()
+    }
+}
+
+/// One round of waiting.
+fn wait(round: u32) {
+    if round < SPIN {
+        std::hint::spin_loop();
     } else {
-        (0..tiles).into_par_iter().with_max_len(1).for_each(work);
+        std::thread::yield_now();
+    }
+}
+
+/// Threads that can run at once: more helpers than that would take turns on the cores and be waited for.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+impl Crew {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Shared { lent: Lent::new(), open: AtomicBool::new(false), members: AtomicUsize::new(0) }))
+    }
+
+    /// Runs `work`, whose phases helpers may share if all of it is worth `flops`.
+    pub(crate) fn assemble<R>(&mut self, flops: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+        /// Lets the helpers go, also when `work` panics.
+        struct Close<'a>(&'a Shared);
+        impl Drop for Close<'_> {
+            fn drop(&mut self) {
+                self.0.open.store(false, Ordering::SeqCst);
+            }
+        }
+        let helpers = if flops < INVITE_FLOPS { 0 } else { rayon::current_num_threads().min(cores()) - 1 };
+        if helpers == 0 {
+            return work(&Assembled(None));
+        }
+        let shared = &self.0;
+        shared.open.store(true, Ordering::SeqCst);
+        let _close = Close(shared);
+        for _ in shared.members.load(Ordering::SeqCst)..helpers {
+            shared.members.fetch_add(1, Ordering::SeqCst);
+            let shared = Arc::clone(shared);
+            rayon::spawn(move || help(&shared));
+        }
+        work(&Assembled(Some(shared)))
+    }
+}
+
+/// A helper's stay.
+fn help(shared: &Shared) {
+    let mut idle = 0;
+    loop {
+        if shared.lent.help() {
+            idle = 0;
+        } else if shared.open.load(Ordering::SeqCst) || idle < LINGER {
+            wait(idle);
+            idle = idle.saturating_add(1);
+        } else {
+            // Either the next call sees that one is gone, or its opening is seen here.
+            shared.members.fetch_sub(1, Ordering::SeqCst);
+            if !shared.open.load(Ordering::SeqCst) {
+                return;
+            }
+            shared.members.fetch_add(1, Ordering::SeqCst);
+            idle = 0;
+        }
+    }
+}
+
+/// A crew at work.
+pub(crate) struct Assembled<'a>(Option<&'a Shared>);
+
+impl Assembled<'_> {
+    /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
+    pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
+        match self.0 {
+            Some(shared) if tiles > 1 && flops >= SHARE_FLOPS => shared.lent.run(tiles, work, wait),
+            _ => (0..tiles).for_each(work),
+        }
     }
 }
 

@@ -1,0 +1,186 @@
+//! Tests of the private parts of blas.rs.
+
+use super::*;
+use ndarray::{Array1, Array2, array};
+
+fn rows(rows: Range<usize>) -> Tile {
+    Tile { arrays: 0..2, rows, columns: None }
+}
+
+fn table(tiles: Vec<Tile>) -> TileTable {
+    TileTable::new(vec![(3, 2), (3, 1), (3, 2)], tiles)
+}
+
+fn arrays() -> [Array2<f64>; 3] {
+    [Array2::zeros((3, 2)), Array2::zeros((3, 1)), array![[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]]
+}
+
+#[test]
+fn tiles_of_rows_write_their_own() {
+    let (table, mut arrays) = (table(vec![rows(0..1), rows(1..3)]), arrays());
+    let shared = SharedTiles::new(&mut arrays, &table);
+    let (mut first, mut second) = (shared.claim(0), shared.claim(1));
+    first.write(0).fill(1.0);
+    second.write(0).fill(2.0);
+    let (from, mut to) = second.pair(0, 1);
+    assert_eq!(from, array![[2.0, 2.0], [2.0, 2.0]]);
+    to.column_mut(0).assign(&from.column(1));
+    let (from, mut to) = first.pair(2, 1);
+    to.column_mut(0).assign(&from.column(1));
+    assert_eq!(shared.read(2)[(2, 1)], 5.0);
+    drop((first, second));
+    assert_eq!(arrays[0], array![[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]);
+    assert_eq!(arrays[1], array![[1.0], [2.0], [2.0]]);
+}
+
+#[test]
+fn tiles_of_columns_write_their_own() {
+    let tile = |columns| Tile { arrays: 0..1, rows: 1..3, columns: Some(columns) };
+    let (table, mut arrays) = (table(vec![tile(0..1), tile(1..2)]), arrays());
+    let shared = SharedTiles::new(&mut arrays, &table);
+    let (mut first, mut second) = (shared.claim(0), shared.claim(1));
+    let (from, mut to) = first.pair(2, 0);
+    assert_eq!(from, array![[2.0, 3.0], [4.0, 5.0]]);
+    to.column_mut(0).assign(&from.column(1));
+    second.write(0).fill(8.0);
+    drop((first, second));
+    assert_eq!(arrays[0], array![[0.0, 0.0], [3.0, 8.0], [5.0, 8.0]]);
+}
+
+#[test]
+fn one_dimensional_arrays_have_rows_too() {
+    let table = TileTable::new(vec![(6, 1)], vec![Tile { arrays: 0..1, rows: 2..5, columns: None }]);
+    let mut arrays = [Array1::<f32>::zeros(6)];
+    SharedTiles::new(&mut arrays, &table).claim(0).write(0).fill(1.0);
+    assert_eq!(arrays[0], array![0.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+}
+
+#[test]
+#[should_panic(expected = "claimed already")]
+fn a_tile_has_one_writer() {
+    let (table, mut arrays) = (table(vec![rows(0..3)]), arrays());
+    let shared = SharedTiles::new(&mut arrays, &table);
+    let _first = shared.claim(0);
+    shared.claim(0);
+}
+
+#[test]
+#[should_panic(expected = "is written by tiles")]
+fn an_array_that_tiles_write_is_not_read_whole() {
+    let (table, mut arrays) = (table(vec![rows(0..3)]), arrays());
+    SharedTiles::new(&mut arrays, &table).read(1);
+}
+
+#[test]
+#[should_panic(expected = "are being written")]
+fn rows_that_other_tiles_write_are_not_read() {
+    let tile = |columns| Tile { arrays: 0..1, rows: 0..3, columns: Some(columns) };
+    let table =
+        TileTable::new(vec![(3, 2), (3, 2)], vec![tile(0..1), Tile { arrays: 1..2, rows: 0..3, columns: None }]);
+    let mut arrays = [Array2::<f64>::zeros((3, 2)), Array2::zeros((3, 2))];
+    SharedTiles::new(&mut arrays, &table).claim(1).pair(0, 1);
+}
+
+#[test]
+#[should_panic(expected = "overlap")]
+fn overlapping_tiles_are_refused() {
+    table(vec![rows(0..2), rows(1..3)]);
+}
+
+#[test]
+#[should_panic(expected = "of an array of shape (3, 2)")]
+fn tiles_beyond_an_array_are_refused() {
+    table(vec![rows(0..4)]);
+}
+
+#[test]
+#[should_panic(expected = "an array of shape [2, 2]")]
+fn arrays_of_other_shapes_are_refused() {
+    let (table, mut arrays) = (table(vec![rows(0..3)]), arrays());
+    arrays[2] = Array2::zeros((2, 2));
+    SharedTiles::new(&mut arrays, &table);
+}
+
+#[test]
+#[should_panic(expected = "gemm: A (2, 3) times B (2, 2) does not give C (2, 2)")]
+fn wrong_shapes_panic_with_all_of_them() {
+    let (a, b, mut c) = (Array2::<f64>::zeros((2, 3)), Array2::zeros((2, 2)), Array2::zeros((2, 2)));
+    f64::gemm(1.0, a.view(), b.view(), 0.0, c.view_mut());
+}
+
+/// Every layout the crate uses, against sums written out, on integers: all of it is exact.
+#[test]
+fn products_of_all_layouts() {
+    for (m, k, n) in [(1, 1, 1), (1, 7, 1), (7, 1, 8), (8, 7, 1), (1, 5, 9), (45, 46, 33), (16, 129, 8)] {
+        let value = |i: usize, j: usize| ((i * 7 + j * 3) % 11) as f64 - 5.0;
+        let a = Array2::from_shape_fn((m, k), |(i, j)| value(i, j));
+        let b = Array2::from_shape_fn((k, n), |(i, j)| value(j, i + 2));
+        let c = Array2::from_shape_fn((m, n), |(i, j)| value(i + j, j));
+        let expected = Array2::from_shape_fn((m, n), |(i, j)| {
+            2.0 * (0..k).map(|l| a[(i, l)] * b[(l, j)]).sum::<f64>() - 3.0 * c[(i, j)]
+        });
+        let (a_t, b_t) = (a.t().as_standard_layout().into_owned(), b.t().as_standard_layout().into_owned());
+        for (a, b) in [(a.view(), b.view()), (a.view(), b_t.t()), (a_t.t(), b.view()), (a_t.t(), b_t.t())] {
+            let mut out = c.clone();
+            f64::gemm(2.0, a, b, -3.0, out.view_mut());
+            assert_eq!(out, expected, "gemm {m} {k} {n}");
+            let mut nan = Array2::from_elem((m, n), f64::NAN);
+            f64::gemm(1.0, a, b, 0.0, nan.view_mut());
+            assert!(nan.iter().all(|v| v.is_finite()), "beta = 0 overwrites");
+            let mut y = c.column(0).to_owned();
+            f64::gemv(2.0, a, b.column(0), -3.0, y.view_mut());
+            assert_eq!(y, expected.column(0), "gemv {m} {k}");
+            let mut nan = Array1::from_elem(m, f64::NAN);
+            f64::gemv(1.0, a, b.column(0), 0.0, nan.view_mut());
+            assert!(nan.iter().all(|v| v.is_finite()), "beta = 0 overwrites");
+        }
+        let mut out = c.clone();
+        f64::ger(2.0, a.column(0), b.row(0), out.view_mut());
+        assert_eq!(out, Array2::from_shape_fn((m, n), |(i, j)| c[(i, j)] + 2.0 * a[(i, 0)] * b[(0, j)]), "ger {m} {n}");
+    }
+}
+
+#[test]
+fn lent_work_is_done_once_each_whoever_helps() {
+    let lent = Lent::new();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    lent.help();
+                    std::thread::yield_now();
+                }
+            });
+        }
+        for call in 0..2_000 {
+            let tiles = call % 17;
+            let times: Vec<AtomicUsize> = (0..tiles).map(|_| AtomicUsize::new(0)).collect();
+            lent.run(tiles, &|tile| _ = times[tile].fetch_add(1, Ordering::Relaxed), |_| std::thread::yield_now());
+            assert!(times.iter().all(|times| times.load(Ordering::Relaxed) == 1), "call {call}: {times:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_panic_in_lent_work_reaches_the_caller_and_leaves_it_usable() {
+    let lent = Lent::new();
+    let done = AtomicUsize::new(0);
+    let work = |tile: usize| {
+        assert!(tile != 1, "tile one");
+        done.fetch_add(1, Ordering::Relaxed);
+    };
+    let panic = catch_unwind(AssertUnwindSafe(|| lent.run(4, &work, |_| ()))).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"tile one"));
+    assert_eq!(done.load(Ordering::Relaxed), 3, "the other tiles are done");
+    lent.run(1, &work, |_| ());
+    assert_eq!(done.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+#[should_panic(expected = "lent already")]
+fn lent_work_does_not_nest() {
+    let lent = Lent::new();
+    lent.run(1, &|_| lent.run(1, &|_| (), |_| ()), |_| ());
+}
