@@ -451,12 +451,11 @@ impl<F, D> Drop for Claimed<'_, '_, F, D> {
 
 /// Work lent to other threads for the length of one call.
 ///
-/// [`run`](Self::run) publishes a closure and a number of tiles; any thread may [`help`](Self::help) by claiming a tile and running it.
-/// The call ends when all tiles are *done*. It does them itself if nobody helps, so it needs no other thread to come, and one
-/// that comes late finds nothing to claim.
+/// [`run`](Self::run) publishes a closure and a number of tiles; any thread may [`help`](Self::help) by claiming a tile and
+/// running it. The call ends when all tiles are *done*. It does them itself if nobody helps, so it needs no other thread to
+/// come, and one that comes late finds nothing to claim. The caller claims from the front and helpers from the back, so that
+/// with one helper each core meets the same tiles again in the next call, in its own cache.
 pub(crate) struct Lent {
-    /// Number of the call in the upper bits, tiles not yet claimed in the lower [`UNCLAIMED_BITS`]. One word, so that no
-    /// tile of one call can be claimed with what was read of another.
     ticket: AtomicU64,
     done: AtomicUsize,
     running: AtomicBool,
@@ -465,14 +464,38 @@ pub(crate) struct Lent {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-const UNCLAIMED_BITS: u32 = 24;
-const UNCLAIMED: u64 = (1 << UNCLAIMED_BITS) - 1;
+/// The tiles that nobody has claimed, `front..back`, and the number of the call they belong to. In one word, so that no tile
+/// of one call can be claimed with what was read of another.
+#[derive(Clone, Copy)]
+struct Ticket {
+    call: u64,
+    front: u64,
+    back: u64,
+}
+
+impl Ticket {
+    const TILE_BITS: u32 = 20;
+    const MOST_TILES: usize = (1 << Self::TILE_BITS) - 1;
+
+    fn word(self) -> u64 {
+        self.call << (2 * Self::TILE_BITS) | self.front << Self::TILE_BITS | self.back
+    }
+
+    fn of(word: u64) -> Self {
+        let tile = |word: u64| word & Self::MOST_TILES as u64;
+        Self { call: word >> (2 * Self::TILE_BITS), front: tile(word >> Self::TILE_BITS), back: tile(word) }
+    }
+}
+
+/// Which end of the tiles a thread claims from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Front,
+    Back,
+}
 
 #[derive(Clone, Copy)]
-struct Job {
-    work: *const (dyn Fn(usize) + Sync),
-    tiles: usize,
-}
+struct Job(*const (dyn Fn(usize) + Sync));
 
 // SAFETY: `job` is written in `run` while no tile is claimed or claimable, and read after a claim. What it points to is Sync.
 unsafe impl Send for Lent {}
@@ -480,13 +503,16 @@ unsafe impl Send for Lent {}
 unsafe impl Sync for Lent {}
 
 impl Lent {
+    /// The most tiles that one call can have.
+    pub(crate) const MOST_TILES: usize = Ticket::MOST_TILES;
+
     pub(crate) fn new() -> Self {
         let nothing: &'static (dyn Fn(usize) + Sync) = &|_| ();
         Self {
             ticket: AtomicU64::new(0),
             done: AtomicUsize::new(0),
             running: AtomicBool::new(false),
-            job: UnsafeCell::new(Job { work: nothing, tiles: 0 }),
+            job: UnsafeCell::new(Job(nothing)),
             panicked: AtomicBool::new(false),
             panic: Mutex::new(None),
         }
@@ -498,18 +524,18 @@ impl Lent {
     /// # Panics
     /// If another call is running, or as `work` did, after all other tiles are done.
     pub(crate) fn run(&self, tiles: usize, work: &(dyn Fn(usize) + Sync), wait: impl Fn(u32)) {
-        assert!(tiles as u64 <= UNCLAIMED, "{tiles} tiles");
+        assert!(tiles <= Self::MOST_TILES, "{tiles} tiles");
         assert!(!self.running.swap(true, Ordering::Acquire), "work is lent already");
         // SAFETY: only the lifetime changes. The reference is used after a claim alone, and this function does not return
         // before every claimed tile is done.
         let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
-        // SAFETY: `running` makes this the only call; every tile of the one before was done when it ended and no tile is claimable
-        // now, so nobody reads the job.
-        unsafe { *self.job.get() = Job { work, tiles } };
+        // SAFETY: `running` makes this the only call; every tile of the one before was done when it ended and no tile is
+        // claimable now, so nobody reads the job.
+        unsafe { *self.job.get() = Job(work) };
         self.done.store(0, Ordering::Relaxed);
-        let call = (self.ticket.load(Ordering::Relaxed) >> UNCLAIMED_BITS) + 1;
-        self.ticket.store((call << UNCLAIMED_BITS) | tiles as u64, Ordering::Release);
-        while self.help() {}
+        let call = Ticket::of(self.ticket.load(Ordering::Relaxed)).call + 1;
+        self.ticket.store(Ticket { call, front: 0, back: tiles as u64 }.word(), Ordering::Release);
+        while self.help(End::Front) {}
         let mut round = 0;
         while self.done.load(Ordering::Acquire) < tiles {
             wait(round);
@@ -523,27 +549,36 @@ impl Lent {
     }
 
     /// Claims one tile and runs it; false if there was none.
-    pub(crate) fn help(&self) -> bool {
+    pub(crate) fn help(&self, end: End) -> bool {
         let mut seen = self.ticket.load(Ordering::Acquire);
-        while seen & UNCLAIMED != 0 {
-            match self.ticket.compare_exchange_weak(seen, seen - 1, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => {
-                    // SAFETY: the claim read the ticket that `run` stored after writing the job (or one that other claims made of
-                    // it), and `run` waits for this tile, so the job is there and stays.
-                    let (tiles, work) = unsafe { ((*self.job.get()).tiles, &*(*self.job.get()).work) };
-                    let tile = tiles - (seen & UNCLAIMED) as usize;
-                    // A tile that panics is done too: else everybody would wait for it.
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(tile))) {
-                        *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
-                        self.panicked.store(true, Ordering::Relaxed);
-                    }
-                    self.done.fetch_add(1, Ordering::Release);
-                    return true;
-                }
-                Err(now) => seen = now,
+        loop {
+            let mut ticket = Ticket::of(seen);
+            if ticket.front == ticket.back {
+                return false;
             }
+            let tile = match end {
+                End::Front => ticket.front,
+                End::Back => ticket.back - 1,
+            };
+            match end {
+                End::Front => ticket.front += 1,
+                End::Back => ticket.back -= 1,
+            }
+            let claim = self.ticket.compare_exchange_weak(seen, ticket.word(), Ordering::Acquire, Ordering::Acquire);
+            let Err(now) = claim else {
+                // SAFETY: the claim read the ticket that `run` stored after writing the job (or one that other claims made of
+                // it), and `run` waits for this tile, so the job is there and stays.
+                let work = unsafe { &*(*self.job.get()).0 };
+                // A tile that panics is done too: else everybody would wait for it.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(tile as usize))) {
+                    *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
+                self.done.fetch_add(1, Ordering::Release);
+                return true;
+            };
+            seen = now;
         }
-        false
     }
 }
 

@@ -148,7 +148,7 @@ fn lent_work_is_done_once_each_whoever_helps() {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    lent.help();
+                    lent.help(End::Back);
                     std::thread::yield_now();
                 }
             });

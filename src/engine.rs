@@ -21,7 +21,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{Array2, ArrayView2, Ix1, Ix2, s};
+use ndarray::{Array2, ArrayRef, ArrayView, ArrayView2, Axis, Dimension, Ix1, Ix2, Slice};
 
 use crate::blas::{SharedTiles, Tile, TileTable};
 use crate::network::{Mlp, Parameters};
@@ -107,6 +107,12 @@ pub(crate) struct Samples<'a, F, Row, Seed> {
 /// AVX-512 the limit is 100³), and then a tile of rows costs no more than its share.
 const NARROW: usize = 500_000;
 
+/// The same for a product of a matrix and a vector.
+const NARROW_VECTOR: usize = 100_000;
+
+/// What copying, masking or gathering a number costs, in floating-point operations of a product.
+const PER_NUMBER: usize = 16;
+
 /// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
 /// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
 fn parts(flops: usize) -> usize {
@@ -134,6 +140,8 @@ impl Schedule {
     fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
         let names = Names { depth: widths.len() - 2 };
         let product = |t: usize| samples * widths[t] * widths[t + 1];
+        // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
+        let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
         let forward = (0..=names.depth).map(Op::Forward);
         let backward = (1..=names.depth).rev().map(Op::Backward);
         let ops = [Op::Gather].into_iter().chain(forward).chain([Op::Loss]).chain(backward);
@@ -141,10 +149,11 @@ impl Schedule {
         let mut phases: Vec<(Vec<Op>, usize, Option<usize>)> = Vec::new();
         for op in ops {
             let (flops, columns) = match op {
-                Op::Forward(t) if t < names.depth && product(t) > NARROW => (2 * product(t), Some(widths[t + 1])),
-                Op::Backward(t) if product(t) > NARROW && widths[t + 1] > 1 => (2 * product(t), Some(widths[t])),
-                Op::Forward(t) | Op::Backward(t) => (2 * product(t), None),
-                Op::Gather => (samples * widths[0], None),
+                Op::Forward(t) if t < names.depth && !narrow(t) => (2 * product(t), Some(widths[t + 1])),
+                Op::Backward(t) if !narrow(t) && widths[t + 1] > 1 => (2 * product(t), Some(widths[t])),
+                Op::Forward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t + 1], None),
+                Op::Backward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t], None),
+                Op::Gather => (PER_NUMBER * samples * widths[0], None),
                 Op::Loss => (0, None),
             };
             match (phases.last_mut(), columns) {
@@ -190,15 +199,19 @@ impl Schedule {
 
 impl Update {
     fn new<F: Scalar>(theta: &Parameters<F>) -> Self {
-        let (mut w_tiles, mut c_tiles) = (Vec::new(), Vec::new());
+        let mut tiles = Vec::new();
         for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
             // The batch has no say, so that a ragged one leaves the tiles as they are; 32 samples stand for it.
             for rows in split(w.nrows(), parts(64 * w.len()).min(w.nrows().div_ceil(16))) {
                 let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
-                w_tiles.push(Tile { arrays: t..t + 1, rows, columns: None });
-                c_tiles.push(Tile { arrays: t..t + 1, rows: c_rows, columns: None });
+                let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
+                tiles.push((rows.start as f64 / w.nrows() as f64, tile(rows), tile(c_rows)));
             }
         }
+        // First the upper rows of all layers, then the lower ones: the order in which forward tiles have been claimed, so that
+        // a core meets the weights that it has in cache.
+        tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (w_tiles, c_tiles) = tiles.into_iter().map(|(_, w, c)| (w, c)).unzip();
         let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
         let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
         let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
@@ -300,6 +313,19 @@ impl<F: Scalar> Engine<F> {
     }
 }
 
+/// A range along one axis; all of it for `None`. (Slicing costs 10 ns even if it leaves everything, and a step of a small
+/// network has a dozen slices and two microseconds.)
+fn part<'a, F, D: Dimension>(
+    array: &'a ArrayRef<F, D>,
+    axis: Axis,
+    range: &Option<Range<usize>>,
+) -> ArrayView<'a, F, D> {
+    match range {
+        Some(range) if *range != (0..array.len_of(axis)) => array.slice_axis(axis, Slice::from(range.clone())),
+        _ => array.view(),
+    }
+}
+
 impl Schedule {
     /// Of the whole batch.
     fn flops(&self) -> usize {
@@ -331,10 +357,9 @@ impl Schedule {
                         Op::Gather => rows::gather(data.x, |r| (data.row)(first + r), tile.write(names.z(0))),
                         Op::Forward(t) => {
                             let (z, mut u) = tile.pair(names.z(t), names.z(t + 1));
-                            let neurons = columns.clone().unwrap_or(0..u.ncols());
-                            rows::weighted_inputs(z, theta.w[t].slice(s![neurons.clone(), ..]), u.view_mut());
-                            let c =
-                                if theta.c[t].is_empty() { theta.c[t].view() } else { theta.c[t].slice(s![neurons]) };
+                            let (w, c) = (part(&theta.w[t], Axis(0), &columns), &theta.c[t]);
+                            rows::weighted_inputs(z, w, u.view_mut());
+                            let c = if c.is_empty() { c.view() } else { part(c, Axis(0), &columns) };
                             if t < names.depth {
                                 rows::add_constant_relu(c, u);
                             } else {
@@ -349,10 +374,9 @@ impl Schedule {
                         }
                         Op::Backward(t) => {
                             let (above, delta) = tile.pair(names.delta(t + 1), names.delta(t));
-                            let neurons = columns.clone().unwrap_or(0..delta.ncols());
-                            rows::weighted_deltas(above, theta.w[t].slice(s![.., neurons.clone()]), delta);
+                            rows::weighted_deltas(above, part(&theta.w[t], Axis(1), &columns), delta);
                             let (z, delta) = tile.pair(names.z(t), names.delta(t));
-                            rows::mask(z.slice_move(s![.., neurons]), delta);
+                            rows::mask(part(&z, Axis(1), &columns), delta);
                         }
                     }
                 }
@@ -388,8 +412,10 @@ impl Update {
             let (mut w, mut c) = (w.claim(index), c.claim(index));
             let Tile { arrays, rows: neurons, .. } = w.tile().clone();
             let t = arrays.start;
-            let delta = layers[names.delta(t + 1)].slice(s![..samples, neurons]);
-            let z = layers[names.z(t)].slice(s![..samples, ..]);
+            let batch = Some(0..samples);
+            let delta = part(&layers[names.delta(t + 1)], Axis(0), &batch);
+            let delta = part(&delta, Axis(1), &Some(neurons));
+            let z = part(&layers[names.z(t)], Axis(0), &batch);
             rows::gradient(a, delta, z, beta, w.write(t), c.write(t));
         });
     }

@@ -49,35 +49,40 @@ pub(crate) fn gather<F: Scalar>(x: ArrayView2<F>, row: impl Fn(usize) -> usize, 
     }
 }
 
+/// `work(row)` for each row of a tile; a tile that lies in one piece is one row.
+fn for_each_row<F: Scalar>(mut tile: ArrayViewMut2<F>, work: impl Fn(&mut [F])) {
+    match tile.as_slice_mut() {
+        Some(whole) => work(whole),
+        None => tile.outer_iter_mut().for_each(|row| work(slice_mut(row))),
+    }
+}
+
+/// `work(fixed, row)` for each row of a tile and one row that goes with them all.
+fn for_each_row_with<F: Scalar>(fixed: &[F], mut tile: ArrayViewMut2<F>, work: impl Fn(&[F], &mut [F])) {
+    match tile.as_slice_mut() {
+        Some(whole) => whole.chunks_exact_mut(fixed.len()).for_each(|row| work(fixed, row)),
+        None => tile.outer_iter_mut().for_each(|row| work(fixed, slice_mut(row))),
+    }
+}
+
 /// U = Z wᵀ, without the constant's column.
 pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: ArrayViewMut2<F>) {
     product(F::ONE, z, w.reversed_axes(), F::ZERO, u);
 }
 
-/// U ← U + 1 cᵀ; nothing for an empty c.
-pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, mut u: ArrayViewMut2<F>) {
-    let c = slice(c);
+/// U ← U + 1 cᵀ; an empty c is none.
+pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
     if !c.is_empty() {
-        for u in u.outer_iter_mut() {
-            slice_mut(u).iter_mut().zip(c).for_each(|(u, &c)| *u += c);
-        }
+        for_each_row_with(slice(c), u, |c, u| u.iter_mut().zip(c).for_each(|(u, &c)| *u += c));
     }
 }
 
 /// U ← ReLU(U + 1 cᵀ) in one pass; an empty c is none.
-pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, mut u: ArrayViewMut2<F>) {
-    let c = slice(c);
-    if let (true, Some(u)) = (c.is_empty(), u.as_slice_mut()) {
-        u.iter_mut().for_each(|u| *u = relu(*u));
-        return;
-    }
-    for u in u.outer_iter_mut() {
-        let u = slice_mut(u);
-        if c.is_empty() {
-            u.iter_mut().for_each(|u| *u = relu(*u));
-        } else {
-            u.iter_mut().zip(c).for_each(|(u, &c)| *u = relu(*u + c));
-        }
+pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
+    if c.is_empty() {
+        for_each_row(u, |u| u.iter_mut().for_each(|u| *u = relu(*u)));
+    } else {
+        for_each_row_with(slice(c), u, |c, u| u.iter_mut().zip(c).for_each(|(u, &c)| *u = relu(*u + c)));
     }
 }
 
@@ -110,12 +115,10 @@ pub(crate) fn weighted_deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>,
 
 /// Δ ← Δ ⊙ 1[Z > 0]
 pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
-    if let (Some(z), Some(delta)) = (z.to_slice(), delta.as_slice_mut()) {
-        delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
-        return;
-    }
-    for (z, delta) in z.outer_iter().zip(delta.outer_iter_mut()) {
-        slice_mut(delta).iter_mut().zip(slice(z)).for_each(|(delta, &z)| *delta = masked(*delta, z));
+    let row = |z: &[F], delta: &mut [F]| delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
+    match (z.to_slice(), delta.as_slice_mut()) {
+        (Some(z), Some(delta)) => row(z, delta),
+        _ => z.outer_iter().zip(delta.outer_iter_mut()).for_each(|(z, delta)| row(slice(z), slice_mut(delta))),
     }
 }
 
@@ -134,13 +137,18 @@ pub(crate) fn gradient<F: Scalar>(
     }
 }
 
-/// c ← a Δᵀ 1 + β c, samples in order. The sums of a few columns at a time stay in registers.
+/// c ← a Δᵀ 1 + β c, samples in order. The sums of 16 columns at a time stay in registers.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
-    const COLUMNS: usize = 32;
+    const COLUMNS: usize = 16;
     for (c, delta) in slice_mut(c).chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
         let mut sums = [F::ZERO; COLUMNS];
         for delta in delta.outer_iter() {
-            sums.iter_mut().zip(slice(delta)).for_each(|(sum, &delta)| *sum += delta);
+            let delta = slice(delta);
+            match <&[F; COLUMNS]>::try_from(delta) {
+                // A length that the compiler knows.
+                Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+                Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+            }
         }
         for (c, &sum) in c.iter_mut().zip(&sums) {
             let scaled = if a == F::ONE { sum } else { a * sum };

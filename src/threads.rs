@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::blas::Lent;
+use crate::blas::{End, Lent};
 
 /// Floating-point operations of a whole call below which waking a helper costs more than it brings: about 50 µs of a core.
 const INVITE_FLOPS: usize = 4_000_000;
@@ -102,7 +102,7 @@ impl Crew {
 fn help(shared: &Shared) {
     let mut idle = 0;
     loop {
-        if shared.lent.help() {
+        if shared.lent.help(End::Back) {
             idle = 0;
         } else if shared.open.load(Ordering::SeqCst) || idle < LINGER {
             wait(idle);
@@ -126,7 +126,9 @@ impl Assembled<'_> {
     /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match self.0 {
-            Some(shared) if tiles > 1 && flops >= SHARE_FLOPS => shared.lent.run(tiles, work, wait),
+            Some(shared) if tiles > 1 && flops >= SHARE_FLOPS && tiles <= Lent::MOST_TILES => {
+                shared.lent.run(tiles, work, wait);
+            }
             _ => (0..tiles).for_each(work),
         }
     }
