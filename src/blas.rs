@@ -362,16 +362,6 @@ impl<'a, F, D: RemoveAxis> SharedTiles<'a, F, D> {
         unsafe { &*self.arrays.add(i) }
     }
 
-    /// Array `i`, whole.
-    ///
-    /// # Panics
-    /// If a tile writes it.
-    #[track_caller]
-    pub(crate) fn read(&self, i: usize) -> ArrayView<'_, F, D> {
-        assert!(!self.table.written[i], "array {i} is to be read whole and is written by tiles");
-        self.array(i).view()
-    }
-
     /// Claims one tile.
     ///
     /// # Panics

@@ -124,11 +124,16 @@ fn parts(flops: usize) -> usize {
     }
 }
 
-/// 0 … len in so many parts of equal length, whole multiples of the kernels' 16 where that leaves as many.
+/// 0 … len in so many parts of about equal length, whole multiples of what the kernels take at once where that is small
+/// beside them.
 fn split(len: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
     let part = len.div_ceil(parts);
-    let part = if part > 16 { part.next_multiple_of(16) } else { part.max(1) };
-    tiles(len, part)
+    let unit = match part {
+        0..16 => 1,
+        16..64 => 4,
+        _ => 16,
+    };
+    tiles(len, part.next_multiple_of(unit))
 }
 
 /// 0 … len in tiles of `rows`, the last one smaller.

@@ -1,0 +1,82 @@
+//! A step allocates nothing once its buffers exist, and the buffers are as large as the docs say.
+
+#![allow(
+    unsafe_code,
+    reason = "a counting allocator is unsafe to write; the crate's own unsafe stands in one file of src/"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
+use ndarray::{Array1, Array2, s};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything on to the system's allocator, unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        LIVE_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    work();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// One test, since the allocator is global and tests run side by side.
+#[test]
+fn a_step_allocates_nothing_and_buffers_have_the_stated_size() {
+    // Small steps on the calling thread: nothing at all, for changing batch sizes too.
+    let (x, y) = (Array2::from_elem((40, 16), 0.5_f32), Array1::from_elem(40, 1.0_f32));
+    let mut mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Constant::Input, 1).unwrap();
+    let mut sgd = Sgd::new(32, 1e-3, 1).unwrap();
+    let mut step = |rows: usize| {
+        sgd.step(&mut mlp, x.slice(s![..rows, ..]), y.slice(s![..rows]), &SquaredError).unwrap();
+    };
+    for rows in [32, 7, 1] {
+        step(rows);
+    }
+    assert_eq!(allocations(|| (0..1000).for_each(|i| step([32, 7, 1][i % 3]))), 0, "small steps");
+
+    // Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues grow now and then; an
+    // epoch of many steps invites each helper once.
+    let steps = 60;
+    let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
+    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
+    let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
+    let mut epoch = || {
+        sgd.train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap();
+    };
+    epoch();
+    epoch();
+    // The history that `train` gives back is one; a helper's job and a block of rayon's queue are two more for each helper.
+    let helpers = rayon::current_num_threads() - 1;
+    let found = allocations(&mut epoch);
+    assert!(found <= 1 + 2 * helpers, "{found} allocations in {steps} steps with {helpers} helpers");
+
+    // capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
+    let before = LIVE_BYTES.load(Ordering::Relaxed);
+    let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
+    sgd.step(&mut mlp, x.slice(s![..64, ..]), y.slice(s![..64]), &SoftmaxCrossEntropy).unwrap();
+    let bytes = LIVE_BYTES.load(Ordering::Relaxed) - before;
+    let stated = 64 * (64 + 2 * (256 + 256 + 10)) * size_of::<f32>();
+    assert!((stated..stated + 16_384).contains(&bytes), "{bytes} bytes, stated {stated}");
+}
