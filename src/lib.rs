@@ -55,7 +55,9 @@
 //! results are bit-identical for any number of threads. OpenBLAS's own number of threads, a global of the process, is 1
 //! while a call of this crate computes and is put back after it.
 
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+// A library prints nothing.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod batched;
 mod blas;

@@ -1,0 +1,39 @@
+//! Learns handwritten digits: 1437 to train on, 360 to be tested with, a network 64-64-64-10.
+//!
+//! ```text
+//! cargo run --release --example digits
+//! ```
+
+use gemmprop::{Constant, Mlp, Result, Sgd, SoftmaxCrossEntropy};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use smartcore::dataset::digits;
+
+/// The share of samples whose largest output is that of their label.
+fn accuracy(mlp: &Mlp<f32>, x: ArrayView2<f32>, labels: ArrayView1<usize>) -> Result<f64> {
+    let y_hat = mlp.predict(x)?;
+    let right = y_hat.axis_iter(Axis(0)).zip(labels).filter(|(y_hat, label)| {
+        let best = y_hat.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        best.is_some_and(|(class, _)| class == **label)
+    });
+    Ok(right.count() as f64 / labels.len() as f64)
+}
+
+fn main() -> Result<()> {
+    let data = digits::load_dataset();
+    let x = Array2::from_shape_fn((data.num_samples, data.num_features), |(i, j)| {
+        data.data[i * data.num_features + j] / 16.0
+    });
+    let labels: Array1<usize> = data.target.iter().map(|&label| label as usize).collect();
+    let (train, test) = (s![..1437, ..], s![1437.., ..]);
+    let (train_labels, test_labels) = (labels.slice(s![..1437]), labels.slice(s![1437..]));
+
+    let mut mlp = Mlp::<f32>::he(&[64, 64, 64, 10], Constant::EveryLayer, 1)?;
+    let mut sgd = Sgd::new(32, 0.1, 1)?;
+    println!("epoch   training loss   test accuracy");
+    for epoch in (10..=60).step_by(10) {
+        let history = sgd.train(&mut mlp, x.slice(train), train_labels, &SoftmaxCrossEntropy, 10)?;
+        let accuracy = accuracy(&mlp, x.slice(test), test_labels)?;
+        println!("{epoch:>5}   {:>13.4}   {accuracy:>13.3}", history[9]);
+    }
+    Ok(())
+}
