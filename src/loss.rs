@@ -227,8 +227,7 @@ pub(crate) fn seed<'a, F: Scalar, L: Loss<F>>(
     loss: &'a L,
     y: ArrayView2<'a, L::Target>,
 ) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
-    move |i, y_hat, d| {
-        let y = y.index_axis(Axis(0), i).to_slice().expect("row-major targets");
-        loss.value_and_derivative(y_hat, y, d).to_f64()
-    }
+    let len = y.ncols();
+    let y = y.to_slice().expect("row-major targets");
+    move |i, y_hat, d| loss.value_and_derivative(y_hat, &y[i * len..][..len], d).to_f64()
 }

@@ -40,12 +40,13 @@ fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
 
 /// Z[0]_r = x[row(r)]
 pub(crate) fn gather<F: Scalar>(x: ArrayView2<F>, row: impl Fn(usize) -> usize, mut z: ArrayViewMut2<F>) {
-    for (r, z) in z.outer_iter_mut().enumerate() {
-        let (x, z) = (x.row(row(r)), slice_mut(z));
-        match x.to_slice() {
-            Some(x) => z.copy_from_slice(x),
-            None => z.iter_mut().zip(x).for_each(|(z, &x)| *z = x),
+    let columns = x.ncols();
+    if let (Some(x), Some(z)) = (x.to_slice(), z.as_slice_mut()) {
+        for (r, z) in z.chunks_exact_mut(columns).enumerate() {
+            z.copy_from_slice(&x[row(r) * columns..][..columns]);
         }
+    } else {
+        z.outer_iter_mut().enumerate().for_each(|(r, mut z)| z.assign(&x.row(row(r))));
     }
 }
 
@@ -92,9 +93,11 @@ pub(crate) fn seeds<F: Scalar>(
     mut dy: ArrayViewMut2<F>,
     seed: impl Fn(usize, &[F], &mut [F]) -> f64,
 ) -> f64 {
+    let outputs = y_hat.ncols();
+    let (y_hat, dy) = (y_hat.to_slice().expect("whole rows"), dy.as_slice_mut().expect("whole rows"));
     let mut sum = 0.0;
-    for (r, (y_hat, dy)) in y_hat.outer_iter().zip(dy.outer_iter_mut()).enumerate() {
-        sum += seed(r, slice(y_hat), slice_mut(dy));
+    for (r, (y_hat, dy)) in y_hat.chunks_exact(outputs).zip(dy.chunks_exact_mut(outputs)).enumerate() {
+        sum += seed(r, y_hat, dy);
     }
     sum
 }
