@@ -99,7 +99,8 @@ impl<F: Scalar> Sgd<F> {
     }
 
     /// One step with the batch x, of any size: θ ← θ − η (1/B) Σ ∇θ ℓ. Returns the mean ℓ before it. Allocates nothing once a
-    /// batch of that size, or of that size and a larger one, has been seen.
+    /// batch of that size, or of that size and a larger one, has been seen. (Without the feature `blas`, the products do; and
+    /// rayon boxes a job when a helper has to be called.)
     ///
     /// # Errors
     /// As [`train`](Self::train); the network is unchanged then.

@@ -1,5 +1,7 @@
 //! A step allocates nothing once its buffers exist, and the buffers are as large as the docs say.
 
+// Without BLAS, the products of ndarray's kernels allocate the buffers that they copy operands into.
+#![cfg(feature = "blas")]
 #![allow(
     unsafe_code,
     reason = "a counting allocator is unsafe to write; the crate's own unsafe stands in one file of src/"

@@ -1,0 +1,167 @@
+//! The losses: derivatives against difference quotients, values where a naive formula overflows, and NaN, which must come through.
+
+use gemmprop::{Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError};
+
+/// A step for which truncation and rounding are of one size, and a power of two, so that ŷ ± h is nearly exact.
+const STEP: f64 = 1.0 / 8192.0;
+
+/// How much a loss may differ from its difference quotients.
+struct Smoothness {
+    /// Bounds on |∂³ℓ/∂ŷ_k³| and |∂³(∂ℓ/∂ŷ_i)/∂ŷ_k³|: a central difference is off by h²/6 times that.
+    third: f64,
+    fourth: f64,
+    /// Roundings in ℓ, as multiples of ½ε(1 + |ŷ| + |ℓ|), and in ∂ℓ/∂ŷ, of ½ε(1 + |∂|). The largest that there are:
+    /// an exponential, a logarithm, 3 sums, and ŷ ± h itself.
+    roundings: f64,
+}
+
+fn derivatives_are_difference_quotients<L: Loss<f64>>(loss: &L, y_hat: &[f64], y: &[L::Target], smooth: &Smoothness) {
+    let m = y_hat.len();
+    let at = |k: usize, h: f64| {
+        let (mut moved, mut d) = (y_hat.to_vec(), vec![f64::NAN; m]);
+        moved[k] += h;
+        (loss.value_and_derivative(&moved, y, &mut d), d)
+    };
+    let (value, d) = at(0, 0.0);
+    let scale = y_hat.iter().fold(1.0 + value, |scale, y_hat| scale + y_hat.abs());
+    for k in 0..m {
+        let ((up, d_up), (down, d_down)) = (at(k, STEP), at(k, -STEP));
+        let rounding = smooth.roundings * f64::EPSILON / STEP;
+        let (quotient, bound) = ((up - down) / (2.0 * STEP), STEP * STEP / 6.0 * smooth.third + rounding * scale);
+        assert!((d[k] - quotient).abs() <= bound, "∂ℓ/∂ŷ_{k} = {} and {quotient} at {y_hat:?}, bound {bound:e}", d[k]);
+
+        // Column k of the second derivative.
+        let (mut e_k, mut column) = (vec![0.0; m], vec![f64::NAN; m]);
+        e_k[k] = 1.0;
+        loss.second_derivative(y_hat, y, &e_k, &mut column);
+        for i in 0..m {
+            let quotient = (d_up[i] - d_down[i]) / (2.0 * STEP);
+            let bound = STEP * STEP / 6.0 * smooth.fourth + rounding * (1.0 + d[i].abs());
+            let found = column[i];
+            assert!((found - quotient).abs() <= bound, "∂²ℓ/∂ŷ_{k}∂ŷ_{i} = {found} and {quotient} at {y_hat:?}");
+        }
+    }
+}
+
+#[test]
+fn the_squared_errors_derivatives_are_difference_quotients() {
+    // A parabola: no truncation. ŷ ± h squared is of the size of ℓ.
+    let smooth = Smoothness { third: 0.0, fourth: 0.0, roundings: 8.0 };
+    for (y_hat, y) in [(vec![0.3], vec![-1.25]), (vec![0.0, 2.5, -7.0], vec![1.0, 2.5, 3.0])] {
+        derivatives_are_difference_quotients(&SquaredError, &y_hat, &y, &smooth);
+    }
+}
+
+/// σ″ = σ(1 − σ)(1 − 2σ) is at most 1/(6√3) in size, and σ‴ = σ(1 − σ)(1 − 6σ(1 − σ)) at most 1/8.
+const SIGMOID: Smoothness = Smoothness { third: 0.0963, fourth: 0.125, roundings: 8.0 };
+
+#[test]
+fn the_logistic_losss_derivatives_are_difference_quotients() {
+    for y_hat in [-30.0, -3.0, -0.5, 0.0, 1e-3, 0.7, 4.0, 25.0] {
+        for y in [0.0, 1.0, 0.25] {
+            derivatives_are_difference_quotients(&Logistic, &[y_hat], &[y], &SIGMOID);
+        }
+    }
+}
+
+/// p_k is a sigmoid of ŷ_k, and p_i = (1 − p_k) times a share that does not depend on ŷ_k: the sigmoid's bounds hold.
+#[test]
+fn softmax_cross_entropys_derivatives_are_difference_quotients() {
+    for y_hat in [vec![0.0, 0.0], vec![1.0, -2.0, 0.5], vec![12.0, 11.5, -8.0, 3.0], vec![-4.0, -4.0, -4.0, 6.0, 6.0]] {
+        for label in 0..y_hat.len() {
+            derivatives_are_difference_quotients(&SoftmaxCrossEntropy, &y_hat, &[label], &SIGMOID);
+        }
+    }
+}
+
+/// The second derivative is applied to any direction, linearly: p ⊙ (v − pᵀv) for softmax, which kills the direction 1.
+#[test]
+fn softmax_cross_entropys_second_derivative_kills_a_common_shift() {
+    let mut hv = [f64::NAN; 3];
+    Loss::<f64>::second_derivative(&SoftmaxCrossEntropy, &[1.0, -2.0, 0.5], &[0], &[8.0; 3], &mut hv);
+    // v − pᵀv is the rounding of a weighted mean of eights: 8 roundings of 8.
+    assert!(hv.iter().all(|hv| hv.abs() <= 8.0 * 8.0 * f64::EPSILON), "{hv:?}");
+}
+
+fn evaluate<F: Scalar, L: Loss<F>>(loss: &L, y_hat: &[f64], y: &[L::Target]) -> (f64, Vec<f64>) {
+    let y_hat: Vec<F> = y_hat.iter().map(|&a| F::from_f64(a)).collect();
+    let mut d = vec![F::ZERO; y_hat.len()];
+    let value = loss.value_and_derivative(&y_hat, y, &mut d);
+    (value.to_f64(), d.iter().map(|d| d.to_f64()).collect())
+}
+
+/// At ±10⁴ e^ŷ overflows in both number types and e^−ŷ underflows to 0, so the results are whole numbers, exactly.
+fn stable_at_ten_thousand<F: Scalar>() {
+    let logistic = |y_hat: f64, y: f64| evaluate::<F, _>(&Logistic, &[y_hat], &[F::from_f64(y)]);
+    assert_eq!(logistic(1e4, 0.0), (1e4, vec![1.0]));
+    assert_eq!(logistic(1e4, 1.0), (0.0, vec![0.0]));
+    assert_eq!(logistic(-1e4, 0.0), (0.0, vec![0.0]));
+    assert_eq!(logistic(-1e4, 1.0), (1e4, vec![-1.0]));
+    assert_eq!(logistic(1e4, 0.5), (5e3, vec![0.5]));
+    let softmax = |y_hat: [f64; 3], label: usize| evaluate::<F, _>(&SoftmaxCrossEntropy, &y_hat, &[label]);
+    assert_eq!(softmax([1e4, -1e4, 0.0], 0), (0.0, vec![0.0, 0.0, 0.0]));
+    assert_eq!(softmax([1e4, -1e4, 0.0], 1), (2e4, vec![1.0, -1.0, 0.0]));
+    assert_eq!(softmax([-1e4, -1e4, 0.0], 1), (1e4, vec![0.0, -1.0, 1.0]));
+    for y_hat in [1e4, -1e4] {
+        let mut hv = [F::from_f64(7.0)];
+        Loss::<F>::second_derivative(&Logistic, &[F::from_f64(y_hat)], &[F::ZERO], &[F::ONE], &mut hv);
+        assert_eq!(hv, [F::ZERO]);
+        let (y_hat, v) = ([y_hat, -y_hat].map(F::from_f64), [F::ONE, F::ZERO]);
+        let mut hv = [F::from_f64(7.0); 2];
+        Loss::<F>::second_derivative(&SoftmaxCrossEntropy, &y_hat, &[0], &v, &mut hv);
+        assert_eq!(hv, [F::ZERO; 2]);
+    }
+}
+
+#[test]
+fn losses_do_not_overflow_where_their_exponentials_would() {
+    stable_at_ten_thousand::<f32>();
+    stable_at_ten_thousand::<f64>();
+}
+
+/// Where ŷ is far on the right side, ℓ ≈ e^−|ŷ| is tiny and still right: ln(1 + e) is not 0.
+#[test]
+fn a_small_loss_keeps_its_digits() {
+    let exact = (-40.0_f64).exp();
+    for (value, _) in [evaluate::<f64, _>(&Logistic, &[40.0], &[1.0]), evaluate::<f64, _>(&Logistic, &[-40.0], &[0.0])]
+    {
+        // ln(1 + e) = e − e²/2 + …; exponential and logarithm round within 4 ulp each.
+        assert!((value - exact).abs() <= 8.0 * f64::EPSILON * exact + exact * exact, "{value:e}");
+    }
+}
+
+fn nan_comes_through<F: Scalar>() {
+    let is_nan = |(value, _): (f64, Vec<f64>)| value.is_nan();
+    assert!(is_nan(evaluate::<F, _>(&SquaredError, &[0.0, f64::NAN], &[F::ZERO, F::ZERO])));
+    for y in [F::ZERO, F::ONE] {
+        assert!(is_nan(evaluate::<F, _>(&Logistic, &[f64::NAN], &[y])));
+    }
+    for place in 0..3 {
+        for label in 0..3 {
+            let mut y_hat = [1.0, 3.0, 2.0];
+            y_hat[place] = f64::NAN;
+            let (value, d) = evaluate::<F, _>(&SoftmaxCrossEntropy, &y_hat, &[label]);
+            assert!(value.is_nan() && d.iter().all(|d| d.is_nan()), "NaN at {place}, label {label}: {value}, {d:?}");
+        }
+    }
+}
+
+#[test]
+fn a_nan_in_y_hat_gives_a_loss_of_nan() {
+    nan_comes_through::<f32>();
+    nan_comes_through::<f64>();
+}
+
+/// max(u, 0) would swallow it. A NaN in one weight makes its neuron NaN in every forward pass, and ŷ with it.
+#[test]
+fn a_nan_passes_through_relu() {
+    use gemmprop::{Constant, Trace, batched, matrix_vector};
+    let mut mlp = Mlp::<f32>::he(&[3, 20, 20, 2], Constant::Input, 1).unwrap();
+    mlp.parameters_mut().w_mut().next().unwrap()[(4, 1)] = f32::NAN;
+    let x = ndarray::Array2::from_elem((9, 3), 0.5);
+    assert!(Trace::new(&mlp, x.row(0)).unwrap().z(1)[4].is_nan());
+    assert!(Trace::new(&mlp, x.row(0)).unwrap().y_hat().iter().all(|y| y.is_nan()));
+    assert!(matrix_vector::forward(&mlp, x.row(0)).unwrap().y_hat().iter().all(|y| y.is_nan()));
+    assert!(batched::forward(&mlp, x.view()).unwrap().y_hat().iter().all(|y| y.is_nan()));
+    assert!(mlp.predict(x.view()).unwrap().iter().all(|y| y.is_nan()));
+}
