@@ -1,0 +1,99 @@
+//! Measures what the README claims and draws it: `cargo bench`, or with fewer points `cargo bench -- --quick`.
+//!
+//! Each figure is a module that measures, and describes its figure as data; `plot` draws any of them, `page` shows them all.
+//! Everything goes to `target/figures/`, as SVG, PNG and CSV.
+
+// A program, and its output is its purpose.
+#![allow(clippy::print_stdout)]
+
+mod complexity;
+mod fit;
+mod font;
+mod learning;
+mod machine;
+mod page;
+mod plot;
+mod progress;
+mod rungs;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use serde::Serialize;
+
+use page::Entry;
+
+/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the figures are not asked for.
+#[derive(Parser)]
+struct Arguments {
+    /// Fewer points, for a look in a minute
+    #[arg(long)]
+    quick: bool,
+    /// Passed by `cargo bench`; without it nothing is measured
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Only benches whose name contains this
+    filter: Option<String>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            eprintln!("figures: skipped, since it knows only --quick and a filter");
+            return Ok(());
+        }
+        Err(help) => help.exit(),
+    };
+    let asked_for = arguments.filter.is_none_or(|filter| "figures".contains(&filter));
+    if !(arguments.bench && asked_for) {
+        return Ok(());
+    }
+    let directory = directory();
+    std::fs::create_dir_all(&directory)?;
+    let facts = machine::facts();
+    let plan = if arguments.quick { complexity::QUICK } else { complexity::FULL };
+
+    let digits = learning::digits();
+    write_csv(&directory, "digits", &digits)?;
+    let (wine, wine_baseline) = learning::wine();
+    write_csv(&directory, "wine", &wine)?;
+    let points = complexity::measure(&plan);
+    write_csv(&directory, "complexity", &points)?;
+    let speedups = complexity::speedups(&points);
+    write_csv(&directory, "speedup", &speedups)?;
+
+    let entries = [
+        Entry {
+            figure: complexity::figure(&plan, &points, &facts),
+            tables: vec![complexity::table(&points, &speedups)],
+        },
+        Entry { figure: complexity::speedup_figure(&speedups, &facts), tables: vec![] },
+        Entry { figure: learning::digits_figure(&digits, &facts), tables: vec![learning::digits_table(&digits)] },
+        Entry { figure: learning::wine_figure(&wine, wine_baseline, &facts), tables: vec![] },
+    ];
+    for entry in &entries {
+        entry.figure.save(&directory)?;
+    }
+    let page = page::write(&directory, &entries, &facts)?;
+    let tables: String = entries.iter().flat_map(|entry| &entry.tables).map(|table| format!("{table}\n")).collect();
+    let summary = format!("{facts}\n{tables}");
+    // Also kept, so that `ci/bench` can show it after criterion's output.
+    std::fs::write(directory.join("summary.txt"), &summary)?;
+    println!("\n{summary}{}", page.display());
+    Ok(())
+}
+
+/// `figures` in the directory that cargo builds into; a relative one is taken from the package's root.
+fn directory() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("figures")
+}
+
+fn write_csv(directory: &Path, name: &str, rows: &[impl Serialize]) -> Result<(), csv::Error> {
+    let mut writer = csv::Writer::from_path(directory.join(name).with_extension("csv"))?;
+    rows.iter().try_for_each(|row| writer.serialize(row))?;
+    writer.flush()?;
+    Ok(())
+}
