@@ -26,7 +26,8 @@ use crate::trace::Trace;
 /// The forward pass of a batch that keeps u and z of all neurons.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::BlasThreads`].
+/// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
+/// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::BlasThreads`](crate::Error::BlasThreads).
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2>> {
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
@@ -50,7 +51,7 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2
 /// `g` = Σ over the batch of ∂ŷ_k/∂θ.
 ///
 /// # Errors
-/// As [`forward`], and [`Error::Shape`] for a `g` of another network.
+/// As [`forward`], and [`Error::Shape`](crate::Error::Shape) for a `g` of another network.
 ///
 /// # Panics
 /// If there is no output k.
@@ -72,8 +73,8 @@ pub fn output_gradient<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>, k: usize, g: &
 /// `g` = (1/B) Σ ∇θ ℓ(ŷ, y), the mean over the batch. Returns the mean ℓ.
 ///
 /// # Errors
-/// As [`output_gradient`], and [`Error::Length`], [`Error::Outputs`], [`Error::Label`] or [`Error::Target`] for a y that
-/// does not fit.
+/// As [`output_gradient`], and [`Error::Length`](crate::Error::Length), [`Error::Outputs`](crate::Error::Outputs),
+/// [`Error::Label`](crate::Error::Label) or [`Error::Target`](crate::Error::Target) for a y that does not fit.
 pub fn loss_gradient<'y, F: Scalar, L: Loss<F>>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
@@ -104,7 +105,8 @@ impl<F: Scalar> Mlp<F> {
     /// ŷ for each row of x: (samples, m). Keeps nothing of the layers between.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::BlasThreads`].
+    /// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
+    /// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::BlasThreads`](crate::Error::BlasThreads).
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;

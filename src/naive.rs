@@ -1,6 +1,6 @@
 //! Rung 1, edge by edge: the oracle.
 //!
-//! For each weight w[t]_ij on its own, the chain rule forward to the output:
+//! For each weight `w[t]_ij` on its own, the chain rule forward to the output:
 //!
 //! ```text
 //! ∂u[t+1]_i/∂w = z[t]_j            (the constant's edge: 1)
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Each weight costs a pass over the layers above it, O((size of the graph)²) in all. Plain loops and no BLAS, so simple that
-//! it is unlikely to be wrong. The only zeros skipped are structural: one neuron alone feels w[t]_ij directly.
+//! it is unlikely to be wrong. The only zeros skipped are structural: one neuron alone feels `w[t]_ij` directly.
 
 use ndarray::{Array1, ArrayView1};
 
@@ -58,7 +58,7 @@ pub fn output_gradient<F: Scalar>(
     Ok(trace)
 }
 
-/// ∂ŷ_k/∂w for an edge into neuron i of layer t+1, given du = ∂u[t+1]_i/∂w.
+/// ∂ŷ_k/∂w for an edge into neuron i of layer t+1, given du = `∂u[t+1]_i/∂w`.
 fn chain_to_output<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, ndarray::Ix1>, t: usize, i: usize, du: F, k: usize) -> F {
     let theta = mlp.parameters();
     let alpha = theta.alpha();

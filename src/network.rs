@@ -17,7 +17,7 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
 
-/// Which z[t] have a constant 1 appended. The crate appends it; the caller's x never contains it.
+/// Which `z[t]` have a constant 1 appended. The crate appends it; the caller's x never contains it.
 ///
 /// The head's constant is b, which is always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,14 +25,14 @@ pub enum Constant {
     /// The input alone: the lecture's model.
     #[default]
     Input,
-    /// Every z[t]: a bias on each hidden layer, as other libraries have it.
+    /// Every `z[t]`: a bias on each hidden layer, as other libraries have it.
     EveryLayer,
     /// None.
     Absent,
 }
 
 impl Constant {
-    /// Is a 1 appended to z[t]?
+    /// Is a 1 appended to `z[t]`?
     fn at(self, t: usize) -> bool {
         match self {
             Self::Input => t == 0,
@@ -45,12 +45,12 @@ impl Constant {
 /// The generator of everything random here. Its stream is ChaCha's, a published standard.
 pub type Generator = ChaCha8Rng;
 
-/// One number for each parameter of a network, in the order θ = [w[0], c[0], w[1], …, alpha, b]: parameters or a gradient.
+/// One number for each parameter of a network, in the order `θ = [w[0], c[0], w[1], …, alpha, b]`: parameters or a gradient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters<F> {
-    /// w[0], …, w[T−1], alpha
+    /// `w[0]`, …, `w[T−1]`, alpha
     pub(crate) w: Vec<Array2<F>>,
-    /// c[0], …, c[T−1], b; of length 0 where z[t] has no constant.
+    /// `c[0]`, …, `c[T−1]`, b; of length 0 where `z[t]` has no constant.
     pub(crate) c: Vec<Array1<F>>,
 }
 
@@ -78,19 +78,19 @@ impl<F: Scalar> Parameters<F> {
         self.w.len() - 1
     }
 
-    /// The matrices w[0], …, w[T−1] of the hidden layers; w[t] is (d[t+1], d[t]).
+    /// The matrices `w[0]`, …, `w[T−1]` of the hidden layers; `w[t]` is `(d[t+1], d[t])`.
     #[must_use]
     pub fn w(&self) -> &[Array2<F>] {
         &self.w[..self.depth()]
     }
 
-    /// The columns c[0], …, c[T−1] that meet the constant 1; c[t] is (d[t+1]), or empty where z[t] has no constant.
+    /// The columns `c[0]`, …, `c[T−1]` that meet the constant 1; `c[t]` is `(d[t+1])`, or empty where `z[t]` has no constant.
     #[must_use]
     pub fn c(&self) -> &[Array1<F>] {
         &self.c[..self.depth()]
     }
 
-    /// The head's weights, (m, d[T]).
+    /// The head's weights, `(m, d[T])`.
     #[must_use]
     pub fn alpha(&self) -> ArrayView2<'_, F> {
         self.w[self.depth()].view()
@@ -102,12 +102,12 @@ impl<F: Scalar> Parameters<F> {
         self.c[self.depth()].view()
     }
 
-    /// w[0], …, w[T−1], alpha, to be changed in place; the shapes stay.
+    /// `w[0]`, …, `w[T−1]`, alpha, to be changed in place; the shapes stay.
     pub fn w_mut(&mut self) -> impl Iterator<Item = ndarray::ArrayViewMut2<'_, F>> {
         self.w.iter_mut().map(|w| w.view_mut())
     }
 
-    /// c[0], …, c[T−1], b, to be changed in place; the shapes stay.
+    /// `c[0]`, …, `c[T−1]`, b, to be changed in place; the shapes stay.
     pub fn c_mut(&mut self) -> impl Iterator<Item = ndarray::ArrayViewMut1<'_, F>> {
         self.c.iter_mut().map(|c| c.view_mut())
     }
@@ -156,10 +156,10 @@ pub struct Mlp<F> {
 }
 
 impl<F: Scalar> Mlp<F> {
-    /// He initialisation: w[t] ~ N(0, 2/d[t]), which keeps the second moment of u from layer to layer under ReLU (He et al.
-    /// 2015, *Delving deep into rectifiers*, eq. 10); alpha ~ N(0, 1/d[T]), since no ReLU follows it; c = 0 and b = 0.
+    /// He initialisation: `w[t]` ~ N(0, 2/`d[t]`), which keeps the second moment of u from layer to layer under ReLU (He et al.
+    /// 2015, *Delving deep into rectifiers*, eq. 10); alpha ~ N(0, 1/`d[T]`), since no ReLU follows it; c = 0 and b = 0.
     ///
-    /// `widths` are d[0], …, d[T], m: input and output included. Two of them make a linear model. The same seed gives the
+    /// `widths` are `d[0]`, …, `d[T]`, m: input and output included. Two of them make a linear model. The same seed gives the
     /// same network on every run.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl<F: Scalar> Mlp<F> {
         })
     }
 
-    /// An initialisation of the caller's: `weight(t, d[t], generator)` is called for each entry of w[0], …, w[T−1], alpha
+    /// An initialisation of the caller's: `weight(t, d[t], generator)` is called for each entry of `w[0]`, …, `w[T−1]`, alpha
     /// (t = T), row by row. c and b are 0.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ impl<F: Scalar> Mlp<F> {
         Ok(Self { widths: widths.to_vec(), constant, theta })
     }
 
-    /// d[0], …, d[T], m.
+    /// `d[0]`, …, `d[T]`, m.
     #[must_use]
     pub fn widths(&self) -> &[usize] {
         &self.widths
@@ -219,7 +219,7 @@ impl<F: Scalar> Mlp<F> {
         self.theta.depth()
     }
 
-    /// d[0], the length of x.
+    /// `d[0]`, the length of x.
     #[must_use]
     pub fn inputs(&self) -> usize {
         self.widths[0]

@@ -60,7 +60,7 @@ pub fn loss_gradient<F: Scalar, L: Loss<F>>(
     Ok(value)
 }
 
-/// `g` = Σ_k seed_k ∂ŷ_k/∂θ: 2(d[0]d[1] + … + m d[T]) − d[0]d[1] multiplications.
+/// `g` = Σ_k seed_k ∂ŷ_k/∂θ: `2(d[0]d[1] + … + m d[T]) − d[0]d[1]` multiplications.
 fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, seed: Array1<F>, g: &mut Parameters<F>) {
     let theta = mlp.parameters();
     let mut delta_above = seed;

@@ -9,16 +9,16 @@ use crate::scalar::{Scalar, relu};
 /// u and z of all neurons: for one sample (`Ix1`), or for a batch with samples in rows (`Ix2`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace<F, D: Dimension> {
-    /// u[1], …, u[T], at 0 … T−1.
+    /// `u[1]`, …, `u[T]`, at 0 … T−1.
     pub(crate) u: Vec<Array<F, D>>,
-    /// z[0], …, z[T].
+    /// `z[0]`, …, `z[T]`.
     pub(crate) z: Vec<Array<F, D>>,
     /// ŷ
     pub(crate) y_hat: Array<F, D>,
 }
 
 impl<F, D: Dimension> Trace<F, D> {
-    /// The inputs of the neurons of hidden layer t, 1 ≤ t ≤ T: u[t] = w[t−1] z[t−1] + c[t−1].
+    /// The inputs of the neurons of hidden layer t, 1 ≤ t ≤ T: `u[t] = w[t−1] z[t−1] + c[t−1]`.
     ///
     /// # Panics
     /// If t is not in 1 … T.
@@ -29,7 +29,7 @@ impl<F, D: Dimension> Trace<F, D> {
         &self.u[t - 1]
     }
 
-    /// The outputs of layer t, 0 ≤ t ≤ T: z[0] = x, z[t] = ReLU(u[t]).
+    /// The outputs of layer t, 0 ≤ t ≤ T: `z[0]` = x, `z[t] = ReLU(u[t])`.
     ///
     /// # Panics
     /// If t exceeds T.
@@ -40,7 +40,7 @@ impl<F, D: Dimension> Trace<F, D> {
         &self.z[t]
     }
 
-    /// ŷ = alpha z[T] + b
+    /// `ŷ = alpha z[T] + b`
     #[must_use]
     pub fn y_hat(&self) -> &Array<F, D> {
         &self.y_hat
@@ -48,7 +48,7 @@ impl<F, D: Dimension> Trace<F, D> {
 }
 
 impl<F: Scalar> Trace<F, Ix1> {
-    /// The forward pass of one sample, by plain loops: d[0]d[1] + … + m d[T] multiplications.
+    /// The forward pass of one sample, by plain loops: `d[0]d[1] + … + m d[T]` multiplications.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit.
