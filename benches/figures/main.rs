@@ -6,6 +6,7 @@
 // A program, and its output is its purpose.
 #![allow(clippy::print_stdout)]
 
+mod bare;
 mod complexity;
 mod fit;
 mod font;
@@ -15,6 +16,7 @@ mod page;
 mod plot;
 mod progress;
 mod rungs;
+mod step;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ struct Arguments {
     /// Passed by `cargo bench`; without it nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
-    /// Only benches whose name contains this
+    /// Only figures whose name contains this: digits, wine, complexity, step
     filter: Option<String>,
 }
 
@@ -46,33 +48,51 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         Err(help) => help.exit(),
     };
-    let asked_for = arguments.filter.is_none_or(|filter| "figures".contains(&filter));
-    if !(arguments.bench && asked_for) {
+    if !arguments.bench {
         return Ok(());
     }
+    let quick = arguments.quick;
+    let asked_for = |name: &str| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     let directory = directory();
     std::fs::create_dir_all(&directory)?;
     let facts = machine::facts();
-    let plan = if arguments.quick { complexity::QUICK } else { complexity::FULL };
+    let mut entries = Vec::new();
 
-    let digits = learning::digits();
-    write_csv(&directory, "digits", &digits)?;
-    let (wine, wine_baseline) = learning::wine();
-    write_csv(&directory, "wine", &wine)?;
-    let points = complexity::measure(&plan);
-    write_csv(&directory, "complexity", &points)?;
-    let speedups = complexity::speedups(&points);
-    write_csv(&directory, "speedup", &speedups)?;
-
-    let entries = [
-        Entry {
+    if asked_for("digits") {
+        let digits = learning::digits();
+        write_csv(&directory, "digits", &digits)?;
+        entries.push(Entry {
+            figure: learning::digits_figure(&digits, &facts),
+            tables: vec![learning::digits_table(&digits)],
+        });
+    }
+    if asked_for("wine") {
+        let (wine, baseline) = learning::wine();
+        write_csv(&directory, "wine", &wine)?;
+        entries.push(Entry { figure: learning::wine_figure(&wine, baseline, &facts), tables: vec![] });
+    }
+    if asked_for("complexity") {
+        let plan = if quick { complexity::QUICK } else { complexity::FULL };
+        let points = complexity::measure(&plan);
+        write_csv(&directory, "complexity", &points)?;
+        let speedups = complexity::speedups(&points);
+        write_csv(&directory, "speedup", &speedups)?;
+        entries.push(Entry {
             figure: complexity::figure(&plan, &points, &facts),
             tables: vec![complexity::table(&points, &speedups)],
-        },
-        Entry { figure: complexity::speedup_figure(&speedups, &facts), tables: vec![] },
-        Entry { figure: learning::digits_figure(&digits, &facts), tables: vec![learning::digits_table(&digits)] },
-        Entry { figure: learning::wine_figure(&wine, wine_baseline, &facts), tables: vec![] },
-    ];
+        });
+        entries.push(Entry { figure: complexity::speedup_figure(&speedups, &facts), tables: vec![] });
+    }
+    if asked_for("step") {
+        let rows = step::measure(quick);
+        write_csv(&directory, "step", &rows)?;
+        write_csv(&directory, "gflops", &rows)?;
+        entries.push(Entry { figure: step::ratio_figure(&rows, &facts), tables: vec![step::table(&rows)] });
+        entries.push(Entry { figure: step::gflops_figure(&rows, &facts), tables: vec![] });
+    }
+    if entries.is_empty() {
+        return Ok(());
+    }
     for entry in &entries {
         entry.figure.save(&directory)?;
     }

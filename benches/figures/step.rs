@@ -1,0 +1,363 @@
+//! A training step beside its bare BLAS calls, in time and in GFLOP/s.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use gemmprop::{Constant, Mlp, Sgd, SquaredError, per_neuron};
+use ndarray::{Array2, s};
+use plotters::style::RGBColor;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::Serialize;
+
+use crate::bare::{Bare, BareScalar, with_blas_threads};
+use crate::page::Table;
+use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use crate::progress::Progress;
+use crate::rungs::integers;
+
+/// One shape in one number type with so many threads.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`.
+    mode: &'static str,
+    widths: String,
+    batch: usize,
+    dtype: &'static str,
+    threads: usize,
+    step_seconds: f64,
+    /// The bare calls of the same step, with as many BLAS threads, or with one if that is faster.
+    gemm_seconds: f64,
+    /// Of the step, on all its threads.
+    gflops: f64,
+    /// Of as many cores as there are threads.
+    peak_gflops: f64,
+    #[serde(skip)]
+    shape: Shape,
+    #[serde(skip)]
+    set: Set,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shape {
+    widths: Vec<usize>,
+    batch: usize,
+}
+
+/// What a row is measured for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    /// The table.
+    Shapes,
+    /// GFLOP/s against the width.
+    Width,
+    /// GFLOP/s against the batch.
+    Batch,
+}
+
+impl Shape {
+    fn new(widths: &[usize], batch: usize) -> Self {
+        Self { widths: widths.to_vec(), batch }
+    }
+
+    fn name(&self) -> String {
+        self.widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+    }
+
+    /// Forward, backward and gradient take 2 operations for each weight and sample; nothing goes back into the input.
+    fn flops(&self) -> f64 {
+        let edges: usize = self.widths.windows(2).map(|d| d[0] * d[1]).sum();
+        (self.batch * (6 * edges - 2 * self.widths[0] * self.widths[1])) as f64
+    }
+}
+
+/// The shapes of the table; the quick run leaves out those that take seconds.
+fn shapes(quick: bool) -> Vec<(Set, Shape)> {
+    let table: &[(&[usize], usize)] = &[
+        (&[16, 16, 16, 1], 32),
+        (&[45, 45, 45, 1], 32),
+        (&[46, 46, 46, 1], 32),
+        (&[64, 64, 64, 1], 32),
+        (&[64, 256, 256, 1], 64),
+        (&[784, 300, 100, 1], 1),
+        (&[784, 512, 512, 1], 128),
+        (&[784, 512, 512, 10], 128),
+        (&[1024, 1024, 1024, 1024, 1], 32),
+        (&[1024, 1024, 1024, 1024, 1], 256),
+        (&[2048, 2048, 2048, 2048, 1], 512),
+    ];
+    let table = table.iter().take(if quick { 8 } else { 11 }).map(|(widths, batch)| (Set::Shapes, Shape::new(widths, *batch)));
+    let widths: &[usize] = if quick { &[32, 128, 512] } else { &[16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048] };
+    let by_width = widths.iter().map(|&n| (Set::Width, Shape::new(&[n, n, n, 1], 128)));
+    let batches: &[usize] = if quick { &[4, 32, 256] } else { &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] };
+    let by_batch = batches.iter().map(|&batch| (Set::Batch, Shape::new(&[512, 512, 512, 1], batch)));
+    table.chain(by_width).chain(by_batch).collect()
+}
+
+const THREADS: [usize; 2] = [1, 2];
+
+/// Measures every shape: those of the table in both number types, the others in f32.
+pub(crate) fn measure(quick: bool) -> Vec<Row> {
+    let shapes = shapes(quick);
+    let in_f64 = |set: Set| set == Set::Shapes && !quick;
+    let progress = Progress::new("step", shapes.iter().map(|(set, _)| 1 + usize::from(in_f64(*set))).sum());
+    let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
+    let (peak_f32, peak_f64) = (f32::peak_gflops(), f64::peak_gflops());
+    let mut rows = Vec::new();
+    for (set, shape) in shapes {
+        progress.begin(format!("{} B {} f32", shape.name(), shape.batch));
+        rows.extend(measure_shape::<f32>(set, &shape, &pools, peak_f32, quick));
+        progress.end();
+        if in_f64(set) {
+            progress.begin(format!("{} B {} f64", shape.name(), shape.batch));
+            rows.extend(measure_shape::<f64>(set, &shape, &pools, peak_f64, quick));
+            progress.end();
+        }
+    }
+    rows
+}
+
+/// All variants of a shape in turn, some rounds of them, and of each the median.
+fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2], peak: f64, quick: bool) -> Vec<Row> {
+    assert_step_is_right::<F>(shape, pools);
+    // A measurement is 30 ms of steps at 50 GFLOP/s (quick: 5), but at least one; the data of an epoch at most 64 batches.
+    let wanted = if quick { 0.005 } else { 0.03 };
+    let steps = ((wanted * 5e10 / shape.flops()) as usize).clamp(1, 4096).next_power_of_two();
+    let batches = steps.min(64);
+    let epochs = steps / batches;
+    let x = Array2::from_shape_fn((batches * shape.batch, shape.widths[0]), |(i, j)| {
+        F::from_f64(((i * 31 + j * 17) % 97) as f64 / 48.5 - 1.0)
+    });
+    let outputs = shape.widths[shape.widths.len() - 1];
+    let y = Array2::from_shape_fn((x.nrows(), outputs), |(i, j)| F::from_f64(((i + j) % 3) as f64 - 1.0));
+
+    let mut bare = Bare::<F>::new(&shape.widths, shape.batch);
+    let mut mlp = Mlp::<F>::he(&shape.widths, Constant::Input, 1).expect("valid widths");
+    // So small a learning rate that the work stays the same.
+    let mut trainers = THREADS.map(|_| Sgd::<F>::new(shape.batch, 1e-9, 1).expect("valid"));
+
+    // Bare calls, epochs and single steps, each with 1 and 2 threads.
+    let mut seconds: [[Vec<f64>; 2]; 3] = Default::default();
+    let rounds = if quick { 3 } else { 9 };
+    for round in 0..=rounds {
+        for (i, &threads) in THREADS.iter().enumerate() {
+            let timed = with_blas_threads(threads as i32, || {
+                time(|| (0..steps).for_each(|_| F::step(&mut bare)))
+            });
+            let trainer = &mut trainers[i];
+            let epoch = pools[i].install(|| {
+                time(|| drop(trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss")))
+            });
+            let single = pools[i].install(|| {
+                time(|| {
+                    for step in 0..steps {
+                        let rows = step % batches * shape.batch..(step % batches + 1) * shape.batch;
+                        let (x, y) = (x.slice(s![rows.clone(), ..]), y.slice(s![rows, ..]));
+                        trainer.step(&mut mlp, x, y, &SquaredError).expect("a finite loss");
+                    }
+                })
+            });
+            // The first round warms up.
+            if round > 0 {
+                for (kind, elapsed) in [timed, epoch, single].into_iter().enumerate() {
+                    seconds[kind][i].push(elapsed / steps as f64);
+                }
+            }
+        }
+    }
+    let [bare, epoch, single] = seconds.map(|kind| kind.map(median));
+    let mut rows = Vec::new();
+    for (mode, seconds) in [("epoch", epoch), ("step", single)] {
+        for (i, &threads) in THREADS.iter().enumerate() {
+            rows.push(Row {
+                mode,
+                widths: shape.name(),
+                batch: shape.batch,
+                dtype: F::DTYPE,
+                threads,
+                step_seconds: seconds[i],
+                gemm_seconds: bare[..=i].iter().copied().fold(f64::INFINITY, f64::min),
+                gflops: shape.flops() / seconds[i] / 1e9,
+                peak_gflops: peak * threads as f64,
+                shape: shape.clone(),
+                set,
+            });
+        }
+    }
+    rows
+}
+
+fn time(work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Asserts that the step to be timed is the step: on a network of small integers, where the arithmetic is exact, bit for bit that
+/// of backpropagation neuron by neuron. All targets but those of a few samples, spread over the batch, are hit exactly, so that
+/// these alone need to be gone through by loops.
+fn assert_step_is_right<F: BareScalar>(shape: &Shape, pools: &[ThreadPool; 2]) {
+    let (mlp, some) = integers::<F>(&shape.widths);
+    let x = Array2::from_shape_fn((shape.batch, shape.widths[0]), |(i, j)| some[(i % some.nrows(), j)]);
+    let mut y = mlp.predict(x.view()).expect("finite");
+    let missed: Vec<usize> = (0..shape.batch).step_by(shape.batch.div_ceil(3)).collect();
+    let mut expected = mlp.clone();
+    let mut g = mlp.zero_gradient();
+    for &row in &missed {
+        y[(row, 0)] += F::ONE;
+        let target: &[F] = y.row(row).to_slice().expect("row-major");
+        per_neuron::loss_gradient(&mlp, x.row(row), target, &SquaredError, &mut g).expect("fits");
+        expected.parameters_mut().iter_mut().zip(g.iter()).for_each(|(theta, &g)| *theta = *theta - g);
+    }
+    for pool in pools {
+        let mut stepped = mlp.clone();
+        // η = B: the mean's 1/B and it cancel exactly.
+        let mut sgd = Sgd::new(shape.batch, shape.batch as f64, 1).expect("valid");
+        pool.install(|| sgd.step(&mut stepped, x.view(), y.view(), &SquaredError)).expect("fits");
+        assert!(stepped == expected, "the step of {} B {} differs from the oracle's", shape.name(), shape.batch);
+    }
+}
+
+/// A quantity of the rows of one kind, against another.
+fn points(rows: &[&Row], x: impl Fn(&Row) -> f64, y: impl Fn(&Row) -> f64) -> Vec<(f64, f64)> {
+    let mut points: Vec<(f64, f64)> = rows.iter().map(|row| (x(row), y(row))).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    points
+}
+
+fn chosen<'a>(rows: &'a [Row], set: Set, mode: &str, dtype: &str, threads: usize) -> Vec<&'a Row> {
+    let fits = |row: &&Row| row.set == set && row.mode == mode && row.dtype == dtype && row.threads == threads;
+    rows.iter().filter(fits).collect()
+}
+
+fn marked(label: &str, colour: RGBColor, marker: Marker, points: Vec<(f64, f64)>) -> Series {
+    Series { label: label.to_owned(), colour, marker, line: points.clone(), marks: points, ..Series::default() }
+}
+
+fn level(label: &str, colour: RGBColor, stroke: Stroke, x: &[(f64, f64)], y: f64) -> Series {
+    let ends = [x[0].0, x[x.len() - 1].0].map(|x| (x, y)).to_vec();
+    Series { label: label.to_owned(), colour, stroke, line: ends, ..Series::default() }
+}
+
+/// GFLOP/s per core against width and against batch, under the peak.
+pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
+    let panel = |set, title: &str, label, x: fn(&Row) -> f64| {
+        let per_core = |row: &Row| row.gflops / row.threads as f64;
+        let bare = |row: &Row| row.shape.flops() / row.gemm_seconds / 1e9 / row.threads as f64;
+        let (two, one) = (chosen(rows, set, "epoch", "f32", 2), chosen(rows, set, "epoch", "f32", 1));
+        let step = points(&two, x, per_core);
+        let peak = level("peak of multiply–adds", colour::GREY, Stroke::Solid, &step, two[0].peak_gflops / 2.0);
+        Panel {
+            title: title.to_owned(),
+            x: Axis { label, scale: Scale::Log },
+            y: Axis { label: "GFLOP/s per core", scale: Scale::Linear },
+            series: vec![
+                peak,
+                marked("step, 2 threads", colour::VERMILION, Marker::Diamond, step),
+                marked("bare calls, 2 threads", colour::BLUE, Marker::Circle, points(&two, x, bare)),
+                marked("step, 1 thread", colour::PURPLE, Marker::Cross, points(&one, x, per_core)),
+                marked("bare calls, 1 thread", colour::GREEN, Marker::Square, points(&one, x, bare)),
+                level("", RGBColor(255, 255, 255), Stroke::Solid, &points(&one, x, bare), 0.0),
+            ],
+        }
+    };
+    Figure {
+        name: "gflops",
+        title: "How much of the machine a training step uses".to_owned(),
+        panels: vec![
+            panel(Set::Width, "n-n-n-1, batch 128", "width n", |row| row.shape.widths[0] as f64),
+            panel(Set::Batch, "512-512-512-1", "batch B", |row| row.shape.batch as f64),
+        ],
+        caption: format!(
+            "f32, steps of an epoch, medians of interleaved measurements. Operations: 6 B d[t] d[t+1] a layer, 4 B d[0] d[1] for \
+             the first. Bare calls: the step's products alone (B = 1: gemv and ger), with as many BLAS threads, or with one where \
+             that is faster. {facts}"
+        ),
+    }
+}
+
+/// Step ÷ bare calls, and the speed-up by the second thread, against the work of a step.
+pub(crate) fn ratio_figure(rows: &[Row], facts: &str) -> Figure {
+    let work = |row: &Row| row.shape.flops() / 1e9;
+    let ratio = |row: &Row| row.step_seconds / row.gemm_seconds;
+    let of = |mode, dtype| points(&chosen(rows, Set::Shapes, mode, dtype, 2), work, ratio);
+    let mut ratios = vec![
+        marked("epoch, f32", colour::VERMILION, Marker::Diamond, of("epoch", "f32")),
+        marked("single steps, f32", colour::BLUE, Marker::Circle, of("step", "f32")),
+    ];
+    let mut scaling = Vec::new();
+    for (dtype, colour, marker) in [("f32", colour::VERMILION, Marker::Diamond), ("f64", colour::PURPLE, Marker::Cross)] {
+        let (one, two) = (chosen(rows, Set::Shapes, "epoch", dtype, 1), chosen(rows, Set::Shapes, "epoch", dtype, 2));
+        if two.is_empty() {
+            continue;
+        }
+        if dtype == "f64" {
+            ratios.push(marked("epoch, f64", colour, marker, of("epoch", dtype)));
+        }
+        let by_shape: BTreeMap<(String, usize), f64> =
+            one.iter().map(|row| ((row.widths.clone(), row.batch), row.step_seconds)).collect();
+        let speedup = |row: &Row| by_shape[&(row.widths.clone(), row.batch)] / row.step_seconds;
+        scaling.push(marked(&format!("epoch, {dtype}"), colour, marker, points(&two, work, speedup)));
+    }
+    let x = of("epoch", "f32");
+    ratios.push(level("the bare calls", colour::GREY, Stroke::Dashed, &x, 1.0));
+    scaling.push(level("twice as fast", colour::GREY, Stroke::Dashed, &x, 2.0));
+    scaling.push(level("no faster", colour::GREY, Stroke::Solid, &x, 1.0));
+    let axis = || Axis { label: "work of a step, 10⁹ operations", scale: Scale::Log };
+    Figure {
+        name: "step",
+        title: "A training step beside its bare BLAS calls".to_owned(),
+        panels: vec![
+            Panel {
+                title: "Time of a step ÷ its bare calls, 2 threads".to_owned(),
+                x: axis(),
+                y: Axis { label: "step ÷ bare calls", scale: Scale::Linear },
+                series: ratios,
+            },
+            Panel {
+                title: "Time with 1 thread ÷ with 2".to_owned(),
+                x: axis(),
+                y: Axis { label: "speed-up", scale: Scale::Linear },
+                series: scaling,
+            },
+        ],
+        caption: format!(
+            "The shapes of the table, medians of interleaved measurements. A step has what the bare calls leave out: gathering the \
+             batch, ReLU, loss, masks. The bare calls take the better of OpenBLAS with 1 and 2 threads. Before timing, each step \
+             gave the oracle's bits. {facts}"
+        ),
+    }
+}
+
+/// Every shape of the table, with two threads.
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let header = ["widths", "batch", "dtype", "bare calls", "epoch", "÷ bare", "single step", "÷ bare", "2 threads ÷ 1", "of peak"];
+    let of = |mode: &str, threads: usize, row: &Row| {
+        let same = |other: &&Row| {
+            (other.mode, other.threads, other.dtype, other.set) == (mode, threads, row.dtype, row.set) && other.shape == row.shape
+        };
+        rows.iter().find(same).expect("every variant is measured").step_seconds
+    };
+    let in_table = |row: &&Row| row.set == Set::Shapes && row.mode == "epoch" && row.threads == 2;
+    let table = rows.iter().filter(in_table).map(|row| {
+        let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
+        let single = of("step", 2, row);
+        vec![
+            row.widths.clone(),
+            row.batch.to_string(),
+            row.dtype.to_owned(),
+            micros(row.gemm_seconds),
+            micros(row.step_seconds),
+            format!("{:.2}", row.step_seconds / row.gemm_seconds),
+            micros(single),
+            format!("{:.2}", single / row.gemm_seconds),
+            format!("{:.2}", of("epoch", 1, row) / row.step_seconds),
+            format!("{:.0} %", 100.0 * row.gflops / row.peak_gflops),
+        ]
+    });
+    Table { header: header.map(str::to_owned).to_vec(), rows: table.collect() }
+}
