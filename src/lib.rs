@@ -46,7 +46,7 @@
 //! top       batched (rung 4, predict)   sgd (training)
 //! floor 2   naive   per_neuron   matrix_vector   engine (buffers, the two phases of a step: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)
-//! ground    error   blas (all FFI and unsafe)   scalar   count   threads (the policy and why)
+//! ground    error   blas (all FFI and unsafe)   scalar   count   cores   threads (the policy and why)
 //! ```
 //!
 //! # Threads and bits
@@ -61,6 +61,7 @@
 
 pub mod batched;
 mod blas;
+mod cores;
 pub mod count;
 mod engine;
 mod error;

@@ -13,16 +13,19 @@
 //! current rayon pool, as many as there are cores to run them. A phase ends when its *tiles* are done, not when its threads have met:
 //! the caller alone can finish everything, a helper may come late or never (a busy pool, a caller's own rayon job), and no
 //! barrier can deadlock. Sleeping workers are what costs, 20 to 60 µs a wake-up, so helpers stay for an epoch and, after it, for
-//! [`LINGER`] rounds, in which the next single step finds them awake. Who waits spins for [`SPIN`] rounds and then yields.
+//! [`LINGER`] rounds, in which the next single step finds them awake. Who waits spins for [`SPIN`] rounds and then yields. Each
+//! sees to it that it has a core of its own ([`cores`](crate::cores)): two on one core are slower than one alone.
 //!
 //! **Work decides, not width.** Below [`INVITE_FLOPS`] no helper is invited, below [`SHARE_FLOPS`] a phase is not shared. The
 //! tiles are the same either way, so the bits are too.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::blas::{End, Lent};
+use crate::cores::Cores;
 
 /// Floating-point operations of a whole call below which waking a helper costs more than it brings: about 50 µs of a core.
 const INVITE_FLOPS: usize = 4_000_000;
@@ -36,6 +39,10 @@ const SPIN: u32 = 2_000;
 /// Rounds that a helper stays when a call has ended: up to about 100 µs, in which a loop of single steps comes back.
 const LINGER: u32 = 4_000;
 
+/// Phases at whose beginning a caller yields its core once while a helper is missing. One that was woken on the caller's own core
+/// could not run, and move away, before the caller's time slice ends, after milliseconds.
+const MAKE_WAY: u32 = 64;
+
 /// One engine's helpers.
 pub(crate) struct Crew(Arc<Shared>);
 
@@ -45,6 +52,10 @@ struct Shared {
     open: AtomicBool,
     /// Helpers invited and not yet gone, whether or not the pool has found time for them.
     members: AtomicUsize,
+    /// Those of them that have come.
+    arrived: AtomicUsize,
+    /// Of the caller and of the helpers that have come.
+    cores: Cores,
 }
 
 impl std::fmt::Debug for Crew {
@@ -70,7 +81,13 @@ fn cores() -> usize {
 
 impl Crew {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared { lent: Lent::new(), open: AtomicBool::new(false), members: AtomicUsize::new(0) }))
+        Self(Arc::new(Shared {
+            lent: Lent::new(),
+            open: AtomicBool::new(false),
+            members: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
+            cores: Cores::default(),
+        }))
     }
 
     /// Runs `work`, whose phases helpers may share if all of it is worth `flops`.
@@ -84,22 +101,25 @@ impl Crew {
         }
         let helpers = if flops < INVITE_FLOPS { 0 } else { rayon::current_num_threads().min(cores()) - 1 };
         if helpers == 0 {
-            return work(&Assembled(None));
+            return work(&Assembled { shared: None, makes_way: Cell::new(0) });
         }
         let shared = &self.0;
         shared.open.store(true, Ordering::SeqCst);
         let _close = Close(shared);
+        let _core = shared.cores.stay();
         for _ in shared.members.load(Ordering::SeqCst)..helpers {
             shared.members.fetch_add(1, Ordering::SeqCst);
             let shared = Arc::clone(shared);
             rayon::spawn(move || help(&shared));
         }
-        work(&Assembled(Some(shared)))
+        work(&Assembled { shared: Some(shared), makes_way: Cell::new(MAKE_WAY) })
     }
 }
 
 /// A helper's stay.
 fn help(shared: &Shared) {
+    let _core = shared.cores.settle();
+    shared.arrived.fetch_add(1, Ordering::Relaxed);
     let mut idle = 0;
     loop {
         if shared.lent.help(End::Back) {
@@ -109,24 +129,36 @@ fn help(shared: &Shared) {
             idle = idle.saturating_add(1);
         } else {
             // Either the next call sees that one is gone, or its opening is seen here.
+            shared.arrived.fetch_sub(1, Ordering::Relaxed);
             shared.members.fetch_sub(1, Ordering::SeqCst);
             if !shared.open.load(Ordering::SeqCst) {
                 return;
             }
             shared.members.fetch_add(1, Ordering::SeqCst);
+            shared.arrived.fetch_add(1, Ordering::Relaxed);
             idle = 0;
         }
     }
 }
 
 /// A crew at work.
-pub(crate) struct Assembled<'a>(Option<&'a Shared>);
+pub(crate) struct Assembled<'a> {
+    shared: Option<&'a Shared>,
+    /// How often the caller will still let a helper that has not come go first.
+    makes_way: Cell<u32>,
+}
 
 impl Assembled<'_> {
     /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
-        match self.0 {
+        match self.shared {
             Some(shared) if tiles > 1 && flops >= SHARE_FLOPS && tiles <= Lent::MOST_TILES => {
+                if self.makes_way.get() > 0
+                    && shared.arrived.load(Ordering::Relaxed) < shared.members.load(Ordering::Relaxed)
+                {
+                    self.makes_way.set(self.makes_way.get() - 1);
+                    std::thread::yield_now();
+                }
                 shared.lent.run(tiles, work, wait);
             }
             _ => (0..tiles).for_each(work),

@@ -5,7 +5,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use cblas_sys::{CBLAS_LAYOUT, CBLAS_TRANSPOSE, cblas_dgemm, cblas_dgemv, cblas_dger, cblas_sgemm, cblas_sgemv, cblas_sger};
+use cblas_sys::{
+    CBLAS_LAYOUT, CBLAS_TRANSPOSE, cblas_dgemm, cblas_dgemv, cblas_dger, cblas_sgemm, cblas_sgemv, cblas_sger,
+};
 use gemmprop::Scalar;
 
 const ROWS: CBLAS_LAYOUT = CBLAS_LAYOUT::CblasRowMajor;
@@ -169,12 +171,26 @@ macro_rules! bare_scalar {
 }
 
 bare_scalar!(
-    f32, "f32", cblas_sgemm, cblas_sgemv, cblas_sger,
-    _mm512_set1_ps, _mm512_fmadd_ps, _mm256_set1_ps, _mm256_fmadd_ps
+    f32,
+    "f32",
+    cblas_sgemm,
+    cblas_sgemv,
+    cblas_sger,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps
 );
 bare_scalar!(
-    f64, "f64", cblas_dgemm, cblas_dgemv, cblas_dger,
-    _mm512_set1_pd, _mm512_fmadd_pd, _mm256_set1_pd, _mm256_fmadd_pd
+    f64,
+    "f64",
+    cblas_dgemm,
+    cblas_dgemv,
+    cblas_dger,
+    _mm512_set1_pd,
+    _mm512_fmadd_pd,
+    _mm256_set1_pd,
+    _mm256_fmadd_pd
 );
 
 /// Independent multiply–adds under way at once: more than latency × units of any core today, and fewer than registers.

@@ -1,7 +1,7 @@
 //! A training step beside its bare BLAS calls, in time and in GFLOP/s.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gemmprop::{Constant, Mlp, Sgd, SquaredError, per_neuron};
 use ndarray::{Array2, s};
@@ -85,8 +85,10 @@ fn shapes(quick: bool) -> Vec<(Set, Shape)> {
         (&[1024, 1024, 1024, 1024, 1], 256),
         (&[2048, 2048, 2048, 2048, 1], 512),
     ];
-    let table = table.iter().take(if quick { 8 } else { 11 }).map(|(widths, batch)| (Set::Shapes, Shape::new(widths, *batch)));
-    let widths: &[usize] = if quick { &[32, 128, 512] } else { &[16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048] };
+    let table =
+        table.iter().take(if quick { 8 } else { 11 }).map(|(widths, batch)| (Set::Shapes, Shape::new(widths, *batch)));
+    let widths: &[usize] =
+        if quick { &[32, 128, 512] } else { &[16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048] };
     let by_width = widths.iter().map(|&n| (Set::Width, Shape::new(&[n, n, n, 1], 128)));
     let batches: &[usize] = if quick { &[4, 32, 256] } else { &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] };
     let by_batch = batches.iter().map(|&batch| (Set::Batch, Shape::new(&[512, 512, 512, 1], batch)));
@@ -94,6 +96,10 @@ fn shapes(quick: bool) -> Vec<(Set, Shape)> {
 }
 
 const THREADS: [usize; 2] = [1, 2];
+
+/// How long OpenBLAS's own threads keep a core busy after a call before they sleep: 2²⁸ ticks of the CPU's clock counter,
+/// 107 ms at 2.5 GHz. Whoever computes meanwhile shares that core with them.
+const BLAS_THREADS_SPIN: Duration = Duration::from_millis(120);
 
 /// Measures every shape: those of the table in both number types, the others in f32.
 pub(crate) fn measure(quick: bool) -> Vec<Row> {
@@ -137,15 +143,14 @@ fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2]
 
     // Bare calls, epochs and single steps, each with 1 and 2 threads.
     let mut seconds: [[Vec<f64>; 2]; 3] = Default::default();
-    let rounds = if quick { 3 } else { 9 };
+    let rounds = if quick { 5 } else { 15 };
     for round in 0..=rounds {
         for (i, &threads) in THREADS.iter().enumerate() {
-            let timed = with_blas_threads(threads as i32, || {
-                time(|| (0..steps).for_each(|_| F::step(&mut bare)))
-            });
             let trainer = &mut trainers[i];
             let epoch = pools[i].install(|| {
-                time(|| drop(trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss")))
+                time(|| {
+                    drop(trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss"))
+                })
             });
             let single = pools[i].install(|| {
                 time(|| {
@@ -156,9 +161,13 @@ fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2]
                     }
                 })
             });
+            let bare = with_blas_threads(threads as i32, || time(|| (0..steps).for_each(|_| F::step(&mut bare))));
+            if threads > 1 {
+                std::thread::sleep(BLAS_THREADS_SPIN);
+            }
             // The first round warms up.
             if round > 0 {
-                for (kind, elapsed) in [timed, epoch, single].into_iter().enumerate() {
+                for (kind, elapsed) in [bare, epoch, single].into_iter().enumerate() {
                     seconds[kind][i].push(elapsed / steps as f64);
                 }
             }
@@ -290,7 +299,8 @@ pub(crate) fn ratio_figure(rows: &[Row], facts: &str) -> Figure {
         marked("single steps, f32", colour::BLUE, Marker::Circle, of("step", "f32")),
     ];
     let mut scaling = Vec::new();
-    for (dtype, colour, marker) in [("f32", colour::VERMILION, Marker::Diamond), ("f64", colour::PURPLE, Marker::Cross)] {
+    for (dtype, colour, marker) in [("f32", colour::VERMILION, Marker::Diamond), ("f64", colour::PURPLE, Marker::Cross)]
+    {
         let (one, two) = (chosen(rows, Set::Shapes, "epoch", dtype, 1), chosen(rows, Set::Shapes, "epoch", dtype, 2));
         if two.is_empty() {
             continue;
@@ -335,10 +345,22 @@ pub(crate) fn ratio_figure(rows: &[Row], facts: &str) -> Figure {
 
 /// Every shape of the table, with two threads.
 pub(crate) fn table(rows: &[Row]) -> Table {
-    let header = ["widths", "batch", "dtype", "bare calls", "epoch", "÷ bare", "single step", "÷ bare", "2 threads ÷ 1", "of peak"];
+    let header = [
+        "widths",
+        "batch",
+        "dtype",
+        "bare calls",
+        "epoch",
+        "÷ bare",
+        "single step",
+        "÷ bare",
+        "2 threads ÷ 1",
+        "of peak",
+    ];
     let of = |mode: &str, threads: usize, row: &Row| {
         let same = |other: &&Row| {
-            (other.mode, other.threads, other.dtype, other.set) == (mode, threads, row.dtype, row.set) && other.shape == row.shape
+            (other.mode, other.threads, other.dtype, other.set) == (mode, threads, row.dtype, row.set)
+                && other.shape == row.shape
         };
         rows.iter().find(same).expect("every variant is measured").step_seconds
     };
