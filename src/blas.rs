@@ -414,20 +414,26 @@ impl<F, D: RemoveAxis> Claimed<'_, '_, F, D> {
         unsafe { ArrayViewMut::from_shape_ptr(shape, pointer) }
     }
 
-    /// The tile's rows of array `from`, all columns, to be read, beside the tile's part of another array `to`, to be written.
+    /// The tile's rows of the arrays `from`, all columns, to be read, beside the tile's part of another array `to`, to be written.
     ///
     /// # Panics
-    /// If another tile may be writing those rows of `from`.
-    pub(crate) fn pair(&mut self, from: usize, to: usize) -> (ArrayView<'_, F, D>, ArrayViewMut<'_, F, D>) {
-        assert_ne!(from, to, "an array cannot be read and written at once");
-        let own = self.tile().arrays.contains(&from) && self.tile().columns.is_none();
-        assert!(own || !self.of.table.written[from], "the rows of array {from} are being written");
-        let (shape, pointer) = self.part(from, true);
-        // SAFETY: nobody else writes these rows: no tile writes this array, or they all belong to this tile. The view that is
-        // written is of another array.
-        let from = unsafe { ArrayView::from_shape_ptr(shape, pointer) };
-        let (shape, pointer) = self.part(to, false);
+    /// If another tile may be writing those rows.
+    pub(crate) fn read_and_write<const N: usize>(
+        &mut self,
+        from: [usize; N],
+        to: usize,
+    ) -> ([ArrayView<'_, F, D>; N], ArrayViewMut<'_, F, D>) {
         assert!(self.tile().arrays.contains(&to), "array {to} does not belong to {:?}", self.tile());
+        let from = from.map(|from| {
+            assert_ne!(from, to, "an array cannot be read and written at once");
+            let own = self.tile().arrays.contains(&from) && self.tile().columns.is_none();
+            assert!(own || !self.of.table.written[from], "the rows of array {from} are being written");
+            let (shape, pointer) = self.part(from, true);
+            // SAFETY: nobody else writes these rows: no tile writes this array, or they all belong to this tile. The view that
+            // is written is of another array.
+            unsafe { ArrayView::from_shape_ptr(shape, pointer) }
+        });
+        let (shape, pointer) = self.part(to, false);
         // SAFETY: as in `write`.
         (from, unsafe { ArrayViewMut::from_shape_ptr(shape, pointer) })
     }

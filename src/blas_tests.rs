@@ -22,10 +22,10 @@ fn tiles_of_rows_write_their_own() {
     let (mut first, mut second) = (shared.claim(0), shared.claim(1));
     first.write(0).fill(1.0);
     second.write(0).fill(2.0);
-    let (from, mut to) = second.pair(0, 1);
+    let ([from], mut to) = second.read_and_write([0], 1);
     assert_eq!(from, array![[2.0, 2.0], [2.0, 2.0]]);
     to.column_mut(0).assign(&from.column(1));
-    let (from, mut to) = first.pair(2, 1);
+    let ([from], mut to) = first.read_and_write([2], 1);
     to.column_mut(0).assign(&from.column(1));
     drop((first, second));
     assert_eq!(arrays[0], array![[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]);
@@ -38,7 +38,7 @@ fn tiles_of_columns_write_their_own() {
     let (table, mut arrays) = (table(vec![tile(0..1), tile(1..2)]), arrays());
     let shared = SharedTiles::new(&mut arrays, &table);
     let (mut first, mut second) = (shared.claim(0), shared.claim(1));
-    let (from, mut to) = first.pair(2, 0);
+    let ([from], mut to) = first.read_and_write([2], 0);
     assert_eq!(from, array![[2.0, 3.0], [4.0, 5.0]]);
     to.column_mut(0).assign(&from.column(1));
     second.write(0).fill(8.0);
@@ -70,7 +70,7 @@ fn rows_that_other_tiles_write_are_not_read() {
     let table =
         TileTable::new(vec![(3, 2), (3, 2)], vec![tile(0..1), Tile { arrays: 1..2, rows: 0..3, columns: None }]);
     let mut arrays = [Array2::<f64>::zeros((3, 2)), Array2::zeros((3, 2))];
-    SharedTiles::new(&mut arrays, &table).claim(1).pair(0, 1);
+    SharedTiles::new(&mut arrays, &table).claim(1).read_and_write([0], 1);
 }
 
 #[test]

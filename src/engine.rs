@@ -361,7 +361,7 @@ impl Schedule {
                     match op {
                         Op::Gather => rows::gather(data.x, |r| (data.row)(first + r), tile.write(names.z(0))),
                         Op::Forward(t) => {
-                            let (z, mut u) = tile.pair(names.z(t), names.z(t + 1));
+                            let ([z], mut u) = tile.read_and_write([names.z(t)], names.z(t + 1));
                             let (w, c) = (part(&theta.w[t], Axis(0), &columns), &theta.c[t]);
                             rows::weighted_inputs(z, w, u.view_mut());
                             let c = if c.is_empty() { c.view() } else { part(c, Axis(0), &columns) };
@@ -372,16 +372,17 @@ impl Schedule {
                             }
                         }
                         Op::Loss => {
-                            let (y_hat, dy) = tile.pair(names.z(names.depth + 1), names.delta(names.depth + 1));
+                            let ([y_hat], dy) =
+                                tile.read_and_write([names.z(names.depth + 1)], names.delta(names.depth + 1));
                             let sum =
                                 rows::seeds(y_hat, dy, |r, y_hat, dy| (data.seed)((data.row)(first + r), y_hat, dy));
                             self.losses[index].store(sum.to_bits(), Ordering::Relaxed);
                         }
                         Op::Backward(t) => {
-                            let (above, delta) = tile.pair(names.delta(t + 1), names.delta(t));
-                            rows::weighted_deltas(above, part(&theta.w[t], Axis(1), &columns), delta);
-                            let (z, delta) = tile.pair(names.z(t), names.delta(t));
-                            rows::mask(part(&z, Axis(1), &columns), delta);
+                            let from = [names.delta(t + 1), names.z(t)];
+                            let ([above, z], delta) = tile.read_and_write(from, names.delta(t));
+                            let (w, z) = (part(&theta.w[t], Axis(1), &columns), part(&z, Axis(1), &columns));
+                            rows::deltas(above, w, z, delta);
                         }
                     }
                 }

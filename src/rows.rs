@@ -66,6 +66,11 @@ fn for_each_row_with<F: Scalar>(fixed: &[F], mut tile: ArrayViewMut2<F>, work: i
     }
 }
 
+/// A column that lies in one piece, as that of the only output does.
+fn only_column<F>(a: ArrayView2<'_, F>) -> Option<&[F]> {
+    if a.ncols() == 1 { a.to_slice() } else { None }
+}
+
 /// U = Z wᵀ, without the constant's column.
 pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: ArrayViewMut2<F>) {
     product(F::ONE, z, w.reversed_axes(), F::ZERO, u);
@@ -73,7 +78,9 @@ pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: 
 
 /// U ← U + 1 cᵀ; an empty c is none.
 pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
-    if !c.is_empty() {
+    if let [c] = *slice(c) {
+        for_each_row(u, |u| u.iter_mut().for_each(|u| *u += c));
+    } else if !c.is_empty() {
         for_each_row_with(slice(c), u, |c, u| u.iter_mut().zip(c).for_each(|(u, &c)| *u += c));
     }
 }
@@ -102,22 +109,26 @@ pub(crate) fn seeds<F: Scalar>(
     sum
 }
 
-/// Δ[t] = Δ[t+1] w, before the mask.
-pub(crate) fn weighted_deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
-    if above.ncols() == 1 && above.nrows() > 1 {
+/// Δ[t] = (Δ[t+1] w) ⊙ 1[Z[t] > 0]; z: the tile of Z[t] that Δ[t]'s is of.
+pub(crate) fn deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
+    match only_column(above) {
         // One output: an outer product, each number written once.
-        let w = w.row(0);
-        let w = slice(w);
-        for (&above, delta) in above.column(0).iter().zip(delta.outer_iter_mut()) {
-            slice_mut(delta).iter_mut().zip(w).for_each(|(delta, &w)| *delta = above * w);
+        Some(above) if above.len() > 1 => {
+            let w = slice(w.row(0));
+            for ((&above, z), delta) in above.iter().zip(z.outer_iter()).zip(delta.outer_iter_mut()) {
+                let row = slice_mut(delta).iter_mut().zip(slice(z)).zip(w);
+                row.for_each(|((delta, &z), &w)| *delta = masked(above * w, z));
+            }
         }
-    } else {
-        product(F::ONE, above, w, F::ZERO, delta);
+        _ => {
+            product(F::ONE, above, w, F::ZERO, delta.view_mut());
+            mask(z, delta);
+        }
     }
 }
 
 /// Δ ← Δ ⊙ 1[Z > 0]
-pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
+fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
     let row = |z: &[F], delta: &mut [F]| delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
     match (z.to_slice(), delta.as_slice_mut()) {
         (Some(z), Some(delta)) => row(z, delta),
@@ -143,7 +154,24 @@ pub(crate) fn gradient<F: Scalar>(
 /// c ← a Δᵀ 1 + β c, samples in order. The sums of 16 columns at a time stay in registers.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
     const COLUMNS: usize = 16;
-    for (c, delta) in slice_mut(c).chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
+    let finish = |c: &mut F, sum: F| {
+        let scaled = if a == F::ONE { sum } else { a * sum };
+        *c = if beta == F::ZERO {
+            scaled
+        } else if beta == F::ONE {
+            *c + scaled
+        } else {
+            beta * *c + scaled
+        };
+    };
+    let c = slice_mut(c);
+    if let Some(delta) = only_column(delta) {
+        let mut sum = F::ZERO;
+        delta.iter().for_each(|&delta| sum += delta);
+        finish(&mut c[0], sum);
+        return;
+    }
+    for (c, delta) in c.chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
         let mut sums = [F::ZERO; COLUMNS];
         for delta in delta.outer_iter() {
             let delta = slice(delta);
@@ -153,15 +181,6 @@ fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<
                 Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
             }
         }
-        for (c, &sum) in c.iter_mut().zip(&sums) {
-            let scaled = if a == F::ONE { sum } else { a * sum };
-            *c = if beta == F::ZERO {
-                scaled
-            } else if beta == F::ONE {
-                *c + scaled
-            } else {
-                beta * *c + scaled
-            };
-        }
+        c.iter_mut().zip(&sums).for_each(|(c, &sum)| finish(c, sum));
     }
 }

@@ -16,18 +16,21 @@
 //! [`LINGER`] rounds, in which the next single step finds them awake. Who waits spins for [`SPIN`] rounds and then yields. Each
 //! sees to it that it has a core of its own ([`cores`](crate::cores)): two on one core are slower than one alone.
 //!
-//! **Work decides, not width.** Below [`INVITE_FLOPS`] no helper is invited, below [`SHARE_FLOPS`] a phase is not shared. The
-//! tiles are the same either way, so the bits are too.
+//! **Work decides, not width.** Below [`INVITE_FLOPS`] no helper is invited, below [`SHARE_FLOPS`] a phase is not shared. Calls in
+//! quick succession count together: a loop of single steps gets the helpers that an epoch gets. The tiles are the same either
+//! way, so the bits are too.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::blas::{End, Lent};
 use crate::cores::Cores;
 
-/// Floating-point operations of a whole call below which waking a helper costs more than it brings: about 50 µs of a core.
+/// Floating-point operations below which waking a helper costs more than it brings: about 50 µs of a core. Of a whole call, or of
+/// calls in quick succession, as those of a caller's own loop over single steps.
 const INVITE_FLOPS: usize = 4_000_000;
 
 /// Floating-point operations below which handing a tile to an awake helper (two cache misses each way, under 1 µs) does not pay.
@@ -43,8 +46,15 @@ const LINGER: u32 = 4_000;
 /// could not run, and move away, before the caller's time slice ends, after milliseconds.
 const MAKE_WAY: u32 = 64;
 
+/// Calls no further apart than this are in quick succession: about as long as a helper lingers.
+const SUCCESSION: Duration = Duration::from_micros(100);
+
 /// One engine's helpers.
-pub(crate) struct Crew(Arc<Shared>);
+pub(crate) struct Crew {
+    shared: Arc<Shared>,
+    /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
+    before: Option<(Instant, usize)>,
+}
 
 struct Shared {
     lent: Lent,
@@ -60,7 +70,7 @@ struct Shared {
 
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").field("members", &self.0.members).finish_non_exhaustive()
+        f.debug_struct("Crew").field("members", &self.shared.members).finish_non_exhaustive()
     }
 }
 
@@ -81,17 +91,32 @@ fn cores() -> usize {
 
 impl Crew {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             lent: Lent::new(),
             open: AtomicBool::new(false),
             members: AtomicUsize::new(0),
             arrived: AtomicUsize::new(0),
             cores: Cores::default(),
-        }))
+        });
+        Self { shared, before: None }
     }
 
-    /// Runs `work`, whose phases helpers may share if all of it is worth `flops`.
+    /// Runs `work`, whose phases helpers may share if all of it, worth `flops`, is worth their coming.
     pub(crate) fn assemble<R>(&mut self, flops: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+        let helpers = rayon::current_num_threads().min(cores()) - 1;
+        if flops < SHARE_FLOPS || helpers == 0 {
+            return work(&Assembled::alone());
+        }
+        let recent = match self.before {
+            Some((ended, recent)) if ended.elapsed() <= SUCCESSION => recent.saturating_add(flops),
+            _ => flops,
+        };
+        let result = if recent < INVITE_FLOPS { work(&Assembled::alone()) } else { self.with_helpers(helpers, work) };
+        self.before = Some((Instant::now(), recent));
+        result
+    }
+
+    fn with_helpers<R>(&self, helpers: usize, work: impl FnOnce(&Assembled) -> R) -> R {
         /// Lets the helpers go, also when `work` panics.
         struct Close<'a>(&'a Shared);
         impl Drop for Close<'_> {
@@ -99,11 +124,7 @@ impl Crew {
                 self.0.open.store(false, Ordering::SeqCst);
             }
         }
-        let helpers = if flops < INVITE_FLOPS { 0 } else { rayon::current_num_threads().min(cores()) - 1 };
-        if helpers == 0 {
-            return work(&Assembled { shared: None, makes_way: Cell::new(0) });
-        }
-        let shared = &self.0;
+        let shared = &self.shared;
         shared.open.store(true, Ordering::SeqCst);
         let _close = Close(shared);
         let _core = shared.cores.stay();
@@ -149,6 +170,10 @@ pub(crate) struct Assembled<'a> {
 }
 
 impl Assembled<'_> {
+    fn alone() -> Self {
+        Self { shared: None, makes_way: Cell::new(0) }
+    }
+
     /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match self.shared {
