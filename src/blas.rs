@@ -228,6 +228,44 @@ mod portable {
     kernels!(f64);
 }
 
+/// The first product, if any, that comes out wrong for whole numbers, on which all arithmetic is exact. 40 is beyond the sizes
+/// that libraries treat apart as small, and takes microseconds.
+#[cfg(feature = "blas")]
+pub(crate) fn wrong_product() -> Option<&'static str> {
+    use ndarray::{Array1, Array2};
+
+    fn wrong<F: Kernels + PartialEq + Default>(of: impl Fn(i32) -> F) -> Option<&'static str> {
+        const N: usize = 40;
+        let value = |i: usize, j: usize| ((i * 7 + j * 3) % 11) as i32 - 5;
+        let matrix = Array2::from_shape_fn((N, N), |(i, j)| of(value(i, j)));
+        let transposed = Array2::from_shape_fn((N, N), |(i, j)| of(value(j, i)));
+        let vector = Array1::from_shape_fn(N, |i| of(value(i, 1)));
+        let product = |i: usize, j: usize| -> i32 { (0..N).map(|l| value(i, l) * value(l, j)).sum() };
+        let expected = Array2::from_shape_fn((N, N), |(i, j)| of(product(i, j)));
+        let mut c = Array2::default((N, N));
+        let (a, a_t) = (matrix.view(), transposed.t());
+        for (name, left, right) in [("gemm NN", a, a), ("gemm NT", a, a_t), ("gemm TN", a_t, a)] {
+            F::gemm(of(1), left, right, of(0), c.view_mut());
+            if c != expected {
+                return Some(name);
+            }
+        }
+        let expected = Array1::from_shape_fn(N, |i| of((0..N).map(|l| value(i, l) * value(l, 1)).sum()));
+        let mut y = Array1::default(N);
+        for (name, left) in [("gemv N", a), ("gemv T", a_t)] {
+            F::gemv(of(1), left, vector.view(), of(0), y.view_mut());
+            if y != expected {
+                return Some(name);
+            }
+        }
+        c.fill(of(0));
+        F::ger(of(1), vector.view(), vector.view(), c.view_mut());
+        let expected = Array2::from_shape_fn((N, N), |(i, j)| of(value(i, 1) * value(j, 1)));
+        (c != expected).then_some("ger")
+    }
+    wrong::<f32>(|value| value as f32).or_else(|| wrong::<f64>(f64::from))
+}
+
 /// The settings of the OpenBLAS that is linked, which are global to the process.
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 pub(crate) mod openblas {
@@ -253,10 +291,21 @@ pub(crate) mod openblas {
         unsafe { openblas_get_num_threads() }
     }
 
-    /// True for a build that parallelises by OpenMP and takes its number of threads from there.
-    pub(crate) fn is_openmp() -> bool {
+    /// How the library was built to use several threads.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Parallel {
+        Serial,
+        Pthreads,
+        OpenMp,
+    }
+
+    pub(crate) fn parallel() -> Parallel {
         // SAFETY: reads a constant of the library.
-        unsafe { openblas_get_parallel() == 2 }
+        match unsafe { openblas_get_parallel() } {
+            0 => Parallel::Serial,
+            1 => Parallel::Pthreads,
+            _ => Parallel::OpenMp,
+        }
     }
 
     /// Version, build options and kernel, such as `OpenBLAS 0.3.21 … MAX_THREADS=64 kernel Zen`.

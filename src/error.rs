@@ -108,6 +108,25 @@ pub enum Error {
         /// The number of threads that it keeps.
         found: i32,
     },
+    /// A serial build of OpenBLAS that may have no locks: calls from several threads would overwrite one another's operands.
+    #[error(
+        "OpenBLAS ({config}): expected a build that several threads can call, found a serial one that does not say USE_LOCKING; \
+         use a pthread build, or a serial one from 0.3.28 on made with USE_LOCKING=1"
+    )]
+    BlasLocking {
+        /// What `openblas_get_config` says.
+        config: String,
+    },
+    /// The BLAS that is linked computes wrongly.
+    #[error(
+        "BLAS ({config}): expected the product of small whole numbers, found another result of {product}; is it linked well?"
+    )]
+    BlasWrong {
+        /// What is known of the library.
+        config: String,
+        /// The product, as BLAS names it, with the transposes of its operands.
+        product: &'static str,
+    },
 }
 
 /// Result of a call that may refuse its arguments.

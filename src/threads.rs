@@ -9,6 +9,11 @@
 //! single-threaded there, and one that sets the number meanwhile finds its setting undone.
 //! With another BLAS provider (feature `blas` alone) the host sees to it itself.
 //!
+//! One thread also keeps out of the code in which OpenBLAS has corrupted products that several threads asked for at once: its own
+//! threading, in pthread builds before 0.3.34 (issue 5836) and otherwise in 0.3.28 to 0.3.30 (pull request 4741). OpenMP builds
+//! that may not obey, and serial builds without locks, are refused; and before the first call a few products are checked, for
+//! a library that is linked wrongly has been known to answer with zeros.
+//!
 //! **Helpers are welcome, never needed.** A [`Crew`] belongs to one engine. While it computes it invites workers of the
 //! current rayon pool, as many as there are cores to run them. A phase ends when its *tiles* are done, not when its threads have met:
 //! the caller alone can finish everything, a helper may come late or never (a busy pool, a caller's own rayon job), and no
@@ -28,6 +33,8 @@ use std::time::{Duration, Instant};
 
 use crate::blas::{End, Lent};
 use crate::cores::Cores;
+#[cfg(feature = "blas")]
+use crate::error::{Error, Result};
 
 /// Floating-point operations below which waking a helper costs more than it brings: about 50 µs of a core. Of a whole call, or of
 /// calls in quick succession, as those of a caller's own loop over single steps.
@@ -191,9 +198,23 @@ impl Assembled<'_> {
     }
 }
 
+/// The build of BLAS, looked at once: does it compute, and can it be called from several threads?
+#[cfg(feature = "blas")]
+fn checked() -> Result<()> {
+    static CHECKED: OnceLock<Result<()>> = OnceLock::new();
+    let check = || {
+        policy::refused()?;
+        match crate::blas::wrong_product() {
+            Some(product) => Err(Error::BlasWrong { config: policy::description(), product }),
+            None => Ok(()),
+        }
+    };
+    CHECKED.get_or_init(check).clone()
+}
+
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 mod policy {
-    use crate::blas::openblas;
+    use crate::blas::openblas::{self, Parallel};
     use crate::error::{Error, Result};
     use std::sync::{Mutex, PoisonError};
 
@@ -210,7 +231,8 @@ mod policy {
     pub(crate) struct OneBlasThread(());
 
     /// # Errors
-    /// [`Error::BlasThreads`] if the library does not obey, as OpenMP builds may not.
+    /// [`Error::BlasThreads`] if the library does not obey, as OpenMP builds may not; [`Error::BlasLocking`] and
+    /// [`Error::BlasWrong`] for a library that cannot be used at all.
     pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
         let mut holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
         if holders.count == 0 {
@@ -219,11 +241,10 @@ mod policy {
                 openblas::set_threads(1);
             }
             let found = openblas::threads();
-            // An OpenMP build may report 1 and take its number from the OpenMP runtime all the same (OpenBLAS issue 5806).
-            let omp_says_one = std::env::var("OMP_NUM_THREADS").is_ok_and(|n| n.trim() == "1");
-            if found != 1 || (openblas::is_openmp() && !omp_says_one) {
+            let usable = if found == 1 { super::checked() } else { Err(obeys_not(found)) };
+            if let Err(error) = usable {
                 openblas::set_threads(before);
-                return Err(Error::BlasThreads { config: openblas::description(), found });
+                return Err(error);
             }
             holders.before = before;
         }
@@ -241,6 +262,31 @@ mod policy {
         }
     }
 
+    fn obeys_not(found: i32) -> Error {
+        Error::BlasThreads { config: openblas::description(), found }
+    }
+
+    /// Builds that cannot be held to one thread, or not be called from several.
+    pub(super) fn refused() -> Result<()> {
+        let omp_threads = std::env::var("OMP_NUM_THREADS").ok();
+        refusal(openblas::parallel(), &openblas::description(), omp_threads.as_deref()).map_or(Ok(()), Err)
+    }
+
+    pub(super) fn refusal(parallel: Parallel, config: &str, omp_threads: Option<&str>) -> Option<Error> {
+        let config = config.to_owned();
+        match parallel {
+            Parallel::Pthreads => None,
+            // It may report 1 and take its number from the OpenMP runtime all the same (OpenBLAS issue 5806).
+            Parallel::OpenMp => {
+                let one = omp_threads.is_some_and(|n| n.trim() == "1");
+                (!one).then_some(Error::BlasThreads { config, found: 1 })
+            }
+            // Without locks around its buffers, calls from several threads overwrite one another's operands (issue 2126).
+            // Versions before 0.3.28 do not say whether they have them.
+            Parallel::Serial => (!config.contains("USE_LOCKING")).then_some(Error::BlasLocking { config }),
+        }
+    }
+
     pub(super) fn description() -> String {
         openblas::description()
     }
@@ -254,9 +300,20 @@ mod policy {
     #[derive(Debug)]
     pub(crate) struct OneBlasThread(());
 
-    #[expect(clippy::unnecessary_wraps, reason = "the OpenBLAS build of the same function can fail")]
+    #[cfg_attr(
+        not(feature = "blas"),
+        expect(clippy::unnecessary_wraps, reason = "the builds with BLAS of the same function can fail")
+    )]
     pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
+        #[cfg(feature = "blas")]
+        super::checked()?;
         Ok(OneBlasThread(()))
+    }
+
+    #[cfg(feature = "blas")]
+    #[expect(clippy::unnecessary_wraps, reason = "OpenBLAS builds can be refused")]
+    pub(super) fn refused() -> Result<()> {
+        Ok(())
     }
 
     pub(super) fn description() -> String {
@@ -270,4 +327,25 @@ pub(crate) use policy::one_blas_thread;
 #[must_use]
 pub fn blas_description() -> String {
     policy::description()
+}
+
+#[cfg(all(test, any(feature = "openblas-system", feature = "openblas-static")))]
+mod tests {
+    use super::policy::refusal;
+    use crate::blas::openblas::Parallel;
+    use crate::error::Error;
+
+    #[test]
+    fn builds_that_cannot_be_trusted_are_refused() {
+        let config = "OpenBLAS 0.3.21 Zen".to_owned();
+        assert_eq!(refusal(Parallel::Pthreads, &config, None), None);
+        for (omp, obeys) in
+            [(None, false), (Some("2"), false), (Some(""), false), (Some("1"), true), (Some(" 1 "), true)]
+        {
+            let expected = (!obeys).then(|| Error::BlasThreads { config: config.clone(), found: 1 });
+            assert_eq!(refusal(Parallel::OpenMp, &config, omp), expected, "OMP_NUM_THREADS {omp:?}");
+        }
+        assert_eq!(refusal(Parallel::Serial, &config, None), Some(Error::BlasLocking { config: config.clone() }));
+        assert_eq!(refusal(Parallel::Serial, "OpenBLAS 0.3.28 USE_LOCKING Zen SINGLE_THREADED", None), None);
+    }
 }

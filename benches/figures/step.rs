@@ -149,7 +149,7 @@ fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2]
             let trainer = &mut trainers[i];
             let epoch = pools[i].install(|| {
                 time(|| {
-                    drop(trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss"))
+                    trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss");
                 })
             });
             let single = pools[i].install(|| {
