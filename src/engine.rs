@@ -13,7 +13,7 @@
 //! columns, and waits for the whole layer below it: one phase each. A narrow layer is not copied at all (BLAS multiplies small
 //! matrices in place), so consecutive narrow layers run as one phase, in which a tile of rows goes through all of them.
 //!
-//! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 it is the SGD update itself: no gradient
+//! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 − ηλ it is the SGD update itself, weight decay included: no gradient
 //! is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient.
 //!
 //! Tiles depend on shapes alone, so the bits do not depend on threads.
@@ -280,7 +280,7 @@ impl<F: Scalar> Engine<F> {
     }
 
     /// One pass over `samples` samples in batches of `batch` (the last one may be smaller), each followed by
-    /// θ ← θ − (η/B) Σ ∇θ ℓ. Returns Σ ℓ, each sample's taken before the update with it.
+    /// θ ← (1 − ηλ) θ − (η/B) Σ ∇θ ℓ. Returns Σ ℓ, each sample's taken before the update with it.
     ///
     /// # Errors
     /// The number of the batch whose Σ ℓ is not finite, and that sum; θ is as before that batch.
@@ -290,7 +290,7 @@ impl<F: Scalar> Engine<F> {
         samples: usize,
         batch: usize,
         data: &Samples<F, Row, Seed>,
-        eta: f64,
+        (eta, lambda): (f64, f64),
     ) -> Result<f64, (usize, f64)>
     where
         Row: Fn(usize) -> usize + Sync,
@@ -300,6 +300,7 @@ impl<F: Scalar> Engine<F> {
         let full = self.schedule(batch);
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
         let Self { layers, schedules, update, crew, .. } = self;
+        let beta = F::from_f64(1.0 - eta * lambda);
         let flops = whole * schedules[full].flops() + samples * update.flops;
         crew.assemble(flops, |crew| {
             let mut sum = 0.0;
@@ -310,7 +311,7 @@ impl<F: Scalar> Engine<F> {
                     return Err((step, batch_sum));
                 }
                 let a = F::from_f64(-eta / schedule.samples as f64);
-                update.run(crew, layers, schedule.samples, a, F::ONE, theta);
+                update.run(crew, layers, schedule.samples, a, beta, theta);
                 sum += batch_sum;
             }
             Ok(sum)

@@ -19,7 +19,10 @@ fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>, beta: F, 
         F::gemv(a, left, right.column(0), beta, c.column_mut(0));
     } else if left.nrows() == 1 {
         F::gemv(a, right.reversed_axes(), left.row(0), beta, c.row_mut(0));
-    } else if left.ncols() == 1 && beta == F::ONE {
+    } else if left.ncols() == 1 && beta != F::ZERO {
+        if beta != F::ONE {
+            c.map_inplace(|c| *c = beta * *c);
+        }
         F::ger(a, left.column(0), right.row(0), c);
     } else {
         F::gemm(a, left, right, beta, c);

@@ -39,6 +39,7 @@ use crate::threads::one_blas_thread;
 pub struct Sgd<F> {
     batch: usize,
     eta: f64,
+    lambda: f64,
     generator: Generator,
     epochs_done: usize,
     order: Vec<usize>,
@@ -56,7 +57,21 @@ impl<F: Scalar> Sgd<F> {
             return Err(Error::Hyperparameter { name: "eta", expected: "a finite, positive number", found: eta });
         }
         let generator = Generator::seed_from_u64(seed);
-        Ok(Self { batch, eta, generator, epochs_done: 0, order: Vec::new(), engine: None })
+        Ok(Self { batch, eta, lambda: 0.0, generator, epochs_done: 0, order: Vec::new(), engine: None })
+    }
+
+    /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient descent on ℓ + (λ/2) ‖θ‖²
+    /// (Krogh and Hertz 1991, *A simple weight decay can improve generalization*), and costs nothing: the factor is the β of
+    /// the product that makes the update. The losses given back are those without the penalty.
+    ///
+    /// # Errors
+    /// [`Error::Hyperparameter`] unless 0 ≤ λ < 1/η.
+    pub fn weight_decay(self, lambda: f64) -> Result<Self> {
+        if lambda >= 0.0 && self.eta * lambda < 1.0 {
+            Ok(Self { lambda, ..self })
+        } else {
+            Err(Error::Hyperparameter { name: "lambda", expected: "a number from 0 to below 1/eta", found: lambda })
+        }
     }
 
     /// Trains for some epochs. Returns each one's loss: the mean of ℓ over its samples, each taken when its batch came, that
@@ -91,7 +106,7 @@ impl<F: Scalar> Sgd<F> {
             let data = Samples { x, row: |i| order[i], seed: seed(loss, y.view()) };
             let engine = engine_for(&mut self.engine, mlp, batch);
             let sum = engine
-                .descend(mlp.parameters_mut(), samples, batch, &data, self.eta)
+                .descend(mlp.parameters_mut(), samples, batch, &data, (self.eta, self.lambda))
                 .map_err(|(step, found)| Error::Diverged { epoch, step, found })?;
             history.push(sum / samples as f64);
         }
@@ -121,7 +136,7 @@ impl<F: Scalar> Sgd<F> {
         let (samples, y) = (x.nrows(), y.as_standard_layout());
         let data = Samples { x, row: |i| i, seed: seed(loss, y.view()) };
         let sum = engine_for(&mut self.engine, mlp, samples)
-            .descend(mlp.parameters_mut(), samples, samples, &data, self.eta)
+            .descend(mlp.parameters_mut(), samples, samples, &data, (self.eta, self.lambda))
             .map_err(|(step, found)| Error::Diverged { epoch: self.epochs_done, step, found })?;
         Ok(sum / samples as f64)
     }

@@ -99,6 +99,18 @@ fn a_learning_rate_that_is_none() {
 }
 
 #[test]
+fn a_weight_decay_that_is_none() {
+    for lambda in [-0.1, 10.0, f64::NAN, f64::INFINITY] {
+        let error = sgd().weight_decay(lambda).unwrap_err();
+        assert!(
+            matches!(error, Error::Hyperparameter { name: "lambda", found, .. } if found.to_bits() == lambda.to_bits())
+        );
+    }
+    let error = sgd().weight_decay(10.0).unwrap_err();
+    assert_eq!(error.to_string(), "lambda: expected a number from 0 to below 1/eta, found 10");
+}
+
+#[test]
 fn widths_that_are_no_network() {
     for widths in [&[][..], &[3], &[3, 0, 1], &[0, 1], &[3, 0]] {
         let expected = Error::Widths { found: widths.to_vec() };

@@ -189,3 +189,35 @@ fn a_nan_in_the_parameters_is_reported_and_spreads_no_further() {
     assert!(matches!(error, Error::Diverged { found, .. } if found.is_nan()), "{error:?}");
     assert_eq!(bits(&mlp), before);
 }
+
+/// On small whole numbers, with η/B and 1 − ηλ powers of two, all arithmetic is exact: the fused update is the oracle's, bit for bit.
+fn weight_decay_is_exact<F: common::Real>(widths: &[usize], batch: usize, constant: Constant) {
+    // η = B/4 and 1 − ηλ = ½.
+    let (eta, lambda) = (batch as f64 / 4.0, 2.0 / batch as f64);
+    let mlp = common::integer_network::<F>(widths, constant, 5);
+    let (x, y) =
+        (common::integers::<F>(batch, widths[0], 6), common::integers::<F>(batch, widths[widths.len() - 1], 7));
+    let mut expected: Vec<f64> = mlp.parameters().iter().map(|theta| 0.5 * theta.to_f64()).collect();
+    let mut g = mlp.zero_gradient();
+    for (x, y) in x.outer_iter().zip(y.outer_iter()) {
+        gemmprop::per_neuron::loss_gradient(&mlp, x, y.to_slice().unwrap(), &SquaredError, &mut g).unwrap();
+        expected.iter_mut().zip(g.iter()).for_each(|(theta, g)| *theta -= 0.25 * g.to_f64());
+    }
+    assert!(expected.iter().all(|theta| theta.abs() < 1e6), "whole quarters up to 2²⁴ are exact in f32");
+    let mut trained = mlp.clone();
+    let mut sgd = Sgd::new(batch, eta, 1).unwrap().weight_decay(lambda).unwrap();
+    sgd.step(&mut trained, x.view(), y.view(), &SquaredError).unwrap();
+    assert_eq!(common::flat(trained.parameters()), expected, "{widths:?} B {batch} {constant:?}");
+}
+
+#[test]
+fn weight_decay_is_the_beta_of_the_update() {
+    for constant in [Constant::Input, Constant::EveryLayer, Constant::Absent] {
+        for batch in [1, 2, 8, 33] {
+            for widths in [&[3, 1][..], &[5, 7, 1], &[4, 8, 3], &[7, 45, 2]] {
+                weight_decay_is_exact::<f32>(widths, batch, constant);
+                weight_decay_is_exact::<f64>(widths, batch, constant);
+            }
+        }
+    }
+}
