@@ -11,16 +11,19 @@
 //!
 //! The functions here make their buffers anew on each call; [`Sgd`](crate::Sgd) keeps them.
 
+use std::ops::Range;
+
 use ndarray::{Array2, ArrayView2, Ix2, s};
 
 use crate::blas::{SharedTiles, Tile, TileTable};
-use crate::engine::{Engine, Samples, tiles};
+use crate::engine::{Engine, Forward, Samples};
 use crate::error::Result;
 use crate::loss::{Loss, Targets, check_targets, seed};
 use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::{Scalar, relu};
-use crate::threads::{Crew, one_blas_thread};
+use crate::schedule::tiles;
+use crate::threads::{Assembled, assemble, one_blas_thread};
 use crate::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
@@ -97,9 +100,12 @@ where
     Ok(sum / samples as f64)
 }
 
-/// Samples that go through the layers of [`Mlp::predict`] together: enough for full speed of a product, few enough that
+/// Samples that go through all layers of [`Mlp::predict`] together: enough for full speed of a product, few enough that
 /// their activations stay in cache.
 const PREDICT_ROWS: usize = 128;
+
+/// Into how many tasks, at the most, a prediction is divided: enough for 16 cores.
+const PREDICT_TASKS: usize = 16;
 
 impl<F: Scalar> Mlp<F> {
     /// ŷ for each row of x: (samples, m). Keeps nothing of the layers between.
@@ -110,34 +116,37 @@ impl<F: Scalar> Mlp<F> {
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
-        let x = x.as_standard_layout();
         let samples = x.nrows();
-        let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
-        let row_tiles = tiles(samples, PREDICT_ROWS).map(|rows| Tile { arrays: 0..1, rows, columns: None });
-        let table = TileTable::new(vec![y_hat.dim()], row_tiles.collect());
-        let shared = SharedTiles::new(std::slice::from_mut(&mut y_hat), &table);
-        let widest = self.widths()[1..self.depth() + 1].iter().max().copied().unwrap_or(0);
         let flops = 2 * samples * self.parameters().count();
-        let predict_tile = |index: usize| {
-            let rows = table.tile(index).rows.clone();
-            let x = x.slice(s![rows.clone(), ..]);
-            // Two buffers in turn: the layer below, and the one above it.
-            let mut buffers = [(); 2].map(|()| Array2::from_elem((rows.len(), widest), F::ZERO));
-            let theta = self.parameters();
-            for t in 0..self.depth() {
-                let [below, above] = &mut buffers;
-                let z = if t == 0 { x } else { below.slice(s![.., ..self.widths()[t]]) };
-                let mut u = above.slice_mut(s![.., ..self.widths()[t + 1]]);
-                rows::weighted_inputs(z, theta.w[t].view(), u.view_mut());
-                rows::add_constant_relu(theta.c[t].view(), u);
-                buffers.swap(0, 1);
-            }
-            let z = if self.depth() == 0 { x } else { buffers[0].slice(s![.., ..self.widths()[self.depth()]]) };
+        if samples <= PREDICT_ROWS {
+            // The layers are shared out one by one, as in a step.
+            let mut forward = Forward::new(self, samples);
+            return Ok(assemble(flops, |crew| forward.run(crew, self, x, 0).to_owned()));
+        }
+        // Each task takes some of the samples through all layers, block by block, and waits for nobody.
+        let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
+        let blocks = samples.div_ceil(PREDICT_ROWS);
+        // Of about equal length, so that the last is no straggler.
+        let block = samples.div_ceil(blocks).next_multiple_of(8);
+        let rows_of_task = blocks.div_ceil(PREDICT_TASKS) * block;
+        let tasks = tiles(samples, rows_of_task).map(|rows| Tile { arrays: 0..1, rows, columns: None });
+        let table = TileTable::new(vec![y_hat.dim()], tasks.collect());
+        let shared = SharedTiles::new(std::slice::from_mut(&mut y_hat), &table);
+        let task = |index: usize| {
             let mut tile = shared.claim(index);
-            rows::weighted_inputs(z, theta.alpha(), tile.write(0));
-            rows::add_constant(theta.b(), tile.write(0));
+            let Range { start, end } = tile.tile().rows.clone();
+            let mut y_hat = tile.write(0);
+            let mut forward: Option<Forward<F>> = None;
+            for block in tiles(end - start, block) {
+                let forward = match &mut forward {
+                    Some(forward) if forward.samples() == block.len() => forward,
+                    other => other.insert(Forward::new(self, block.len())),
+                };
+                let of_block = forward.run(&Assembled::alone(), self, x, start + block.start);
+                y_hat.slice_mut(s![block, ..]).assign(&of_block);
+            }
         };
-        Crew::new().assemble(flops, |crew| crew.for_each_tile(table.len(), flops, &predict_tile));
+        assemble(flops, |crew| crew.for_each_tile(table.len(), flops, &task));
         Ok(y_hat)
     }
 }

@@ -547,11 +547,17 @@ unsafe impl Send for Lent {}
 // SAFETY: as above.
 unsafe impl Sync for Lent {}
 
+impl Default for Lent {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Lent {
     /// The most tiles that one call can have.
     pub(crate) const MOST_TILES: usize = Ticket::MOST_TILES;
 
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let nothing: &'static (dyn Fn(usize) + Sync) = &|_| ();
         Self {
             ticket: AtomicU64::new(0),

@@ -8,25 +8,18 @@
 //! update    w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t]                   all t at once
 //! ```
 //!
-//! **Tiles.** BLAS copies both operands into its own order at each call. Tiles of rows (samples) repeat that for all of
-//! w[t], tiles of columns (neurons) for all of Z[t]; w[t] is the larger and the dearer. So the product of a wide layer is split by
-//! columns, and waits for the whole layer below it: one phase each. A narrow layer is not copied at all (BLAS multiplies small
-//! matrices in place), so consecutive narrow layers run as one phase, in which a tile of rows goes through all of them.
-//!
-//! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 − ηλ it is the SGD update itself, weight decay included: no gradient
-//! is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient.
-//!
-//! Tiles depend on shapes alone, so the bits do not depend on threads.
+//! Which tiles an operation runs on, and which operations share a phase, is [`schedule`](crate::schedule)'s.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use ndarray::{Array2, ArrayRef, ArrayView, ArrayView2, Axis, Dimension, Ix1, Ix2, Slice};
 
-use crate::blas::{SharedTiles, Tile, TileTable};
+use crate::blas::{SharedTiles, Tile};
 use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::Scalar;
+use crate::schedule::{Names, Op, Schedule, Update};
 use crate::threads::{Assembled, Crew};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
@@ -44,184 +37,11 @@ pub(crate) struct Engine<F> {
     crew: Crew,
 }
 
-/// Where an array lies in [`Engine::layers`].
-#[derive(Debug, Clone, Copy)]
-struct Names {
-    depth: usize,
-}
-
-impl Names {
-    /// Z[t], t = 0 … T; and Ŷ for t = T+1.
-    fn z(self, t: usize) -> usize {
-        t
-    }
-    /// Δ[t], t = 1 … T; and ∂ℓ/∂Ŷ for t = T+1.
-    fn delta(self, t: usize) -> usize {
-        self.depth + 1 + t
-    }
-}
-
-/// One operation on a tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Op {
-    Gather,
-    Forward(usize),
-    Loss,
-    Backward(usize),
-}
-
-/// Operations that a tile goes through without waiting for another.
-#[derive(Debug)]
-struct Phase {
-    ops: Vec<Op>,
-    tiles: TileTable,
-    flops: usize,
-}
-
-/// The phases up to the update, for a batch of one size.
-#[derive(Debug)]
-struct Schedule {
-    samples: usize,
-    phases: Vec<Phase>,
-    /// Σ ℓ of each tile of the phase with the loss, the bits of an f64.
-    losses: Vec<AtomicU64>,
-}
-
-/// The tiles of the update: rows of w[t], and beside them those of c[t], which are empty where there is no constant.
-#[derive(Debug)]
-struct Update {
-    w: TileTable,
-    c: TileTable,
-    /// Of one sample.
-    flops: usize,
-}
-
 /// What a step reads: sample i of it is x[row(i)], and `seed(row(i), ŷ, ∂)` writes ∂ℓ/∂ŷ into ∂ and returns ℓ.
 pub(crate) struct Samples<'a, F, Row, Seed> {
     pub(crate) x: ArrayView2<'a, F>,
     pub(crate) row: Row,
     pub(crate) seed: Seed,
-}
-
-/// A product up to this many multiplications BLAS makes without copying its operands first (in OpenBLAS's kernels for
-/// AVX-512 the limit is 100³), and then a tile of rows costs no more than its share.
-const NARROW: usize = 500_000;
-
-/// The same for a product of a matrix and a vector.
-const NARROW_VECTOR: usize = 100_000;
-
-/// What copying, masking or gathering a number costs, in floating-point operations of a product.
-const PER_NUMBER: usize = 16;
-
-/// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
-/// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
-fn parts(flops: usize) -> usize {
-    match flops {
-        0..300_000 => 1,
-        300_000..400_000_000 => 2,
-        400_000_000..4_000_000_000 => 4,
-        _ => 8,
-    }
-}
-
-/// 0 … len in so many parts of about equal length, whole multiples of what the kernels take at once where that is small
-/// beside them.
-fn split(len: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
-    let part = len.div_ceil(parts);
-    let unit = match part {
-        0..16 => 1,
-        16..64 => 4,
-        _ => 16,
-    };
-    tiles(len, part.next_multiple_of(unit))
-}
-
-/// 0 … len in tiles of `rows`, the last one smaller.
-pub(crate) fn tiles(len: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(rows.max(1)).map(move |start| start..(start + rows).min(len))
-}
-
-impl Schedule {
-    fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
-        let names = Names { depth: widths.len() - 2 };
-        let product = |t: usize| samples * widths[t] * widths[t + 1];
-        // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
-        let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
-        let forward = (0..=names.depth).map(Op::Forward);
-        let backward = (1..=names.depth).rev().map(Op::Backward);
-        let ops = [Op::Gather].into_iter().chain(forward).chain([Op::Loss]).chain(backward);
-        // A product that is split by columns stands alone; the others join the phase before them.
-        let mut phases: Vec<(Vec<Op>, usize, Option<usize>)> = Vec::new();
-        for op in ops {
-            let (flops, columns) = match op {
-                Op::Forward(t) if t < names.depth && !narrow(t) => (2 * product(t), Some(widths[t + 1])),
-                Op::Backward(t) if !narrow(t) && widths[t + 1] > 1 => (2 * product(t), Some(widths[t])),
-                Op::Forward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t + 1], None),
-                Op::Backward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t], None),
-                Op::Gather => (PER_NUMBER * samples * widths[0], None),
-                Op::Loss => (0, None),
-            };
-            match (phases.last_mut(), columns) {
-                (Some((ops, all_flops, None)), None) => {
-                    ops.push(op);
-                    *all_flops += flops;
-                }
-                _ => phases.push((vec![op], flops, columns)),
-            }
-        }
-        let mut losses = 0;
-        let phases = phases
-            .into_iter()
-            .map(|(ops, flops, columns)| {
-                let written = |op: &Op| match *op {
-                    Op::Gather => names.z(0),
-                    Op::Forward(t) => names.z(t + 1),
-                    Op::Loss => names.delta(names.depth + 1),
-                    Op::Backward(t) => names.delta(t),
-                };
-                // A chain of operations writes Z[t], Z[t+1], … upwards and then Δ downwards: neighbours in the list.
-                let (first, last) = (ops.iter().map(written).min(), ops.iter().map(written).max());
-                let arrays = first.unwrap_or(0)..last.map_or(0, |last| last + 1);
-                // A row of 8 samples is the least that a kernel takes at once.
-                let row_parts = parts(flops).min(samples.div_ceil(8));
-                let tiles: Vec<Tile> = match columns {
-                    Some(columns) => split(columns, parts(flops))
-                        .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
-                        .collect(),
-                    None => split(samples, row_parts)
-                        .map(|rows| Tile { arrays: arrays.clone(), rows, columns: None })
-                        .collect(),
-                };
-                if ops.contains(&Op::Loss) {
-                    losses = tiles.len();
-                }
-                Phase { ops, tiles: TileTable::new(shapes.to_vec(), tiles), flops }
-            })
-            .collect();
-        Self { samples, phases, losses: (0..losses).map(|_| AtomicU64::new(0)).collect() }
-    }
-}
-
-impl Update {
-    fn new<F: Scalar>(theta: &Parameters<F>) -> Self {
-        let mut tiles = Vec::new();
-        for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
-            // The batch has no say, so that a ragged one leaves the tiles as they are; 32 samples stand for it.
-            for rows in split(w.nrows(), parts(64 * w.len()).min(w.nrows().div_ceil(16))) {
-                let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
-                let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
-                tiles.push((rows.start as f64 / w.nrows() as f64, tile(rows), tile(c_rows)));
-            }
-        }
-        // First the upper rows of all layers, then the lower ones: the order in which forward tiles have been claimed, so that
-        // a core meets the weights that it has in cache.
-        tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (w_tiles, c_tiles) = tiles.into_iter().map(|(_, w, c)| (w, c)).unzip();
-        let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
-        let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
-        let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
-        Self { w, c, flops }
-    }
 }
 
 impl<F: Scalar> Engine<F> {
@@ -236,7 +56,7 @@ impl<F: Scalar> Engine<F> {
             layers,
             schedules: Vec::new(),
             update: Update::new(mlp.parameters()),
-            crew: Crew::new(),
+            crew: Crew::default(),
         }
     }
 
@@ -252,7 +72,7 @@ impl<F: Scalar> Engine<F> {
             return known;
         }
         let shapes: Vec<_> = self.layers.iter().map(Array2::dim).collect();
-        self.schedules.push(Schedule::new(&self.widths, &shapes, samples));
+        self.schedules.push(Schedule::step(&self.widths, &shapes, samples));
         self.schedules.len() - 1
     }
 
@@ -319,6 +139,31 @@ impl<F: Scalar> Engine<F> {
     }
 }
 
+/// Buffers and plan of forward passes over so many samples at once. In numbers: samples × (d[0] + … + m).
+pub(crate) struct Forward<F> {
+    layers: Vec<Array2<F>>,
+    schedule: Schedule,
+}
+
+impl<F: Scalar> Forward<F> {
+    pub(crate) fn new(mlp: &Mlp<F>, samples: usize) -> Self {
+        let layers: Vec<_> = mlp.widths().iter().map(|&d| Array2::from_elem((samples, d), F::ZERO)).collect();
+        let shapes: Vec<_> = layers.iter().map(Array2::dim).collect();
+        Self { layers, schedule: Schedule::forward(mlp.widths(), &shapes, samples) }
+    }
+
+    pub(crate) fn samples(&self) -> usize {
+        self.schedule.samples
+    }
+
+    /// Ŷ of as many rows of x as there are samples, from `first` on.
+    pub(crate) fn run(&mut self, crew: &Assembled, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
+        let data = Samples { x, row: |i| i, seed: |_, _: &[F], _: &mut [F]| 0.0 };
+        self.schedule.run(crew, &mut self.layers, mlp.parameters(), &data, first);
+        self.layers[self.layers.len() - 1].view()
+    }
+}
+
 /// A range along one axis; all of it for `None`. (Slicing costs 10 ns even if it leaves everything, and a step of a small
 /// network has a dozen slices and two microseconds.)
 fn part<'a, F, D: Dimension>(
@@ -333,11 +178,6 @@ fn part<'a, F, D: Dimension>(
 }
 
 impl Schedule {
-    /// Of the whole batch.
-    fn flops(&self) -> usize {
-        self.phases.iter().map(|phase| phase.flops).sum()
-    }
-
     /// Runs all phases for the samples from `first` on: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
     fn run<F: Scalar, Row, Seed>(
         &self,
@@ -351,7 +191,7 @@ impl Schedule {
         Row: Fn(usize) -> usize + Sync,
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
-        let names = Names { depth: layers.len() / 2 - 1 };
+        let names = Names { depth: theta.depth() };
         for phase in &self.phases {
             let layers = SharedTiles::new(layers, &phase.tiles);
             crew.for_each_tile(phase.tiles.len(), phase.flops, &|index| {
@@ -394,14 +234,6 @@ impl Schedule {
 }
 
 impl Update {
-    /// Was this made for parameters of this shape?
-    fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
-        (0..self.c.len()).all(|tile| {
-            let Tile { arrays, rows, .. } = self.c.tile(tile);
-            theta.c[arrays.start].is_empty() == rows.is_empty()
-        })
-    }
-
     /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], from the first `samples` rows of the layers.
     fn run<F: Scalar>(
         &self,

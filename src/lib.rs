@@ -44,8 +44,8 @@
 //!
 //! ```text
 //! top       batched (rung 4, predict)   sgd (training)
-//! floor 2   naive   per_neuron   matrix_vector   engine (buffers, the two phases of a step: the hot path)
-//! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)
+//! floor 2   naive   per_neuron   matrix_vector   engine (buffers, and the phases of a step: the hot path)
+//! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)   schedule (tiles)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   threads (the policy and why)
 //! ```
 //!
@@ -72,6 +72,7 @@ mod network;
 pub mod per_neuron;
 mod rows;
 mod scalar;
+mod schedule;
 mod sgd;
 mod threads;
 mod trace;

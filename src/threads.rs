@@ -25,7 +25,7 @@
 //! quick succession count together: a loop of single steps gets the helpers that an epoch gets. The tiles are the same either
 //! way, so the bits are too.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -57,16 +57,21 @@ const MAKE_WAY: u32 = 64;
 const SUCCESSION: Duration = Duration::from_micros(100);
 
 /// One engine's helpers.
+#[derive(Default)]
 pub(crate) struct Crew {
-    shared: Arc<Shared>,
+    /// Made when helpers are invited for the first time.
+    shared: OnceCell<Arc<Shared>>,
     /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
     before: Option<(Instant, usize)>,
 }
 
+#[derive(Default)]
 struct Shared {
     lent: Lent,
     /// A call is running: helpers stay.
     open: AtomicBool,
+    /// No call will come any more: helpers leave at once, for they keep others from their worker.
+    over: AtomicBool,
     /// Helpers invited and not yet gone, whether or not the pool has found time for them.
     members: AtomicUsize,
     /// Those of them that have come.
@@ -77,7 +82,7 @@ struct Shared {
 
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").field("members", &self.shared.members).finish_non_exhaustive()
+        f.debug_struct("Crew").field("before", &self.before).finish_non_exhaustive()
     }
 }
 
@@ -97,21 +102,15 @@ fn cores() -> usize {
 }
 
 impl Crew {
-    pub(crate) fn new() -> Self {
-        let shared = Arc::new(Shared {
-            lent: Lent::new(),
-            open: AtomicBool::new(false),
-            members: AtomicUsize::new(0),
-            arrived: AtomicUsize::new(0),
-            cores: Cores::default(),
-        });
-        Self { shared, before: None }
-    }
-
     /// Runs `work`, whose phases helpers may share if all of it, worth `flops`, is worth their coming.
     pub(crate) fn assemble<R>(&mut self, flops: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+        // A step has two phases or more, so less than this leaves none that would be shared; the pool is not even looked at,
+        // which would start it.
+        if flops < 2 * SHARE_FLOPS {
+            return work(&Assembled::alone());
+        }
         let helpers = rayon::current_num_threads().min(cores()) - 1;
-        if flops < SHARE_FLOPS || helpers == 0 {
+        if helpers == 0 {
             return work(&Assembled::alone());
         }
         let recent = match self.before {
@@ -131,7 +130,7 @@ impl Crew {
                 self.0.open.store(false, Ordering::SeqCst);
             }
         }
-        let shared = &self.shared;
+        let shared = self.shared.get_or_init(Arc::default);
         shared.open.store(true, Ordering::SeqCst);
         let _close = Close(shared);
         let _core = shared.cores.stay();
@@ -144,6 +143,27 @@ impl Crew {
     }
 }
 
+impl Drop for Crew {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.get() {
+            shared.over.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    static CREW: Cell<Crew> = Cell::default();
+}
+
+/// [`Crew::assemble`] with a crew that this thread keeps, for calls that have no place to keep one: the helpers of one call find the
+/// next.
+pub(crate) fn assemble<R>(flops: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+    let mut crew = CREW.take();
+    let result = crew.assemble(flops, work);
+    CREW.set(crew);
+    result
+}
+
 /// A helper's stay.
 fn help(shared: &Shared) {
     let _core = shared.cores.settle();
@@ -152,7 +172,7 @@ fn help(shared: &Shared) {
     loop {
         if shared.lent.help(End::Back) {
             idle = 0;
-        } else if shared.open.load(Ordering::SeqCst) || idle < LINGER {
+        } else if shared.open.load(Ordering::SeqCst) || (idle < LINGER && !shared.over.load(Ordering::Relaxed)) {
             wait(idle);
             idle = idle.saturating_add(1);
         } else {
@@ -177,7 +197,8 @@ pub(crate) struct Assembled<'a> {
 }
 
 impl Assembled<'_> {
-    fn alone() -> Self {
+    /// The caller by itself.
+    pub(crate) fn alone() -> Self {
         Self { shared: None, makes_way: Cell::new(0) }
     }
 

@@ -43,7 +43,9 @@ pub(crate) struct Bare<F> {
 /// A number type, its BLAS calls, and its widest vectors.
 pub(crate) trait BareScalar: Scalar {
     const DTYPE: &'static str;
-    /// The calls of one step: forward Z wᵀ, backward Δ w, and w ← w + a Δᵀ Z, the shapes and transposes of the engine's.
+    /// The calls of a forward pass: Z wᵀ, or w z for one sample.
+    fn forward(bare: &mut Bare<Self>);
+    /// The calls of one step: forward, backward Δ w, and w ← w + a Δᵀ Z, the shapes and transposes of the engine's.
     /// A product with a vector is a gemv, the update of one sample a ger.
     fn step(bare: &mut Bare<Self>);
     /// GFLOP/s of one core that does nothing but multiply and add in registers; a multiply–add counts 2.
@@ -74,7 +76,7 @@ macro_rules! bare_scalar {
         impl BareScalar for $f {
             const DTYPE: &'static str = $dtype;
 
-            fn step(bare: &mut Bare<$f>) {
+            fn forward(bare: &mut Bare<$f>) {
                 let (batch, layers) = (bare.batch as i32, bare.widths.len() - 1);
                 let d = |t: usize| bare.widths[t] as i32;
                 for t in 0..layers {
@@ -90,6 +92,12 @@ macro_rules! bare_scalar {
                         }
                     }
                 }
+            }
+
+            fn step(bare: &mut Bare<$f>) {
+                Self::forward(bare);
+                let (batch, layers) = (bare.batch as i32, bare.widths.len() - 1);
+                let d = |t: usize| bare.widths[t] as i32;
                 for t in (1..layers).rev() {
                     let (above, w) = (bare.delta[t + 1].as_ptr(), bare.w[t].as_ptr());
                     let delta = bare.delta[t].as_mut_ptr();

@@ -1,6 +1,7 @@
 //! A training step beside its bare BLAS calls, in time and in GFLOP/s.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use gemmprop::{Constant, Mlp, Sgd, SquaredError, per_neuron};
@@ -18,14 +19,14 @@ use crate::rungs::integers;
 /// One shape in one number type with so many threads.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
-    /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`.
+    /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call of `predict`, a forward pass.
     mode: &'static str,
     widths: String,
     batch: usize,
     dtype: &'static str,
     threads: usize,
     step_seconds: f64,
-    /// The bare calls of the same step, with as many BLAS threads, or with one if that is faster.
+    /// The bare calls of the same step (or forward pass), with as many BLAS threads, or with one if that is faster.
     gemm_seconds: f64,
     /// Of the step, on all its threads.
     gflops: f64,
@@ -61,6 +62,11 @@ impl Shape {
 
     fn name(&self) -> String {
         self.widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+    }
+
+    fn forward_flops(&self) -> f64 {
+        let edges: usize = self.widths.windows(2).map(|d| d[0] * d[1]).sum();
+        (2 * self.batch * edges) as f64
     }
 
     /// Forward, backward and gradient take 2 operations for each weight and sample; nothing goes back into the input.
@@ -125,9 +131,9 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
 /// All variants of a shape in turn, some rounds of them, and of each the median.
 fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2], peak: f64, quick: bool) -> Vec<Row> {
     assert_step_is_right::<F>(shape, pools);
-    // A measurement is 30 ms of steps at 50 GFLOP/s (quick: 5), but at least one; the data of an epoch at most 64 batches.
-    let wanted = if quick { 0.005 } else { 0.03 };
-    let steps = ((wanted * 5e10 / shape.flops()) as usize).clamp(1, 4096).next_power_of_two();
+    // A measurement is 30 ms of steps at 100 GFLOP/s (quick: 8), but at least one; the data of an epoch at most 64 batches.
+    let wanted = if quick { 0.008 } else { 0.03 };
+    let steps = ((wanted * 1e11 / shape.flops()) as usize).clamp(1, 8192).next_power_of_two();
     let batches = steps.min(64);
     let epochs = steps / batches;
     let x = Array2::from_shape_fn((batches * shape.batch, shape.widths[0]), |(i, j)| {
@@ -141,12 +147,13 @@ fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2]
     // So small a learning rate that the work stays the same.
     let mut trainers = THREADS.map(|_| Sgd::<F>::new(shape.batch, 1e-9, 1).expect("valid"));
 
-    // Bare calls, epochs and single steps, each with 1 and 2 threads.
-    let mut seconds: [[Vec<f64>; 2]; 3] = Default::default();
+    // Ours, and then the bare calls, each with 1 and 2 threads.
+    let mut seconds: [[Vec<f64>; 2]; 5] = Default::default();
     let rounds = if quick { 5 } else { 15 };
     for round in 0..=rounds {
         for (i, &threads) in THREADS.iter().enumerate() {
             let trainer = &mut trainers[i];
+            let batch = |step: usize| step % batches * shape.batch..(step % batches + 1) * shape.batch;
             let epoch = pools[i].install(|| {
                 time(|| {
                     trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss");
@@ -155,27 +162,41 @@ fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2]
             let single = pools[i].install(|| {
                 time(|| {
                     for step in 0..steps {
-                        let rows = step % batches * shape.batch..(step % batches + 1) * shape.batch;
-                        let (x, y) = (x.slice(s![rows.clone(), ..]), y.slice(s![rows, ..]));
+                        let (x, y) = (x.slice(s![batch(step), ..]), y.slice(s![batch(step), ..]));
                         trainer.step(&mut mlp, x, y, &SquaredError).expect("a finite loss");
                     }
                 })
             });
-            let bare = with_blas_threads(threads as i32, || time(|| (0..steps).for_each(|_| F::step(&mut bare))));
+            let predict = pools[i].install(|| {
+                time(|| {
+                    for step in 0..steps {
+                        black_box(mlp.predict(x.slice(s![batch(step), ..])).expect("finite"));
+                    }
+                })
+            });
+            let (bare_step, bare_forward) = with_blas_threads(threads as i32, || {
+                let step = time(|| (0..steps).for_each(|_| F::step(&mut bare)));
+                (step, time(|| (0..steps).for_each(|_| F::forward(&mut bare))))
+            });
             if threads > 1 {
                 std::thread::sleep(BLAS_THREADS_SPIN);
             }
             // The first round warms up.
             if round > 0 {
-                for (kind, elapsed) in [bare, epoch, single].into_iter().enumerate() {
+                for (kind, elapsed) in [epoch, single, predict, bare_step, bare_forward].into_iter().enumerate() {
                     seconds[kind][i].push(elapsed / steps as f64);
                 }
             }
         }
     }
-    let [bare, epoch, single] = seconds.map(|kind| kind.map(median));
+    let [epoch, single, predict, bare_step, bare_forward] = seconds.map(|kind| kind.map(median));
     let mut rows = Vec::new();
-    for (mode, seconds) in [("epoch", epoch), ("step", single)] {
+    let (step_flops, forward_flops) = (shape.flops(), shape.forward_flops());
+    for (mode, seconds, bare, flops) in [
+        ("epoch", epoch, bare_step, step_flops),
+        ("step", single, bare_step, step_flops),
+        ("predict", predict, bare_forward, forward_flops),
+    ] {
         for (i, &threads) in THREADS.iter().enumerate() {
             rows.push(Row {
                 mode,
@@ -185,7 +206,7 @@ fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2]
                 threads,
                 step_seconds: seconds[i],
                 gemm_seconds: bare[..=i].iter().copied().fold(f64::INFINITY, f64::min),
-                gflops: shape.flops() / seconds[i] / 1e9,
+                gflops: flops / seconds[i] / 1e9,
                 peak_gflops: peak * threads as f64,
                 shape: shape.clone(),
                 set,
@@ -356,29 +377,34 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         "÷ bare",
         "2 threads ÷ 1",
         "of peak",
+        "predict",
+        "÷ bare",
     ];
     let of = |mode: &str, threads: usize, row: &Row| {
         let same = |other: &&Row| {
             (other.mode, other.threads, other.dtype, other.set) == (mode, threads, row.dtype, row.set)
                 && other.shape == row.shape
         };
-        rows.iter().find(same).expect("every variant is measured").step_seconds
+        rows.iter().find(same).expect("every variant is measured")
     };
     let in_table = |row: &&Row| row.set == Set::Shapes && row.mode == "epoch" && row.threads == 2;
     let table = rows.iter().filter(in_table).map(|row| {
         let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
-        let single = of("step", 2, row);
+        let ratio = |row: &Row| format!("{:.2}", row.step_seconds / row.gemm_seconds);
+        let (single, predict) = (of("step", 2, row), of("predict", 2, row));
         vec![
             row.widths.clone(),
             row.batch.to_string(),
             row.dtype.to_owned(),
             micros(row.gemm_seconds),
             micros(row.step_seconds),
-            format!("{:.2}", row.step_seconds / row.gemm_seconds),
-            micros(single),
-            format!("{:.2}", single / row.gemm_seconds),
-            format!("{:.2}", of("epoch", 1, row) / row.step_seconds),
+            ratio(row),
+            micros(single.step_seconds),
+            ratio(single),
+            format!("{:.2}", of("epoch", 1, row).step_seconds / row.step_seconds),
             format!("{:.0} %", 100.0 * row.gflops / row.peak_gflops),
+            micros(predict.step_seconds),
+            ratio(predict),
         ]
     });
     Table { header: header.map(str::to_owned).to_vec(), rows: table.collect() }

@@ -1,0 +1,221 @@
+//! The plan of a step: which operations share a phase, and the tiles that each phase is cut into.
+//!
+//! **Tiles.** BLAS copies both operands into its own order at each call. Tiles of rows (samples) repeat that for all of
+//! w[t], tiles of columns (neurons) for all of Z[t]; w[t] is the larger and the dearer. So the product of a wide layer is split by
+//! columns, and waits for the whole layer below it: one phase each. A narrow layer is not copied at all (BLAS multiplies small
+//! matrices in place), so consecutive narrow layers run as one phase, in which a tile of rows goes through all of them.
+//!
+//! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 − ηλ it is the SGD update itself, weight
+//! decay included: no gradient is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient.
+//!
+//! Tiles depend on shapes alone, so the bits do not depend on threads.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+
+use ndarray::Array2;
+
+use crate::blas::{Tile, TileTable};
+use crate::network::Parameters;
+use crate::scalar::Scalar;
+
+/// Where an array lies in the engine's list of layers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Names {
+    pub(crate) depth: usize,
+}
+
+impl Names {
+    /// Z[t], t = 0 … T; and Ŷ for t = T+1.
+    pub(crate) fn z(self, t: usize) -> usize {
+        t
+    }
+    /// Δ[t], t = 1 … T; and ∂ℓ/∂Ŷ for t = T+1.
+    pub(crate) fn delta(self, t: usize) -> usize {
+        self.depth + 1 + t
+    }
+}
+
+/// One operation on a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Op {
+    Gather,
+    Forward(usize),
+    Loss,
+    Backward(usize),
+}
+
+impl Op {
+    /// The forward pass of a network of this depth.
+    fn forward(depth: usize) -> impl Iterator<Item = Self> {
+        [Self::Gather].into_iter().chain((0..=depth).map(Self::Forward))
+    }
+}
+
+/// Operations that a tile goes through without waiting for another.
+#[derive(Debug)]
+pub(crate) struct Phase {
+    pub(crate) ops: Vec<Op>,
+    pub(crate) tiles: TileTable,
+    pub(crate) flops: usize,
+}
+
+/// The phases up to the update, for a batch of one size.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) samples: usize,
+    pub(crate) phases: Vec<Phase>,
+    /// Σ ℓ of each tile of the phase with the loss, the bits of an f64.
+    pub(crate) losses: Vec<AtomicU64>,
+}
+
+/// The tiles of the update: rows of w[t], and beside them those of c[t], which are empty where there is no constant.
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(crate) w: TileTable,
+    pub(crate) c: TileTable,
+    /// Of one sample.
+    pub(crate) flops: usize,
+}
+
+/// A product up to this many multiplications BLAS makes without copying its operands first (in OpenBLAS's kernels for
+/// AVX-512 the limit is 100³), and then a tile of rows costs no more than its share.
+const NARROW: usize = 500_000;
+
+/// The same for a product of a matrix and a vector.
+const NARROW_VECTOR: usize = 100_000;
+
+/// What copying, masking or gathering a number costs, in floating-point operations of a product.
+const PER_NUMBER: usize = 16;
+
+/// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
+/// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
+fn parts(flops: usize) -> usize {
+    match flops {
+        0..300_000 => 1,
+        300_000..400_000_000 => 2,
+        400_000_000..4_000_000_000 => 4,
+        _ => 8,
+    }
+}
+
+/// 0 … len in so many parts of about equal length, whole multiples of what the kernels take at once where that is small
+/// beside them.
+fn split(len: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let part = len.div_ceil(parts);
+    let unit = match part {
+        0..16 => 1,
+        16..64 => 4,
+        _ => 16,
+    };
+    tiles(len, part.next_multiple_of(unit))
+}
+
+/// 0 … len in tiles of `rows`, the last one smaller.
+pub(crate) fn tiles(len: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(rows.max(1)).map(move |start| start..(start + rows).min(len))
+}
+
+impl Schedule {
+    /// Of a step, up to its update.
+    pub(crate) fn step(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        let depth = widths.len() - 2;
+        let backward = (1..=depth).rev().map(Op::Backward);
+        Self::new(widths, shapes, samples, Op::forward(depth).chain([Op::Loss]).chain(backward))
+    }
+
+    /// Of a forward pass alone.
+    pub(crate) fn forward(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        Self::new(widths, shapes, samples, Op::forward(widths.len() - 2))
+    }
+
+    /// Of the whole batch.
+    pub(crate) fn flops(&self) -> usize {
+        self.phases.iter().map(|phase| phase.flops).sum()
+    }
+
+    fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize, ops: impl Iterator<Item = Op>) -> Self {
+        let names = Names { depth: widths.len() - 2 };
+        let product = |t: usize| samples * widths[t] * widths[t + 1];
+        // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
+        let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
+        // A product that is split by columns stands alone; the others join the phase before them.
+        let mut phases: Vec<(Vec<Op>, usize, Option<usize>)> = Vec::new();
+        for op in ops {
+            let (flops, columns) = match op {
+                Op::Forward(t) if t < names.depth && !narrow(t) => (2 * product(t), Some(widths[t + 1])),
+                Op::Backward(t) if !narrow(t) && widths[t + 1] > 1 => (2 * product(t), Some(widths[t])),
+                Op::Forward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t + 1], None),
+                Op::Backward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t], None),
+                Op::Gather => (PER_NUMBER * samples * widths[0], None),
+                Op::Loss => (0, None),
+            };
+            match (phases.last_mut(), columns) {
+                (Some((ops, all_flops, None)), None) => {
+                    ops.push(op);
+                    *all_flops += flops;
+                }
+                _ => phases.push((vec![op], flops, columns)),
+            }
+        }
+        let mut losses = 0;
+        let phases = phases
+            .into_iter()
+            .map(|(ops, flops, columns)| {
+                let written = |op: &Op| match *op {
+                    Op::Gather => names.z(0),
+                    Op::Forward(t) => names.z(t + 1),
+                    Op::Loss => names.delta(names.depth + 1),
+                    Op::Backward(t) => names.delta(t),
+                };
+                // A chain of operations writes Z[t], Z[t+1], … upwards and then Δ downwards: neighbours in the list.
+                let (first, last) = (ops.iter().map(written).min(), ops.iter().map(written).max());
+                let arrays = first.unwrap_or(0)..last.map_or(0, |last| last + 1);
+                // A row of 8 samples is the least that a kernel takes at once.
+                let row_parts = parts(flops).min(samples.div_ceil(8));
+                let tiles: Vec<Tile> = match columns {
+                    Some(columns) => split(columns, parts(flops))
+                        .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
+                        .collect(),
+                    None => split(samples, row_parts)
+                        .map(|rows| Tile { arrays: arrays.clone(), rows, columns: None })
+                        .collect(),
+                };
+                if ops.contains(&Op::Loss) {
+                    losses = tiles.len();
+                }
+                Phase { ops, tiles: TileTable::new(shapes.to_vec(), tiles), flops }
+            })
+            .collect();
+        Self { samples, phases, losses: (0..losses).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Update {
+    pub(crate) fn new<F: Scalar>(theta: &Parameters<F>) -> Self {
+        let mut tiles = Vec::new();
+        for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
+            // The batch has no say, so that a ragged one leaves the tiles as they are; 32 samples stand for it.
+            for rows in split(w.nrows(), parts(64 * w.len()).min(w.nrows().div_ceil(16))) {
+                let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
+                let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
+                tiles.push((rows.start as f64 / w.nrows() as f64, tile(rows), tile(c_rows)));
+            }
+        }
+        // First the upper rows of all layers, then the lower ones: the order in which forward tiles have been claimed, so that
+        // a core meets the weights that it has in cache.
+        tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (w_tiles, c_tiles) = tiles.into_iter().map(|(_, w, c)| (w, c)).unzip();
+        let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
+        let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
+        let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
+        Self { w, c, flops }
+    }
+    /// Was this made for parameters of this shape?
+    pub(crate) fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
+        (0..self.c.len()).all(|tile| {
+            let Tile { arrays, rows, .. } = self.c.tile(tile);
+            theta.c[arrays.start].is_empty() == rows.is_empty()
+        })
+    }
+}
