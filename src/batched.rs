@@ -121,7 +121,7 @@ impl<F: Scalar> Mlp<F> {
         if samples <= PREDICT_ROWS {
             // The layers are shared out one by one, as in a step.
             let mut forward = Forward::new(self, samples);
-            return Ok(assemble(flops, |crew| forward.run(crew, self, x, 0).to_owned()));
+            return Ok(assemble(forward.shareable(), |crew| forward.run(crew, self, x, 0).to_owned()));
         }
         // Each task takes some of the samples through all layers, block by block, and waits for nobody.
         let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);

@@ -92,7 +92,7 @@ impl<F: Scalar> Engine<F> {
         let schedule = self.schedule(samples);
         let Self { layers, schedules, update, crew, .. } = self;
         let schedule = &schedules[schedule];
-        crew.assemble(schedule.flops() + samples * update.flops, |crew| {
+        crew.assemble(schedule.shareable() + update.shareable(samples), |crew| {
             let sum = schedule.run(crew, layers, theta, data, 0);
             update.run(crew, layers, samples, a, F::ZERO, into);
             sum
@@ -121,8 +121,8 @@ impl<F: Scalar> Engine<F> {
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
         let Self { layers, schedules, update, crew, .. } = self;
         let beta = F::from_f64(1.0 - eta * lambda);
-        let flops = whole * schedules[full].flops() + samples * update.flops;
-        crew.assemble(flops, |crew| {
+        let shareable = whole * (schedules[full].shareable() + update.shareable(batch));
+        crew.assemble(shareable, |crew| {
             let mut sum = 0.0;
             for (step, first) in (0..samples).step_by(batch).enumerate() {
                 let schedule = &schedules[if step < whole { full } else { ragged }];
@@ -150,6 +150,10 @@ impl<F: Scalar> Forward<F> {
         let layers: Vec<_> = mlp.widths().iter().map(|&d| Array2::from_elem((samples, d), F::ZERO)).collect();
         let shapes: Vec<_> = layers.iter().map(Array2::dim).collect();
         Self { layers, schedule: Schedule::forward(mlp.widths(), &shapes, samples) }
+    }
+
+    pub(crate) fn shareable(&self) -> usize {
+        self.schedule.shareable()
     }
 
     pub(crate) fn samples(&self) -> usize {

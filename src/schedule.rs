@@ -18,6 +18,7 @@ use ndarray::Array2;
 use crate::blas::{Tile, TileTable};
 use crate::network::Parameters;
 use crate::scalar::Scalar;
+use crate::threads::shareable;
 
 /// Where an array lies in the engine's list of layers.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +130,9 @@ impl Schedule {
         Self::new(widths, shapes, samples, Op::forward(widths.len() - 2))
     }
 
-    /// Of the whole batch.
-    pub(crate) fn flops(&self) -> usize {
-        self.phases.iter().map(|phase| phase.flops).sum()
+    /// What can be shared of the work.
+    pub(crate) fn shareable(&self) -> usize {
+        self.phases.iter().map(|phase| shareable(phase.tiles.len(), phase.flops)).sum()
     }
 
     fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize, ops: impl Iterator<Item = Op>) -> Self {
@@ -211,6 +212,11 @@ impl Update {
         let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
         Self { w, c, flops }
     }
+    /// What can be shared of the work with so many samples.
+    pub(crate) fn shareable(&self, samples: usize) -> usize {
+        shareable(self.w.len(), samples * self.flops)
+    }
+
     /// Was this made for parameters of this shape?
     pub(crate) fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
         (0..self.c.len()).all(|tile| {

@@ -102,14 +102,10 @@ fn cores() -> usize {
 }
 
 impl Crew {
-    /// Runs `work`, whose phases helpers may share if all of it, worth `flops`, is worth their coming.
+    /// Runs `work`, whose phases helpers may share if the [`shareable`] `flops` of all of them are worth their coming.
     pub(crate) fn assemble<R>(&mut self, flops: usize, work: impl FnOnce(&Assembled) -> R) -> R {
-        // A step has two phases or more, so less than this leaves none that would be shared; the pool is not even looked at,
-        // which would start it.
-        if flops < 2 * SHARE_FLOPS {
-            return work(&Assembled::alone());
-        }
-        let helpers = rayon::current_num_threads().min(cores()) - 1;
+        // With nothing to share the pool is not even looked at, which would start it.
+        let helpers = if flops == 0 { 0 } else { rayon::current_num_threads().min(cores()) - 1 };
         if helpers == 0 {
             return work(&Assembled::alone());
         }
@@ -153,6 +149,11 @@ impl Drop for Crew {
 
 thread_local! {
     static CREW: Cell<Crew> = Cell::default();
+}
+
+/// The work of a phase that would be shared, and 0 of one that would not.
+pub(crate) fn shareable(tiles: usize, flops: usize) -> usize {
+    if tiles > 1 && tiles <= Lent::MOST_TILES && flops >= SHARE_FLOPS { flops } else { 0 }
 }
 
 /// [`Crew::assemble`] with a crew that this thread keeps, for calls that have no place to keep one: the helpers of one call find the
@@ -205,7 +206,7 @@ impl Assembled<'_> {
     /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match self.shared {
-            Some(shared) if tiles > 1 && flops >= SHARE_FLOPS && tiles <= Lent::MOST_TILES => {
+            Some(shared) if shareable(tiles, flops) > 0 => {
                 if self.makes_way.get() > 0
                     && shared.arrived.load(Ordering::Relaxed) < shared.members.load(Ordering::Relaxed)
                 {
