@@ -53,7 +53,8 @@
 //!
 //! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The tiles depend on shapes alone:
 //! results are bit-identical for any number of threads. OpenBLAS's own number of threads, a global of the process, is 1
-//! while a call of this crate computes and is put back after it.
+//! while a call of this crate computes and is put back after it. On Linux a helper thread on its caller's core moves away by
+//! narrowing its affinity mask for a moment.
 
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
 // A library prints nothing.
