@@ -32,4 +32,4 @@ class Torch:
         pass
 
 
-peer.serve(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads", Torch)
+peer.serve(f"PyTorch {torch.__version__}", Torch)
