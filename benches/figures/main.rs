@@ -13,6 +13,7 @@ mod font;
 mod learning;
 mod machine;
 mod page;
+mod peers;
 mod plot;
 mod progress;
 mod rungs;
@@ -35,7 +36,7 @@ struct Arguments {
     /// Passed by `cargo bench`; without it nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step
+    /// Only figures whose name contains this: digits, wine, complexity, step; or peers, which is only drawn by this name
     filter: Option<String>,
 }
 
@@ -89,6 +90,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         write_csv(&directory, "gflops", &rows)?;
         entries.push(Entry { figure: step::ratio_figure(&rows, &facts), tables: vec![step::table(&rows)] });
         entries.push(Entry { figure: step::gflops_figure(&rows, &facts), tables: vec![] });
+    }
+    // Needs what `ci/peers` has built.
+    if arguments.filter.as_deref() == Some("peers") {
+        let measured = peers::measure(&directory.with_file_name("peers"), quick)?;
+        write_csv(&directory, "peers", &measured.rows)?;
+        entries.push(Entry { figure: measured.figure(&facts), tables: vec![measured.table()] });
     }
     if entries.is_empty() {
         return Ok(());

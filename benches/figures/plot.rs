@@ -39,6 +39,8 @@ pub(crate) mod colour {
     pub(crate) const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xb2);
     pub(crate) const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
     pub(crate) const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
+    pub(crate) const ORANGE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
+    pub(crate) const SKY: RGBColor = RGBColor(0x56, 0xb4, 0xe9);
     pub(crate) const GREY: RGBColor = RGBColor(0x88, 0x88, 0x88);
 }
 
@@ -67,6 +69,8 @@ pub(crate) struct Axis {
 pub(crate) enum Scale {
     Linear,
     Log,
+    /// Things and not numbers, at 0, 1, …
+    Names(&'static [&'static str]),
 }
 
 /// Marks, a line and a band, each where it has points; one entry of the legend.
@@ -201,6 +205,7 @@ impl Panel {
             .bold_line_style(GRID.stroke_width(px(1) as u32))
             .axis_style(INK.stroke_width(px(1) as u32))
             .label_style(text(22, HPos::Left))
+            .x_label_style(text(if matches!(self.x.scale, Scale::Names(_)) { 18 } else { 22 }, HPos::Left))
             .axis_desc_style(text(25, HPos::Left))
             .x_label_formatter(&|at| self.x.scale.tick_label(*at, x))
             .y_label_formatter(&|at| self.y.scale.tick_label(*at, y))
@@ -318,7 +323,7 @@ impl Scale {
     /// Where a value lies on the axis.
     fn position(self, value: f64) -> f64 {
         match self {
-            Self::Linear => value,
+            Self::Linear | Self::Names(_) => value,
             Self::Log => value.log10(),
         }
     }
@@ -326,6 +331,9 @@ impl Scale {
     /// Positions of the ticks: multiples of 1, 2 or 5 times a power of ten, at most eight; on a logarithmic axis decades, or
     /// 1, 2 and 5 in each where there are few.
     fn ticks(self, (low, high): (f64, f64)) -> Vec<f64> {
+        if let Self::Names(names) = self {
+            return (0..names.len()).map(|i| i as f64).collect();
+        }
         if self == Self::Log && high - low < FEW_DECADES {
             let decades = (low.floor() as i32)..=(high.ceil() as i32);
             let ticks = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|digit: f64| digit.log10() + f64::from(decade)));
@@ -345,6 +353,7 @@ impl Scale {
             Self::Log if high - low < FEW_DECADES => number(10f64.powf(position)),
             Self::Log => power_of_ten(position.round() as i32),
             Self::Linear => number(position),
+            Self::Names(names) => names[position as usize].to_owned(),
         }
     }
 }

@@ -1,0 +1,424 @@
+//! A training step in other libraries: each is a process of its own, and they take turns with ours. `ci/peers` builds them.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, BufWriter, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+use ndarray::{Array2, ArrayView2, Axis};
+use plotters::style::RGBColor;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
+
+use crate::page::Table;
+use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use crate::progress::Progress;
+use crate::step::median;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// A peer on a shape.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    peer: &'static str,
+    version: String,
+    widths: String,
+    batch: usize,
+    threads: usize,
+    step_seconds: f64,
+}
+
+/// What came out, and what did not.
+pub(crate) struct Measured {
+    pub(crate) rows: Vec<Row>,
+    problems: Vec<String>,
+    shapes: &'static [Shape],
+    rounds: usize,
+}
+
+/// Widths, input and output included, and batch.
+type Shape = (&'static [usize], usize);
+
+const SHAPES: [Shape; 8] = [
+    (&[16, 16, 16, 1], 32),
+    (&[64, 64, 64, 1], 32),
+    (&[784, 300, 100, 1], 1),
+    (&[64, 256, 256, 1], 64),
+    (&[784, 512, 512, 1], 128),
+    (&[1024, 1024, 1024, 1024, 1], 32),
+    (&[1024, 1024, 1024, 1024, 1], 256),
+    (&[2048, 2048, 2048, 2048, 1], 512),
+];
+
+/// The same on the figure's axis, where n×i stands for i layers of n: there is little room.
+const SHORT: [&str; 8] = [
+    "16×3-1 B32",
+    "64×3-1 B32",
+    "784-300-100-1 B1",
+    "64-256×2-1 B64",
+    "784-512×2-1 B128",
+    "1024×4-1 B32",
+    "1024×4-1 B256",
+    "2048×4-1 B512",
+];
+
+/// Of the data, taken in this order again and again.
+const BATCHES: usize = 8;
+
+/// Of which the losses are compared.
+const FIRST_STEPS: usize = 10;
+
+/// Until the last peer's threads sleep: OpenBLAS's spin for 107 ms, those of an OpenMP runtime for up to 200 ms.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Seconds of steps that wake a peer's own threads and fill the caches, before those that count.
+const WARM_UP: f64 = 0.02;
+const WINDOW: f64 = 0.1;
+
+/// The one by which the others are divided.
+const OURS: &str = "gemmprop";
+const OURS_AVX512: &str = "gemmprop, AVX-512";
+
+struct Peer {
+    name: &'static str,
+    version: String,
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+    /// Of a step, on the shape that is loaded: a first guess, then one of each round.
+    guess: f64,
+    seconds: Vec<f64>,
+}
+
+impl Peer {
+    fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let answers = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut peer = Self { name, version: String::new(), child, answers, guess: 0.0, seconds: Vec::new() };
+        peer.version = peer.answer()?;
+        Ok(peer)
+    }
+
+    fn ask(&mut self, request: &str) -> Result<String> {
+        writeln!(self.child.stdin.as_mut().expect("piped"), "{request}")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        Ok(self.answers.next().ok_or("its process has ended")??)
+    }
+
+    /// Seconds of one of so many steps.
+    fn run(&mut self, steps: usize) -> Result<f64> {
+        Ok(self.ask(&format!("run {steps}"))?.parse::<f64>()? / steps as f64)
+    }
+
+    /// Loads a task, and checks that the peer does what the task says.
+    fn load(&mut self, task: &Task, file: &Path, expected: &[f64]) -> Result {
+        let answer = self.ask(&format!("load {}", file.display()))?;
+        let losses = answer.split(' ').map(str::parse).collect::<std::result::Result<Vec<f64>, _>>()?;
+        let near = |(found, expected): (&f64, &f64)| (found - expected).abs() <= task.tolerance(*expected);
+        if losses.len() != expected.len() || !losses.iter().zip(expected).all(near) {
+            return Err(format!("on {} its losses are {losses:?} and not {expected:?}", task.name()).into());
+        }
+        self.run(BATCHES)?;
+        self.guess = self.run(BATCHES)?;
+        self.guess = self.run(steps(WARM_UP, self.guess))?;
+        self.seconds.clear();
+        Ok(())
+    }
+
+    fn measure(&mut self) -> Result {
+        std::thread::sleep(PAUSE);
+        self.run(steps(WARM_UP, self.guess))?;
+        let seconds = self.run(steps(WINDOW, self.guess))?;
+        self.seconds.push(seconds);
+        Ok(())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Steps that take about so long: whole epochs, or less than one.
+fn steps(seconds: f64, step: f64) -> usize {
+    let steps = (seconds / step) as usize;
+    if steps < BATCHES { steps.max(1) } else { steps - steps % BATCHES }
+}
+
+/// A network and its data.
+struct Task {
+    widths: &'static [usize],
+    batch: usize,
+    eta: f64,
+    mlp: Mlp<f32>,
+    x: Array2<f32>,
+    y: Array2<f32>,
+}
+
+impl Task {
+    fn new((widths, batch): Shape) -> Self {
+        let mut generator = ChaCha8Rng::seed_from_u64(0);
+        let mut number = || generator.random_range(-1.0..1.0_f32);
+        let mut mlp = Mlp::he(widths, Constant::EveryLayer, 0).expect("valid widths");
+        // Not 0, so that a peer without them would be found out.
+        mlp.parameters_mut().c_mut().for_each(|mut c| c.mapv_inplace(|_| 0.1 * number()));
+        let samples = BATCHES * batch;
+        let x = Array2::from_shape_simple_fn((samples, widths[0]), &mut number);
+        let y = Array2::from_shape_simple_fn((samples, widths[widths.len() - 1]), &mut number);
+        // ‖z[t]‖² is about d/3 in each of the layers, which is then also the curvature that each brings in: this η is a
+        // tenth of what a network of four of them could bear.
+        let widest = *widths.iter().max().expect("not empty");
+        Self { widths, batch, eta: 0.1 / widest as f64, mlp, x, y }
+    }
+
+    fn name(&self) -> String {
+        format!("{} B {}", joined(self.widths), self.batch)
+    }
+
+    /// As `benches/peers/src/lib.rs` describes it.
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        let mut file = BufWriter::new(std::fs::File::create(path)?);
+        let widths: Vec<String> = self.widths.iter().map(usize::to_string).collect();
+        writeln!(file, "{} {BATCHES} {} {}", self.batch, self.eta, widths.join(" "))?;
+        // θ is ordered as the file is: a layer's weights, then its constant.
+        for number in self.mlp.parameters().iter().chain(&self.x).chain(&self.y) {
+            file.write_all(&number.to_le_bytes())?;
+        }
+        file.flush()
+    }
+
+    /// The losses of the first steps, in f64.
+    fn losses(&self) -> gemmprop::Result<Vec<f64>> {
+        let mut mlp = Mlp::<f64>::he(self.widths, Constant::EveryLayer, 0)?;
+        mlp.parameters_mut().iter_mut().zip(self.mlp.parameters().iter()).for_each(|(to, &from)| *to = from.into());
+        let mut sgd = Sgd::new(self.batch, self.eta, 0)?;
+        let batch = |all: &Array2<f32>, i: usize| {
+            let chunk: ArrayView2<f32> = all.axis_chunks_iter(Axis(0), self.batch).nth(i % BATCHES).expect("a batch");
+            chunk.mapv(f64::from)
+        };
+        let step = |i| sgd.step(&mut mlp, batch(&self.x, i).view(), batch(&self.y, i).view(), &SquaredError);
+        (0..FIRST_STEPS).map(step).collect()
+    }
+
+    /// How far a loss in f32 may be from the same in f64. ŷ and y are about 1 in size. The rounding errors of a sum of n terms
+    /// add up as a random walk, whatever the order: √n of 2⁻²⁴. A step's sums have in turn as many terms as the layers have
+    /// neurons and the batch samples, and the steps follow each other; so far is ŷ off, and ℓ = ½ (ŷ − y)² by |ŷ − y|
+    /// times that. A peer that left out the biases would be off by a thousand times that and more.
+    fn tolerance(&self, loss: f64) -> f64 {
+        let terms = FIRST_STEPS * (self.widths.iter().sum::<usize>() + self.batch);
+        (2.0 * loss).sqrt() * (terms as f64).sqrt() / 2f64.powi(24)
+    }
+}
+
+fn joined(widths: &[usize]) -> String {
+    widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+}
+
+/// Times all peers that there are in `programs`.
+pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
+    let (shapes, rounds) = if quick { (&SHAPES[..6], 3) } else { (&SHAPES[..], 9) };
+    let progress = Progress::new("peers", shapes.len());
+    let threads = std::thread::available_parallelism()?.get();
+    let (mut problems, mut rows) = (Vec::new(), Vec::new());
+    let mut peers = start(programs, threads, &mut problems);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("task");
+    for &shape in shapes {
+        let task = Task::new(shape);
+        progress.begin(task.name());
+        task.write(&file)?;
+        let expected = task.losses()?;
+        keep(&mut peers, &mut problems, |peer| peer.load(&task, &file, &expected));
+        for _ in 0..rounds {
+            keep(&mut peers, &mut problems, Peer::measure);
+        }
+        rows.extend(peers.iter().map(|peer| Row {
+            peer: peer.name,
+            version: peer.version.clone(),
+            widths: joined(task.widths),
+            batch: task.batch,
+            threads,
+            step_seconds: median(peer.seconds.clone()),
+        }));
+        progress.end();
+    }
+    Ok(Measured { rows, problems, shapes, rounds })
+}
+
+/// Lets all peers do something; those that fail are reported and go.
+fn keep(peers: &mut Vec<Peer>, problems: &mut Vec<String>, mut act: impl FnMut(&mut Peer) -> Result) {
+    peers.retain_mut(|peer| act(peer).map_err(|error| report(problems, peer.name, &*error)).is_ok());
+}
+
+fn report(problems: &mut Vec<String>, name: &str, error: &dyn Error) {
+    let problem = format!("{name}: {error}");
+    eprintln!("{problem}");
+    problems.push(problem);
+}
+
+fn start(programs: &Path, threads: usize, problems: &mut Vec<String>) -> Vec<Peer> {
+    let rust = |name: &str| Command::new(programs.join("release").join(name));
+    let python = |script: &str| {
+        let mut command = Command::new(programs.join("python/bin/python"));
+        // -B: leaves no compiled files among the sources.
+        command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/python").join(script));
+        command.env("OMP_NUM_THREADS", threads.to_string()).env("OPENBLAS_NUM_THREADS", threads.to_string());
+        command
+    };
+    let mut peers = Vec::new();
+    let mut start = |name, mut command: Command| {
+        match Peer::start(name, command.env("RAYON_NUM_THREADS", threads.to_string())) {
+            Ok(peer) => peers.push(peer),
+            Err(error) => report(problems, name, &*error),
+        }
+        peers.last().map(|peer| peer.version.clone())
+    };
+    let ours = start(OURS, rust("gemmprop"));
+    // An OpenBLAS older than the CPU may not know it, and take older kernels than the CPU could run.
+    if avx512() && ours.is_some_and(|version| version.ends_with("Haswell") || version.ends_with("Zen")) {
+        let mut told = rust("gemmprop");
+        told.env("OPENBLAS_CORETYPE", "SkylakeX");
+        start(OURS_AVX512, told);
+    }
+    let mut epochs = rust("gemmprop");
+    epochs.arg("epoch");
+    start("gemmprop, epoch", epochs);
+    start("PyTorch", python("with_torch.py"));
+    start("JAX", python("with_jax.py"));
+    start("scikit-learn", python("with_sklearn.py"));
+    start("candle", rust("candle"));
+    start("burn", rust("burn"));
+    peers
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512() -> bool {
+    false
+}
+
+impl Measured {
+    /// A peer's row on a shape.
+    fn row(&self, peer: &str, (widths, batch): Shape) -> Option<&Row> {
+        let widths = joined(widths);
+        self.rows.iter().find(|row| row.peer == peer && row.batch == batch && row.widths == widths)
+    }
+
+    /// Its time, divided by ours.
+    fn ratio(&self, peer: &str, shape: Shape) -> Option<f64> {
+        Some(self.row(peer, shape)?.step_seconds / self.row(OURS, shape)?.step_seconds)
+    }
+
+    /// The peers with any row, and their versions.
+    fn peers(&self) -> Vec<(&'static str, &str)> {
+        let mut peers = Vec::new();
+        for row in &self.rows {
+            if !peers.contains(&(row.peer, row.version.as_str())) {
+                peers.push((row.peer, row.version.as_str()));
+            }
+        }
+        peers
+    }
+
+    pub(crate) fn table(&self) -> Table {
+        let cell = |peer, shape| match (self.row(peer, shape), self.ratio(peer, shape)) {
+            (Some(row), Some(ratio)) => format!("{} ({ratio:.2})", time(row.step_seconds)),
+            (Some(row), None) => time(row.step_seconds),
+            (None, _) => "—".to_owned(),
+        };
+        let header = ["widths", "batch"].into_iter().chain(self.peers().into_iter().map(|(peer, _)| peer));
+        let rows = self.shapes.iter().map(|&(widths, batch)| {
+            let cells = self.peers().into_iter().map(|(peer, _)| cell(peer, (widths, batch)));
+            [joined(widths), batch.to_string()].into_iter().chain(cells).collect()
+        });
+        Table { header: header.map(str::to_owned).collect(), rows: rows.collect() }
+    }
+
+    pub(crate) fn figure(&self, facts: &str) -> Figure {
+        let ends = [0.0, (self.shapes.len() - 1) as f64];
+        let mut series = vec![Series {
+            label: "gemmprop, single steps".to_owned(),
+            colour: colour::GREY,
+            stroke: Stroke::Dashed,
+            line: ends.map(|x| (x, 1.0)).to_vec(),
+            ..Series::default()
+        }];
+        for (peer, _) in self.peers() {
+            let Some((colour, marker)) = look(peer) else { continue };
+            let ratios = self.shapes.iter().enumerate();
+            let marks: Vec<_> = ratios.filter_map(|(i, &shape)| Some((i as f64, self.ratio(peer, shape)?))).collect();
+            series.push(Series {
+                label: peer.to_owned(),
+                colour,
+                marker,
+                line: marks.clone(),
+                marks,
+                ..Series::default()
+            });
+        }
+        // Ours is among the facts.
+        let others = self.peers().into_iter().map(|(_, version)| version).filter(|version| !version.starts_with(OURS));
+        let told = match self.peers().iter().any(|&(peer, _)| peer == OURS_AVX512) {
+            true => format!(
+                "; {OURS_AVX512}: with OPENBLAS_CORETYPE=SkylakeX, which this OpenBLAS does not choose for this CPU"
+            ),
+            false => String::new(),
+        };
+        let problems: String = self.problems.iter().map(|problem| format!(" Left out: {problem}.")).collect();
+        Figure {
+            name: "peers",
+            title: "The same training step in other libraries".to_owned(),
+            panels: vec![Panel {
+                title: "Time of a step ÷ gemmprop's; below 1 is faster".to_owned(),
+                x: FigureAxis {
+                    label: "widths and batch (64×3 stands for 64-64-64)",
+                    scale: Scale::Names(&SHORT[..self.shapes.len()]),
+                },
+                y: FigureAxis { label: "step ÷ gemmprop's", scale: Scale::Log },
+                series,
+            }],
+            caption: format!(
+                "f32, a bias on every layer, ReLU, squared error, plain SGD, the loss fetched after each step (epoch: many steps in \
+                 one call of `train`){told}. Every library is a process of its own with as many threads as there are cores. They \
+                 took turns, {} rounds, of each the median: {} ms of silence, {} ms of warm-up, {} ms of steps. Before, the losses \
+                 of the first {FIRST_STEPS} steps agreed. {}.{problems} {facts}",
+                self.rounds,
+                PAUSE.as_millis(),
+                WARM_UP * 1e3,
+                WINDOW * 1e3,
+                others.collect::<Vec<_>>().join(", "),
+            ),
+        }
+    }
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 1e-3 { format!("{:.1} µs", seconds * 1e6) } else { format!("{:.2} ms", seconds * 1e3) }
+}
+
+/// A peer in the figure; ours is its line at 1.
+fn look(peer: &str) -> Option<(RGBColor, Marker)> {
+    Some(match peer {
+        OURS => return None,
+        OURS_AVX512 => (colour::VERMILION, Marker::Cross),
+        "PyTorch" => (colour::BLUE, Marker::Circle),
+        "JAX" => (colour::GREEN, Marker::Square),
+        "scikit-learn" => (colour::PURPLE, Marker::Cross),
+        "candle" => (colour::ORANGE, Marker::Circle),
+        "burn" => (colour::SKY, Marker::Square),
+        _ => (colour::VERMILION, Marker::Diamond),
+    })
+}

@@ -1,0 +1,59 @@
+//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which shuffles as well.
+
+use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+use ndarray::{Array2, s};
+use peers::{Peer, Result, Task, serve, version_of};
+
+struct Single {
+    mlp: Mlp<f32>,
+    sgd: Sgd<f32>,
+    x: Array2<f32>,
+    y: Array2<f32>,
+    batch: usize,
+}
+
+impl Peer for Single {
+    fn load(task: Task) -> Result<Self> {
+        let mut mlp = Mlp::he(&task.widths, Constant::EveryLayer, 1)?;
+        mlp.parameters_mut().w_mut().zip(&task.layers).for_each(|(mut w, layer)| w.assign(&layer.0));
+        mlp.parameters_mut().c_mut().zip(&task.layers).for_each(|(mut c, layer)| c.assign(&layer.1));
+        let sgd = Sgd::new(task.batch, task.eta, 1)?;
+        Ok(Self { mlp, sgd, x: task.x, y: task.y, batch: task.batch })
+    }
+
+    fn step(&mut self, i: usize) -> Result<f64> {
+        let rows = i * self.batch..(i + 1) * self.batch;
+        let (x, y) = (self.x.slice(s![rows.clone(), ..]), self.y.slice(s![rows, ..]));
+        Ok(self.sgd.step(&mut self.mlp, x, y, &SquaredError)?)
+    }
+}
+
+struct Epochs(Single);
+
+impl Peer for Epochs {
+    fn load(task: Task) -> Result<Self> {
+        Single::load(task).map(Self)
+    }
+
+    fn step(&mut self, i: usize) -> Result<f64> {
+        self.0.step(i)
+    }
+
+    /// One call of `train`: epochs over all batches, or one epoch over as many batches as there are steps.
+    fn run(&mut self, steps: usize, batches: usize) -> Result {
+        let Single { mlp, sgd, x, y, batch } = &mut self.0;
+        let batches = batches.min(steps);
+        let (x, y) = (x.slice(s![..batches * *batch, ..]), y.slice(s![..batches * *batch, ..]));
+        assert!(steps.is_multiple_of(batches), "{steps} steps are no number of epochs of {batches}");
+        sgd.train(mlp, x, y, &SquaredError, steps / batches)?;
+        Ok(())
+    }
+}
+
+fn main() -> Result {
+    let version = format!("gemmprop {}, {}", version_of("gemmprop"), gemmprop::blas_description());
+    match std::env::args().nth(1).as_deref() {
+        Some("epoch") => serve::<Epochs>(&version),
+        _ => serve::<Single>(&version),
+    }
+}
