@@ -103,7 +103,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for entry in &entries {
         entry.figure.save(&directory)?;
     }
-    let page = page::write(&directory, &entries, &facts)?;
+    // A run of some figures leaves the page over all of them as it is.
+    let name = arguments.filter.as_deref().unwrap_or("index");
+    let page = directory.join(name).with_extension("html");
+    page::write(&page, &entries, &facts)?;
     let tables: String = entries.iter().flat_map(|entry| &entry.tables).map(|table| format!("{table}\n")).collect();
     let summary = format!("{facts}\n{tables}");
     // Also kept, so that `ci/bench` can show it after criterion's output.

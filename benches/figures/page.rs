@@ -1,6 +1,6 @@
 //! The page over all figures.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -55,11 +55,11 @@ a { color: #0072b2; }
 nav a { margin-right: 1rem; }
 ";
 
-/// Writes index.html beside the figures that were saved there. Needs no other file: each SVG is part of it.
-pub(crate) fn write(directory: &Path, entries: &[Entry], facts: &str) -> std::io::Result<PathBuf> {
+/// Writes a page beside the figures that were saved there. Needs no other file: each SVG is part of it.
+pub(crate) fn write(page: &Path, entries: &[Entry], facts: &str) -> std::io::Result<()> {
     let mut sections = Vec::new();
     for Entry { figure, tables } in entries {
-        let svg = std::fs::read_to_string(directory.join(figure.name).with_extension("svg"))?;
+        let svg = std::fs::read_to_string(page.with_file_name(figure.name).with_extension("svg"))?;
         sections.push(html! {
             section #(figure.name) {
                 h2 { (figure.title) }
@@ -74,7 +74,7 @@ pub(crate) fn write(directory: &Path, entries: &[Entry], facts: &str) -> std::io
             }
         });
     }
-    let page = html! {
+    let text = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -91,7 +91,5 @@ pub(crate) fn write(directory: &Path, entries: &[Entry], facts: &str) -> std::io
             } }
         }
     };
-    let path = directory.join("index.html");
-    std::fs::write(&path, page.into_string())?;
-    Ok(path)
+    std::fs::write(page, text.into_string())
 }

@@ -81,7 +81,6 @@ const WINDOW: f64 = 0.1;
 
 /// The one by which the others are divided.
 const OURS: &str = "gemmprop";
-const OURS_AVX512: &str = "gemmprop, AVX-512";
 
 struct Peer {
     name: &'static str,
@@ -275,20 +274,12 @@ fn start(programs: &Path, threads: usize, problems: &mut Vec<String>) -> Vec<Pee
         command
     };
     let mut peers = Vec::new();
-    let mut start = |name, mut command: Command| {
-        match Peer::start(name, command.env("RAYON_NUM_THREADS", threads.to_string())) {
+    let mut start =
+        |name, mut command: Command| match Peer::start(name, command.env("RAYON_NUM_THREADS", threads.to_string())) {
             Ok(peer) => peers.push(peer),
             Err(error) => report(problems, name, &*error),
-        }
-        peers.last().map(|peer| peer.version.clone())
-    };
-    let ours = start(OURS, rust("gemmprop"));
-    // An OpenBLAS older than the CPU may not know it, and take older kernels than the CPU could run.
-    if avx512() && ours.is_some_and(|version| version.ends_with("Haswell") || version.ends_with("Zen")) {
-        let mut told = rust("gemmprop");
-        told.env("OPENBLAS_CORETYPE", "SkylakeX");
-        start(OURS_AVX512, told);
-    }
+        };
+    start(OURS, rust("gemmprop"));
     let mut epochs = rust("gemmprop");
     epochs.arg("epoch");
     start("gemmprop, epoch", epochs);
@@ -298,16 +289,6 @@ fn start(programs: &Path, threads: usize, problems: &mut Vec<String>) -> Vec<Pee
     start("candle", rust("candle"));
     start("burn", rust("burn"));
     peers
-}
-
-#[cfg(target_arch = "x86_64")]
-fn avx512() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn avx512() -> bool {
-    false
 }
 
 impl Measured {
@@ -371,12 +352,6 @@ impl Measured {
         }
         // Ours is among the facts.
         let others = self.peers().into_iter().map(|(_, version)| version).filter(|version| !version.starts_with(OURS));
-        let told = match self.peers().iter().any(|&(peer, _)| peer == OURS_AVX512) {
-            true => format!(
-                "; {OURS_AVX512}: with OPENBLAS_CORETYPE=SkylakeX, which this OpenBLAS does not choose for this CPU"
-            ),
-            false => String::new(),
-        };
         let problems: String = self.problems.iter().map(|problem| format!(" Left out: {problem}.")).collect();
         Figure {
             name: "peers",
@@ -392,7 +367,7 @@ impl Measured {
             }],
             caption: format!(
                 "f32, a bias on every layer, ReLU, squared error, plain SGD, the loss fetched after each step (epoch: many steps in \
-                 one call of `train`){told}. Every library is a process of its own with as many threads as there are cores. They \
+                 one call of `train`). Every library is a process of its own with as many threads as there are cores. They \
                  took turns, {} rounds, of each the median: {} ms of silence, {} ms of warm-up, {} ms of steps. Before, the losses \
                  of the first {FIRST_STEPS} steps agreed. {}.{problems} {facts}",
                 self.rounds,
@@ -413,7 +388,6 @@ fn time(seconds: f64) -> String {
 fn look(peer: &str) -> Option<(RGBColor, Marker)> {
     Some(match peer {
         OURS => return None,
-        OURS_AVX512 => (colour::VERMILION, Marker::Cross),
         "PyTorch" => (colour::BLUE, Marker::Circle),
         "JAX" => (colour::GREEN, Marker::Square),
         "scikit-learn" => (colour::PURPLE, Marker::Cross),
