@@ -37,11 +37,23 @@ pub(crate) struct Engine<F> {
     crew: Crew,
 }
 
-/// What a step reads: sample i of it is x[row(i)], and `seed(row(i), ŷ, ∂)` writes ∂ℓ/∂ŷ into ∂ and returns ℓ.
-pub(crate) struct Samples<'a, F, Row, Seed> {
+/// What a step reads: sample i of it is x[order[i]], or x[i]. `seed(j, ŷ, ∂)` writes ∂ℓ/∂ŷ of x[j] into ∂ and returns its ℓ.
+pub(crate) struct Samples<'a, F, Seed> {
     pub(crate) x: ArrayView2<'a, F>,
-    pub(crate) row: Row,
+    pub(crate) order: Option<&'a [usize]>,
     pub(crate) seed: Seed,
+}
+
+impl<F, Seed> Samples<'_, F, Seed> {
+    fn row(&self, i: usize) -> usize {
+        self.order.map_or(i, |order| order[i])
+    }
+
+    /// Z[0] of some samples without gathering them, if they lie in x as they are needed.
+    fn in_place(&self, samples: Range<usize>) -> Option<ArrayView2<'_, F>> {
+        let lie = self.order.is_none() && self.x.is_standard_layout();
+        lie.then(|| self.x.slice_axis(Axis(0), Slice::from(samples)))
+    }
 }
 
 impl<F: Scalar> Engine<F> {
@@ -77,16 +89,15 @@ impl<F: Scalar> Engine<F> {
     }
 
     /// `into` ← a Σ ∂/∂θ over `samples` samples. Returns Σ ℓ.
-    pub(crate) fn gradient<Row, Seed>(
+    pub(crate) fn gradient<Seed>(
         &mut self,
         theta: &Parameters<F>,
         samples: usize,
-        data: &Samples<F, Row, Seed>,
+        data: &Samples<F, Seed>,
         a: F,
         into: &mut Parameters<F>,
     ) -> f64
     where
-        Row: Fn(usize) -> usize + Sync,
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
         let schedule = self.schedule(samples);
@@ -94,7 +105,7 @@ impl<F: Scalar> Engine<F> {
         let schedule = &schedules[schedule];
         crew.assemble(schedule.shareable() + update.shareable(samples), |crew| {
             let sum = schedule.run(crew, layers, theta, data, 0);
-            update.run(crew, layers, samples, a, F::ZERO, into);
+            update.run(crew, layers, data.in_place(0..samples), samples, (a, F::ZERO), into);
             sum
         })
     }
@@ -104,16 +115,15 @@ impl<F: Scalar> Engine<F> {
     ///
     /// # Errors
     /// The number of the batch whose Σ ℓ is not finite, and that sum; θ is as before that batch.
-    pub(crate) fn descend<Row, Seed>(
+    pub(crate) fn descend<Seed>(
         &mut self,
         theta: &mut Parameters<F>,
         samples: usize,
         batch: usize,
-        data: &Samples<F, Row, Seed>,
+        data: &Samples<F, Seed>,
         (eta, lambda): (f64, f64),
     ) -> Result<f64, (usize, f64)>
     where
-        Row: Fn(usize) -> usize + Sync,
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
         let (whole, rest) = (samples / batch, samples % batch);
@@ -131,7 +141,8 @@ impl<F: Scalar> Engine<F> {
                     return Err((step, batch_sum));
                 }
                 let a = F::from_f64(-eta / schedule.samples as f64);
-                update.run(crew, layers, schedule.samples, a, beta, theta);
+                let samples = schedule.samples;
+                update.run(crew, layers, data.in_place(first..first + samples), samples, (a, beta), theta);
                 sum += batch_sum;
             }
             Ok(sum)
@@ -162,7 +173,7 @@ impl<F: Scalar> Forward<F> {
 
     /// Ŷ of as many rows of x as there are samples, from `first` on.
     pub(crate) fn run(&mut self, crew: &Assembled, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
-        let data = Samples { x, row: |i| i, seed: |_, _: &[F], _: &mut [F]| 0.0 };
+        let data = Samples { x, order: None, seed: |_, _: &[F], _: &mut [F]| 0.0 };
         self.schedule.run(crew, &mut self.layers, mlp.parameters(), &data, first);
         self.layers[self.layers.len() - 1].view()
     }
@@ -183,20 +194,23 @@ fn part<'a, F, D: Dimension>(
 
 impl Schedule {
     /// Runs all phases for the samples from `first` on: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
-    fn run<F: Scalar, Row, Seed>(
+    fn run<F: Scalar, Seed>(
         &self,
         crew: &Assembled,
         layers: &mut [Array2<F>],
         theta: &Parameters<F>,
-        data: &Samples<F, Row, Seed>,
+        data: &Samples<F, Seed>,
         first: usize,
     ) -> f64
     where
-        Row: Fn(usize) -> usize + Sync,
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
         let names = Names { depth: theta.depth() };
+        let in_place = data.in_place(first..first + self.samples);
         for phase in &self.phases {
+            if in_place.is_some() && phase.ops == [Op::Gather] {
+                continue;
+            }
             let layers = SharedTiles::new(layers, &phase.tiles);
             crew.for_each_tile(phase.tiles.len(), phase.flops, &|index| {
                 let mut tile = layers.claim(index);
@@ -204,9 +218,16 @@ impl Schedule {
                 let first = first + rows.start;
                 for &op in &phase.ops {
                     match op {
-                        Op::Gather => rows::gather(data.x, |r| (data.row)(first + r), tile.write(names.z(0))),
+                        Op::Gather if in_place.is_some() => {}
+                        Op::Gather => rows::gather(data.x, |r| data.row(first + r), tile.write(names.z(0))),
                         Op::Forward(t) => {
-                            let ([z], mut u) = tile.read_and_write([names.z(t)], names.z(t + 1));
+                            let (z, mut u) = match &in_place {
+                                Some(z) if t == 0 => (part(z, Axis(0), &Some(rows.clone())), tile.write(names.z(1))),
+                                _ => {
+                                    let ([z], u) = tile.read_and_write([names.z(t)], names.z(t + 1));
+                                    (z, u)
+                                }
+                            };
                             let (w, c) = (part(&theta.w[t], Axis(0), &columns), &theta.c[t]);
                             rows::weighted_inputs(z, w, u.view_mut());
                             let c = if c.is_empty() { c.view() } else { part(c, Axis(0), &columns) };
@@ -220,7 +241,7 @@ impl Schedule {
                             let ([y_hat], dy) =
                                 tile.read_and_write([names.z(names.depth + 1)], names.delta(names.depth + 1));
                             let sum =
-                                rows::seeds(y_hat, dy, |r, y_hat, dy| (data.seed)((data.row)(first + r), y_hat, dy));
+                                rows::seeds(y_hat, dy, |r, y_hat, dy| (data.seed)(data.row(first + r), y_hat, dy));
                             self.losses[index].store(sum.to_bits(), Ordering::Relaxed);
                         }
                         Op::Backward(t) => {
@@ -238,14 +259,15 @@ impl Schedule {
 }
 
 impl Update {
-    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], from the first `samples` rows of the layers.
+    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], from the first `samples` rows of the layers,
+    /// or from Z[0] where it lies.
     fn run<F: Scalar>(
         &self,
         crew: &Assembled,
         layers: &[Array2<F>],
+        z_0: Option<ArrayView2<F>>,
         samples: usize,
-        a: F,
-        beta: F,
+        (a, beta): (F, F),
         into: &mut Parameters<F>,
     ) {
         let names = Names { depth: layers.len() / 2 - 1 };
@@ -258,7 +280,10 @@ impl Update {
             let batch = Some(0..samples);
             let delta = part(&layers[names.delta(t + 1)], Axis(0), &batch);
             let delta = part(&delta, Axis(1), &Some(neurons));
-            let z = part(&layers[names.z(t)], Axis(0), &batch);
+            let z = match &z_0 {
+                Some(z) if t == 0 => z.view(),
+                _ => part(&layers[names.z(t)], Axis(0), &batch),
+            };
             rows::gradient(a, delta, z, beta, w.write(t), c.write(t));
         });
     }

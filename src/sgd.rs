@@ -102,8 +102,7 @@ impl<F: Scalar> Sgd<F> {
             self.shuffle(samples);
             let epoch = self.epochs_done;
             self.epochs_done += 1;
-            let order = &self.order;
-            let data = Samples { x, row: |i| order[i], seed: seed(loss, y.view()) };
+            let data = Samples { x, order: Some(&self.order), seed: seed(loss, y.view()) };
             let engine = engine_for(&mut self.engine, mlp, batch);
             let sum = engine
                 .descend(mlp.parameters_mut(), samples, batch, &data, (self.eta, self.lambda))
@@ -134,7 +133,7 @@ impl<F: Scalar> Sgd<F> {
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one = one_blas_thread()?;
         let (samples, y) = (x.nrows(), y.as_standard_layout());
-        let data = Samples { x, row: |i| i, seed: seed(loss, y.view()) };
+        let data = Samples { x, order: None, seed: seed(loss, y.view()) };
         let sum = engine_for(&mut self.engine, mlp, samples)
             .descend(mlp.parameters_mut(), samples, samples, &data, (self.eta, self.lambda))
             .map_err(|(step, found)| Error::Diverged { epoch: self.epochs_done, step, found })?;
