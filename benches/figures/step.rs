@@ -107,119 +107,169 @@ const THREADS: [usize; 2] = [1, 2];
 /// 107 ms at 2.5 GHz. Whoever computes meanwhile shares that core with them.
 const BLAS_THREADS_SPIN: Duration = Duration::from_millis(120);
 
-/// Measures every shape: those of the table in both number types, the others in f32.
+/// Measures every shape: those of the table in both number types, the others in f32. The shapes take turns as well, so that
+/// each one's measurements are spread over the whole run: a machine that is busy for half a minute spoils no median.
 pub(crate) fn measure(quick: bool) -> Vec<Row> {
-    let shapes = shapes(quick);
-    let in_f64 = |set: Set| set == Set::Shapes && !quick;
-    let progress = Progress::new("step", shapes.iter().map(|(set, _)| 1 + usize::from(in_f64(*set))).sum());
     let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
     let (peak_f32, peak_f64) = (f32::peak_gflops(), f64::peak_gflops());
-    let mut rows = Vec::new();
-    for (set, shape) in shapes {
-        progress.begin(format!("{} B {} f32", shape.name(), shape.batch));
-        rows.extend(measure_shape::<f32>(set, &shape, &pools, peak_f32, quick));
+    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+    for (set, shape) in shapes(quick) {
+        assert_step_is_right::<f32>(&shape, &pools);
+        subjects.push(Box::new(Timed::<f32>::new(set, &shape, peak_f32, quick)));
+        if set == Set::Shapes && !quick {
+            assert_step_is_right::<f64>(&shape, &pools);
+            subjects.push(Box::new(Timed::<f64>::new(set, &shape, peak_f64, quick)));
+        }
+    }
+    let rounds = if quick { 5 } else { 11 };
+    let progress = Progress::new("step", rounds);
+    for round in 1..=rounds {
+        progress.begin(format!("round {round} of {} shapes", subjects.len()));
+        subjects.iter_mut().for_each(|subject| subject.measure(&pools));
         progress.end();
-        if in_f64(set) {
-            progress.begin(format!("{} B {} f64", shape.name(), shape.batch));
-            rows.extend(measure_shape::<f64>(set, &shape, &pools, peak_f64, quick));
-            progress.end();
-        }
     }
-    rows
+    subjects.iter().flat_map(|subject| subject.rows()).collect()
 }
 
-/// All variants of a shape in turn, some rounds of them, and of each the median.
-fn measure_shape<F: BareScalar>(set: Set, shape: &Shape, pools: &[ThreadPool; 2], peak: f64, quick: bool) -> Vec<Row> {
-    assert_step_is_right::<F>(shape, pools);
-    // A measurement is 30 ms of steps at 100 GFLOP/s (quick: 8), but at least one; the data of an epoch at most 64 batches.
-    let wanted = if quick { 0.008 } else { 0.03 };
-    let steps = ((wanted * 1e11 / shape.flops()) as usize).clamp(1, 8192).next_power_of_two();
-    let batches = steps.min(64);
-    let epochs = steps / batches;
-    let x = Array2::from_shape_fn((batches * shape.batch, shape.widths[0]), |(i, j)| {
-        F::from_f64(((i * 31 + j * 17) % 97) as f64 / 48.5 - 1.0)
-    });
-    let outputs = shape.widths[shape.widths.len() - 1];
-    let y = Array2::from_shape_fn((x.nrows(), outputs), |(i, j)| F::from_f64(((i + j) % 3) as f64 - 1.0));
-
-    let mut bare = Bare::<F>::new(&shape.widths, shape.batch);
-    let mut mlp = Mlp::<F>::he(&shape.widths, Constant::Input, 1).expect("valid widths");
-    // So small a learning rate that the work stays the same.
-    let mut trainers = THREADS.map(|_| Sgd::<F>::new(shape.batch, 1e-9, 1).expect("valid"));
-
-    // Ours, and then the bare calls, each with 1 and 2 threads.
-    let mut seconds: [[Vec<f64>; 2]; 5] = Default::default();
-    let rounds = if quick { 5 } else { 15 };
-    for round in 0..=rounds {
-        for (i, &threads) in THREADS.iter().enumerate() {
-            let trainer = &mut trainers[i];
-            let batch = |step: usize| step % batches * shape.batch..(step % batches + 1) * shape.batch;
-            let epoch = pools[i].install(|| {
-                time(|| {
-                    trainer.train(&mut mlp, x.view(), y.view(), &SquaredError, epochs).expect("a finite loss");
-                })
-            });
-            let single = pools[i].install(|| {
-                time(|| {
-                    for step in 0..steps {
-                        let (x, y) = (x.slice(s![batch(step), ..]), y.slice(s![batch(step), ..]));
-                        trainer.step(&mut mlp, x, y, &SquaredError).expect("a finite loss");
-                    }
-                })
-            });
-            let predict = pools[i].install(|| {
-                time(|| {
-                    for step in 0..steps {
-                        black_box(mlp.predict(x.slice(s![batch(step), ..])).expect("finite"));
-                    }
-                })
-            });
-            let (bare_step, bare_forward) = with_blas_threads(threads as i32, || {
-                let step = time(|| (0..steps).for_each(|_| F::step(&mut bare)));
-                (step, time(|| (0..steps).for_each(|_| F::forward(&mut bare))))
-            });
-            if threads > 1 {
-                std::thread::sleep(BLAS_THREADS_SPIN);
-            }
-            // The first round warms up.
-            if round > 0 {
-                for (kind, elapsed) in [epoch, single, predict, bare_step, bare_forward].into_iter().enumerate() {
-                    seconds[kind][i].push(elapsed / steps as f64);
-                }
-            }
-        }
-    }
-    let [epoch, single, predict, bare_step, bare_forward] = seconds.map(|kind| kind.map(median));
-    let mut rows = Vec::new();
-    let (step_flops, forward_flops) = (shape.flops(), shape.forward_flops());
-    for (mode, seconds, bare, flops) in [
-        ("epoch", epoch, bare_step, step_flops),
-        ("step", single, bare_step, step_flops),
-        ("predict", predict, bare_forward, forward_flops),
-    ] {
-        for (i, &threads) in THREADS.iter().enumerate() {
-            rows.push(Row {
-                mode,
-                widths: shape.name(),
-                batch: shape.batch,
-                dtype: F::DTYPE,
-                threads,
-                step_seconds: seconds[i],
-                gemm_seconds: bare[..=i].iter().copied().fold(f64::INFINITY, f64::min),
-                gflops: flops / seconds[i] / 1e9,
-                peak_gflops: peak * threads as f64,
-                shape: shape.clone(),
-                set,
-            });
-        }
-    }
-    rows
+/// A shape in one number type.
+trait Subject {
+    /// All variants in turn.
+    fn measure(&mut self, pools: &[ThreadPool; 2]);
+    /// The medians.
+    fn rows(&self) -> Vec<Row>;
 }
 
-fn time(work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
-    work();
-    start.elapsed().as_secs_f64()
+struct Timed<F> {
+    set: Set,
+    shape: Shape,
+    /// GFLOP/s of a core.
+    peak: f64,
+    /// In a measurement; and the batches that they go through, again and again.
+    steps: usize,
+    batches: usize,
+    x: Array2<F>,
+    y: Array2<F>,
+    bare: Bare<F>,
+    mlp: Mlp<F>,
+    /// One for each number of threads.
+    trainers: [Sgd<F>; 2],
+    /// Of a step, for each [`Kind`] and number of threads.
+    seconds: [[Vec<f64>; 2]; 5],
+}
+
+/// What is measured, in this order.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Epoch,
+    Single,
+    Predict,
+    BareStep,
+    BareForward,
+}
+
+impl<F: BareScalar> Timed<F> {
+    fn new(set: Set, shape: &Shape, peak: f64, quick: bool) -> Self {
+        // 30 ms of steps at 100 GFLOP/s (quick: 10), but at least one; the data of an epoch at most 64 batches.
+        let wanted = if quick { 0.01 } else { 0.03 };
+        let steps = ((wanted * 1e11 / shape.flops()) as usize).clamp(1, 8192).next_power_of_two();
+        let batches = steps.min(64);
+        let x = Array2::from_shape_fn((batches * shape.batch, shape.widths[0]), |(i, j)| {
+            F::from_f64(((i * 31 + j * 17) % 97) as f64 / 48.5 - 1.0)
+        });
+        let outputs = shape.widths[shape.widths.len() - 1];
+        let y = Array2::from_shape_fn((x.nrows(), outputs), |(i, j)| F::from_f64(((i + j) % 3) as f64 - 1.0));
+        Self {
+            set,
+            shape: shape.clone(),
+            peak,
+            steps,
+            batches,
+            x,
+            y,
+            bare: Bare::new(&shape.widths, shape.batch),
+            mlp: Mlp::he(&shape.widths, Constant::Input, 1).expect("valid widths"),
+            // So small a learning rate that the work stays the same.
+            trainers: THREADS.map(|_| Sgd::new(shape.batch, 1e-9, 1).expect("valid")),
+            seconds: Default::default(),
+        }
+    }
+
+    fn run(&mut self, kind: Kind, steps: usize, trainer: usize) {
+        let rows = |step: usize| {
+            let first = step % self.batches * self.shape.batch;
+            s![first..first + self.shape.batch, ..]
+        };
+        let (x, y, mlp) = (&self.x, &self.y, &mut self.mlp);
+        match kind {
+            Kind::Epoch => {
+                let batches = self.batches.min(steps);
+                let (x, y) =
+                    (x.slice(s![..batches * self.shape.batch, ..]), y.slice(s![..batches * self.shape.batch, ..]));
+                let trained = self.trainers[trainer].train(mlp, x, y, &SquaredError, steps / batches);
+                trained.expect("a finite loss");
+            }
+            Kind::Single => (0..steps).for_each(|i| {
+                let (x, y) = (x.slice(rows(i)), y.slice(rows(i)));
+                self.trainers[trainer].step(mlp, x, y, &SquaredError).expect("a finite loss");
+            }),
+            Kind::Predict => (0..steps).for_each(|i| {
+                black_box(mlp.predict(x.slice(rows(i))).expect("finite"));
+            }),
+            Kind::BareStep => (0..steps).for_each(|_| F::step(&mut self.bare)),
+            Kind::BareForward => (0..steps).for_each(|_| F::forward(&mut self.bare)),
+        }
+    }
+
+    /// Wakes the threads and fills the caches, and then measures.
+    fn time(&mut self, kind: Kind, trainer: usize) {
+        self.run(kind, (self.steps / 8).max(1), trainer);
+        let start = Instant::now();
+        self.run(kind, self.steps, trainer);
+        let seconds = start.elapsed().as_secs_f64() / self.steps as f64;
+        self.seconds[kind as usize][trainer].push(seconds);
+    }
+
+    fn median(&self, kind: Kind, trainer: usize) -> f64 {
+        median(self.seconds[kind as usize][trainer].clone())
+    }
+}
+
+impl<F: BareScalar> Subject for Timed<F> {
+    fn measure(&mut self, pools: &[ThreadPool; 2]) {
+        for (i, pool) in pools.iter().enumerate() {
+            pool.install(|| [Kind::Epoch, Kind::Single, Kind::Predict].map(|kind| self.time(kind, i)));
+            with_blas_threads(THREADS[i] as i32, || [Kind::BareStep, Kind::BareForward].map(|kind| self.time(kind, i)));
+        }
+        std::thread::sleep(BLAS_THREADS_SPIN);
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let (step, forward) = (self.shape.flops(), self.shape.forward_flops());
+        for (mode, kind, bare, flops) in [
+            ("epoch", Kind::Epoch, Kind::BareStep, step),
+            ("step", Kind::Single, Kind::BareStep, step),
+            ("predict", Kind::Predict, Kind::BareForward, forward),
+        ] {
+            for (i, &threads) in THREADS.iter().enumerate() {
+                let seconds = self.median(kind, i);
+                rows.push(Row {
+                    mode,
+                    widths: self.shape.name(),
+                    batch: self.shape.batch,
+                    dtype: F::DTYPE,
+                    threads,
+                    step_seconds: seconds,
+                    gemm_seconds: (0..=i).map(|i| self.median(bare, i)).fold(f64::INFINITY, f64::min),
+                    gflops: flops / seconds / 1e9,
+                    peak_gflops: self.peak * threads as f64,
+                    shape: self.shape.clone(),
+                    set: self.set,
+                });
+            }
+        }
+        rows
+    }
 }
 
 pub(crate) fn median(mut seconds: Vec<f64>) -> f64 {
