@@ -323,6 +323,12 @@ fn level(label: &str, colour: RGBColor, stroke: Stroke, x: &[(f64, f64)], y: f64
     Series { label: label.to_owned(), colour, stroke, line: ends, ..Series::default() }
 }
 
+/// Draws nothing, and makes the axis start at 0.
+fn from_zero(points: &[(f64, f64)]) -> Series {
+    let band = points.iter().map(|&(x, _)| (x, 0.0, 0.0)).collect();
+    Series { colour: RGBColor(255, 255, 255), band, ..Series::default() }
+}
+
 /// GFLOP/s per core against width and against batch, under the peak.
 pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
     let panel = |set, title: &str, label, x: fn(&Row) -> f64| {
@@ -341,7 +347,7 @@ pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
                 marked("bare calls, 2 threads", colour::BLUE, Marker::Circle, points(&two, x, bare)),
                 marked("step, 1 thread", colour::PURPLE, Marker::Cross, points(&one, x, per_core)),
                 marked("bare calls, 1 thread", colour::GREEN, Marker::Square, points(&one, x, bare)),
-                level("", RGBColor(255, 255, 255), Stroke::Solid, &points(&one, x, bare), 0.0),
+                from_zero(&points(&one, x, bare)),
             ],
         }
     };
