@@ -103,10 +103,13 @@ impl<F: Scalar> Engine<F> {
         let schedule = self.schedule(samples);
         let Self { layers, schedules, update, crew, .. } = self;
         let schedule = &schedules[schedule];
-        crew.assemble(schedule.shareable() + update.shareable(samples), |crew| {
-            let sum = schedule.run(crew, layers, theta, data, 0);
-            update.run(crew, layers, data.in_place(0..samples), samples, (a, F::ZERO), into);
-            sum
+        let shareable = schedule.shareable() + update.shareable(samples);
+        crew.assemble(shareable, |crew| {
+            crew.step(shareable, || {
+                let sum = schedule.run(crew, layers, theta, data, 0);
+                update.run(crew, layers, data.in_place(0..samples), samples, (a, F::ZERO), into);
+                sum
+            })
         })
     }
 
@@ -131,18 +134,23 @@ impl<F: Scalar> Engine<F> {
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
         let Self { layers, schedules, update, crew, .. } = self;
         let beta = F::from_f64(1.0 - eta * lambda);
-        let shareable = whole * (schedules[full].shareable() + update.shareable(batch));
-        crew.assemble(shareable, |crew| {
+        let shareable = |schedule: &Schedule| schedule.shareable() + update.shareable(schedule.samples);
+        crew.assemble(whole * shareable(&schedules[full]), |crew| {
             let mut sum = 0.0;
             for (step, first) in (0..samples).step_by(batch).enumerate() {
                 let schedule = &schedules[if step < whole { full } else { ragged }];
-                let batch_sum = schedule.run(crew, layers, theta, data, first);
+                let samples = schedule.samples;
+                let batch_sum = crew.step(shareable(schedule), || {
+                    let batch_sum = schedule.run(crew, layers, theta, data, first);
+                    if batch_sum.is_finite() {
+                        let a = F::from_f64(-eta / samples as f64);
+                        update.run(crew, layers, data.in_place(first..first + samples), samples, (a, beta), theta);
+                    }
+                    batch_sum
+                });
                 if !batch_sum.is_finite() {
                     return Err((step, batch_sum));
                 }
-                let a = F::from_f64(-eta / schedule.samples as f64);
-                let samples = schedule.samples;
-                update.run(crew, layers, data.in_place(first..first + samples), samples, (a, beta), theta);
                 sum += batch_sum;
             }
             Ok(sum)
@@ -174,7 +182,8 @@ impl<F: Scalar> Forward<F> {
     /// Ŷ of as many rows of x as there are samples, from `first` on.
     pub(crate) fn run(&mut self, crew: &Assembled, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
         let data = Samples { x, order: None, seed: |_, _: &[F], _: &mut [F]| 0.0 };
-        self.schedule.run(crew, &mut self.layers, mlp.parameters(), &data, first);
+        let Self { layers, schedule } = self;
+        crew.step(schedule.shareable(), || schedule.run(crew, layers, mlp.parameters(), &data, first));
         self.layers[self.layers.len() - 1].view()
     }
 }

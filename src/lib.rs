@@ -46,7 +46,7 @@
 //! top       batched (rung 4, predict)   sgd (training)
 //! floor 2   naive   per_neuron   matrix_vector   engine (buffers, and the phases of a step: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)   schedule (tiles)
-//! ground    error   blas (all FFI and unsafe)   scalar   count   cores   threads (the policy and why)
+//! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
 //! ```
 //!
 //! # Threads and bits
@@ -70,6 +70,7 @@ pub mod loss;
 pub mod matrix_vector;
 pub mod naive;
 mod network;
+mod pace;
 pub mod per_neuron;
 mod rows;
 mod scalar;

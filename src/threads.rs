@@ -22,10 +22,10 @@
 //! sees to it that it has a core of its own ([`cores`](crate::cores)): two on one core are slower than one alone.
 //!
 //! **Work decides, not width.** Below [`INVITE_FLOPS`] no helper is invited, below [`SHARE_FLOPS`] a phase is not shared. Calls in
-//! quick succession count together: a loop of single steps gets the helpers that an epoch gets. The tiles are the same either
-//! way, so the bits are too.
+//! quick succession count together: a loop of single steps gets the helpers that an epoch gets. Steps below [`PACED_FLOPS`] are
+//! shared only while that is found to be faster ([`pace`](crate::pace)). The tiles are the same either way, so the bits are too.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,6 +35,7 @@ use crate::blas::{End, Lent};
 use crate::cores::Cores;
 #[cfg(feature = "blas")]
 use crate::error::{Error, Result};
+use crate::pace::Pace;
 
 /// Floating-point operations below which waking a helper costs more than it brings: about 50 µs of a core. Of a whole call, or of
 /// calls in quick succession, as those of a caller's own loop over single steps.
@@ -42,6 +43,9 @@ const INVITE_FLOPS: usize = 4_000_000;
 
 /// Floating-point operations below which handing a tile to an awake helper (two cache misses each way, under 1 µs) does not pay.
 const SHARE_FLOPS: usize = 150_000;
+
+/// Floating-point operations of a step, about 80 µs of a core, from which sharing it always pays.
+const PACED_FLOPS: usize = 10_000_000;
 
 /// Rounds of waiting, 20 to 40 ns each, before a waiting thread yields its core to whoever wants it.
 const SPIN: u32 = 2_000;
@@ -60,9 +64,10 @@ const SUCCESSION: Duration = Duration::from_micros(100);
 #[derive(Default)]
 pub(crate) struct Crew {
     /// Made when helpers are invited for the first time.
-    shared: OnceCell<Arc<Shared>>,
+    shared: OnceLock<Arc<Shared>>,
     /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
     before: Option<(Instant, usize)>,
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -83,6 +88,13 @@ struct Shared {
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Crew").field("before", &self.before).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Has a helper been invited that has not come?
+    fn misses_helpers(&self) -> bool {
+        self.arrived.load(Ordering::Relaxed) < self.members.load(Ordering::Relaxed)
     }
 }
 
@@ -118,7 +130,7 @@ impl Crew {
         result
     }
 
-    fn with_helpers<R>(&self, helpers: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+    fn with_helpers<R>(&mut self, helpers: usize, work: impl FnOnce(&Assembled) -> R) -> R {
         /// Lets the helpers go, also when `work` panics.
         struct Close<'a>(&'a Shared);
         impl Drop for Close<'_> {
@@ -135,7 +147,11 @@ impl Crew {
             let shared = Arc::clone(shared);
             rayon::spawn(move || help(&shared));
         }
-        work(&Assembled { shared: Some(shared), makes_way: Cell::new(MAKE_WAY) })
+        let (makes_way, pace) = (Cell::new(MAKE_WAY), Cell::new(self.pace));
+        let crew = Assembled { shared: Some(shared), share: Cell::new(true), makes_way, pace };
+        let result = work(&crew);
+        self.pace = crew.pace.get();
+        result
     }
 }
 
@@ -193,6 +209,9 @@ fn help(shared: &Shared) {
 /// A crew at work.
 pub(crate) struct Assembled<'a> {
     shared: Option<&'a Shared>,
+    /// Is this step shared?
+    share: Cell<bool>,
+    pace: Cell<Pace>,
     /// How often the caller will still let a helper that has not come go first.
     makes_way: Cell<u32>,
 }
@@ -200,16 +219,34 @@ pub(crate) struct Assembled<'a> {
 impl Assembled<'_> {
     /// The caller by itself.
     pub(crate) fn alone() -> Self {
-        Self { shared: None, makes_way: Cell::new(0) }
+        let (share, pace) = (Cell::new(false), Cell::default());
+        Self { shared: None, share, pace, makes_way: Cell::new(0) }
+    }
+
+    /// Runs one step, of so many [`shareable`] floating-point operations; decides whether its phases are shared.
+    pub(crate) fn step<R>(&self, flops: usize, work: impl FnOnce() -> R) -> R {
+        let missing = |shared: &Shared| self.makes_way.get() > 0 && shared.misses_helpers();
+        match self.shared {
+            Some(shared) if flops > 0 && flops < PACED_FLOPS && !missing(shared) => {}
+            _ => {
+                self.share.set(true);
+                return work();
+            }
+        }
+        let mut pace = self.pace.get();
+        self.share.set(pace.share());
+        let start = Instant::now();
+        let result = work();
+        pace.took(start.elapsed().as_nanos() as f64 / flops as f64);
+        self.pace.set(pace);
+        result
     }
 
     /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match self.shared {
-            Some(shared) if shareable(tiles, flops) > 0 => {
-                if self.makes_way.get() > 0
-                    && shared.arrived.load(Ordering::Relaxed) < shared.members.load(Ordering::Relaxed)
-                {
+            Some(shared) if self.share.get() && shareable(tiles, flops) > 0 => {
+                if self.makes_way.get() > 0 && shared.misses_helpers() {
                     self.makes_way.set(self.makes_way.get() - 1);
                     std::thread::yield_now();
                 }
