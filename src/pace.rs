@@ -10,7 +10,7 @@ const TRIAL: u32 = 8;
 const WARM_UP: u32 = 2;
 
 /// Steps between two trials.
-const PERIOD: u32 = 512;
+const PERIOD: u32 = 2048;
 
 /// Which way steps go, and how fast they went each way.
 #[derive(Debug, Clone, Copy)]
