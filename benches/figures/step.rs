@@ -121,7 +121,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
             subjects.push(Box::new(Timed::<f64>::new(set, &shape, peak_f64, quick)));
         }
     }
-    let rounds = if quick { 5 } else { 11 };
+    let rounds = if quick { 3 } else { 11 };
     let progress = Progress::new("step", rounds);
     for round in 1..=rounds {
         progress.begin(format!("round {round} of {} shapes", subjects.len()));
