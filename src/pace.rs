@@ -2,7 +2,7 @@
 //!
 //! What it costs to hand a tile to another core is not in the shapes: a cache line goes from core to core in 30 ns within a
 //! cluster of them and in 170 ns between clusters, and a virtual machine's host moves its cores about. The same step of
-//! 64-64-64-1 has been seen to take 9 µs with two threads and, minutes later, 21; alone it takes 15. So small steps are timed
+//! 64-64-64-1 has been seen to take 9 µs with two threads and, minutes later, 21; alone it takes 15. So such steps are timed
 //! both ways now and then, and go the way that is faster. The tiles are the same, and so are the bits.
 
 /// Steps of a trial, of which the first ones move the data into other caches and do not count.

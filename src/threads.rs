@@ -44,8 +44,8 @@ const INVITE_FLOPS: usize = 4_000_000;
 /// Floating-point operations below which handing a tile to an awake helper (two cache misses each way, under 1 µs) does not pay.
 const SHARE_FLOPS: usize = 150_000;
 
-/// Floating-point operations of a step, about 80 µs of a core, from which sharing it always pays.
-const PACED_FLOPS: usize = 10_000_000;
+/// Floating-point operations of a step, about a millisecond of a core, from which sharing it always pays.
+const PACED_FLOPS: usize = 100_000_000;
 
 /// Rounds of waiting, 20 to 40 ns each, before a waiting thread yields its core to whoever wants it.
 const SPIN: u32 = 2_000;
