@@ -23,7 +23,7 @@ use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::{Scalar, relu};
 use crate::schedule::tiles;
-use crate::threads::{Assembled, assemble, one_blas_thread};
+use crate::threads::{Assembled, assemble, one_blas_thread, shareable};
 use crate::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
@@ -117,7 +117,6 @@ impl<F: Scalar> Mlp<F> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
         let samples = x.nrows();
-        let flops = 2 * samples * self.parameters().count();
         if samples <= PREDICT_ROWS {
             // The layers are shared out one by one, as in a step.
             let mut forward = Forward::new(self, samples);
@@ -146,7 +145,8 @@ impl<F: Scalar> Mlp<F> {
                 y_hat.slice_mut(s![block, ..]).assign(&of_block);
             }
         };
-        assemble(flops, |crew| crew.for_each_tile(table.len(), flops, &task));
+        let flops = 2 * samples * self.parameters().count();
+        assemble(shareable(table.len(), flops), |crew| crew.for_each_tile(table.len(), flops, &task));
         Ok(y_hat)
     }
 }
