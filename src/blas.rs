@@ -369,6 +369,11 @@ impl TileTable {
         Self { shapes, tiles, written, claims }
     }
 
+    /// The same tiles of other arrays of the same shapes.
+    pub(crate) fn like(&self) -> Self {
+        Self::new(self.shapes.clone(), self.tiles.clone())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.tiles.len()
     }

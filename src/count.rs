@@ -77,6 +77,7 @@ impl AddAssign for Counted {
 impl Scalar for Counted {
     const ZERO: Self = Self(0.0);
     const ONE: Self = Self(1.0);
+    const MAX: f64 = f64::MAX;
     fn from_f64(value: f64) -> Self {
         Self(value)
     }
@@ -91,6 +92,9 @@ impl Scalar for Counted {
     }
     fn ln_1p(self) -> Self {
         Self(self.0.ln_1p())
+    }
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
     }
     fn is_finite(self) -> bool {
         self.0.is_finite()

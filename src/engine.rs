@@ -8,23 +8,27 @@
 //! update    w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t]                   all t at once
 //! ```
 //!
-//! Which tiles an operation runs on, and which operations share a phase, is [`schedule`](crate::schedule)'s.
+//! Which tiles an operation runs on, and which operations share a phase, is [`schedule`](crate::schedule)'s; the update, with other
+//! rules as well, is [`update`](crate::update)'s.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
 
-use ndarray::{Array2, ArrayRef, ArrayView, ArrayView2, Axis, Dimension, Ix1, Ix2, Slice};
+use ndarray::{Array2, ArrayView2, Axis, Slice};
 
 use crate::blas::{SharedTiles, Tile};
+use crate::error::Error;
 use crate::network::{Mlp, Parameters};
-use crate::rows;
+use crate::optimizer::{Moments, Rule, Watch};
+use crate::rows::{self, part};
 use crate::scalar::Scalar;
-use crate::schedule::{Names, Op, Schedule, Update};
+use crate::schedule::{Names, Op, Schedule, Update, sum};
 use crate::threads::{Assembled, Crew};
+use crate::update::{Batch, Beyond};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
-/// In numbers: capacity × (d[0] + 2 (d[1] + … + d[T] + m)); no gradient and no copy of θ.
+/// In numbers: capacity × (d[0] + 2 (d[1] + … + d[T] + m)); for plain descent no gradient and no copy of θ.
 #[derive(Debug)]
 pub(crate) struct Engine<F> {
     widths: Vec<usize>,
@@ -33,14 +37,21 @@ pub(crate) struct Engine<F> {
     layers: Vec<Array2<F>>,
     /// One for each batch size met so far: the full one, and a ragged last one.
     schedules: Vec<Schedule>,
+    /// The same of passes that end with the loss.
+    losses: Vec<Schedule>,
     update: Update,
+    /// Made when a rule first needs it.
+    beyond: Option<Beyond<F>>,
     crew: Crew,
 }
 
-/// What a step reads: sample i of it is x[order[i]], or x[i]. `seed(j, ŷ, ∂)` writes ∂ℓ/∂ŷ of x[j] into ∂ and returns its ℓ.
+/// What a step reads: sample i of it is x[order[i]], or x[i], shifted and scaled if that is asked for. `seed(j, ŷ, ∂)` writes ∂ℓ/∂ŷ of
+/// x[j] into ∂ and returns its ℓ.
 pub(crate) struct Samples<'a, F, Seed> {
     pub(crate) x: ArrayView2<'a, F>,
     pub(crate) order: Option<&'a [usize]>,
+    /// Mean and factor of each column.
+    pub(crate) standardize: Option<(&'a [F], &'a [F])>,
     pub(crate) seed: Seed,
 }
 
@@ -51,8 +62,42 @@ impl<F, Seed> Samples<'_, F, Seed> {
 
     /// Z[0] of some samples without gathering them, if they lie in x as they are needed.
     fn in_place(&self, samples: Range<usize>) -> Option<ArrayView2<'_, F>> {
-        let lie = self.order.is_none() && self.x.is_standard_layout();
+        let lie = self.order.is_none() && self.standardize.is_none() && self.x.is_standard_layout();
         lie.then(|| self.x.slice_axis(Axis(0), Slice::from(samples)))
+    }
+}
+
+/// Who decides on the steps of a run, and is told of them.
+pub(crate) trait Steps {
+    /// How step `step` of the epoch, the next one, updates.
+    fn rule(&mut self, step: usize) -> Rule;
+    /// It has been made.
+    fn made(&mut self, made: &Made) -> ControlFlow<()>;
+}
+
+/// A step that has been made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) step: usize,
+    pub(crate) samples: usize,
+    /// Σ ℓ over the batch, before the update.
+    pub(crate) sum: f64,
+    /// ‖g‖, if the rule asked for it or needed it.
+    pub(crate) norm: Option<f64>,
+}
+
+/// A step that was not made, since something in it or after it is not finite; θ and the moments are as before it.
+#[derive(Debug)]
+pub(crate) struct Diverged {
+    pub(crate) step: usize,
+    pub(crate) what: &'static str,
+    pub(crate) found: f64,
+}
+
+impl Diverged {
+    pub(crate) fn error(&self, epoch: usize, last: Option<f64>) -> Error {
+        let Self { step, what, found } = *self;
+        Error::Diverged { what, epoch, step, found, last }
     }
 }
 
@@ -67,25 +112,47 @@ impl<F: Scalar> Engine<F> {
             capacity,
             layers,
             schedules: Vec::new(),
+            losses: Vec::new(),
             update: Update::new(mlp.parameters()),
+            beyond: None,
             crew: Crew::default(),
         }
     }
 
+    /// The engine kept from the last call, or a new one if that does not fit the network or the batch.
+    pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize) -> &'e mut Self {
+        match kept {
+            Some(engine) if engine.fits(mlp, batch) => {}
+            _ => *kept = Some(Self::new(mlp, batch)),
+        }
+        kept.as_mut().expect("just made")
+    }
+
     /// Can this engine run such batches of this network?
-    pub(crate) fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
+    fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
         self.widths == mlp.widths() && self.update.fits(mlp.parameters()) && samples <= self.capacity
     }
 
     /// The schedule of a batch of `samples`: found, or made when such a batch comes for the first time.
     fn schedule(&mut self, samples: usize) -> usize {
-        assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
-        if let Some(known) = self.schedules.iter().position(|schedule| schedule.samples == samples) {
-            return known;
-        }
-        let shapes: Vec<_> = self.layers.iter().map(Array2::dim).collect();
-        self.schedules.push(Schedule::step(&self.widths, &shapes, samples));
-        self.schedules.len() - 1
+        Self::find(&mut self.schedules, samples, self.capacity, &self.layers, |shapes| {
+            Schedule::step(&self.widths, shapes, samples)
+        })
+    }
+
+    fn find(
+        schedules: &mut Vec<Schedule>,
+        samples: usize,
+        capacity: usize,
+        layers: &[Array2<F>],
+        make: impl FnOnce(&[(usize, usize)]) -> Schedule,
+    ) -> usize {
+        assert!(samples <= capacity, "a batch of {samples} in an engine for {capacity}");
+        schedules.iter().position(|schedule| schedule.samples == samples).unwrap_or_else(|| {
+            let shapes: Vec<_> = layers.iter().map(Array2::dim).collect();
+            schedules.push(make(&shapes));
+            schedules.len() - 1
+        })
     }
 
     /// `into` ← a Σ ∂/∂θ over `samples` samples. Returns Σ ℓ.
@@ -106,54 +173,105 @@ impl<F: Scalar> Engine<F> {
         let shareable = schedule.shareable() + update.shareable(samples);
         crew.assemble(shareable, |crew| {
             crew.step(shareable, || {
-                let sum = schedule.run(crew, layers, theta, data, 0);
-                update.run(crew, layers, data.in_place(0..samples), samples, (a, F::ZERO), into);
+                let sum = schedule.run(crew, layers, theta, data, 0, false);
+                let batch = Batch { layers, z_0: data.in_place(0..samples), samples };
+                update.run(crew, &batch, (a, F::ZERO), into);
                 sum
             })
         })
     }
 
-    /// One pass over `samples` samples in batches of `batch` (the last one may be smaller), each followed by
-    /// θ ← (1 − ηλ) θ − (η/B) Σ ∇θ ℓ. Returns Σ ℓ, each sample's taken before the update with it.
+    /// Σ ℓ over `samples` samples, at most a capacity of them at a time.
+    pub(crate) fn loss<Seed>(&mut self, theta: &Parameters<F>, samples: usize, data: &Samples<F, Seed>) -> f64
+    where
+        Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
+    {
+        let (batch, rest) = (self.capacity.min(samples), samples % self.capacity.min(samples));
+        let Self { widths, capacity, layers, losses, crew, .. } = self;
+        let mut find = |samples| {
+            let make = |shapes: &[(usize, usize)]| Schedule::loss(widths, shapes, samples);
+            Self::find(losses, samples, *capacity, layers, make)
+        };
+        let full = find(batch);
+        let ragged = if rest > 0 { find(rest) } else { full };
+        crew.assemble(samples / batch * losses[full].shareable(), |crew| {
+            let firsts = (0..samples).step_by(batch);
+            firsts
+                .map(|first| {
+                    let schedule = &losses[if first + batch <= samples { full } else { ragged }];
+                    crew.step(schedule.shareable(), || schedule.run(crew, layers, theta, data, first, false))
+                })
+                .sum()
+        })
+    }
+
+    /// The steps `range` of an epoch of `samples` samples in batches of `batch` (the last one may be smaller), each followed by an
+    /// update of θ as `steps` says, for as long as it says so.
     ///
     /// # Errors
-    /// The number of the batch whose Σ ℓ is not finite, and that sum; θ is as before that batch.
+    /// The first step whose Σ ℓ is not finite, or, if the moments are watched, after which θ or they would not be.
     pub(crate) fn descend<Seed>(
         &mut self,
         theta: &mut Parameters<F>,
-        samples: usize,
-        batch: usize,
+        moments: &mut Moments<F>,
+        (samples, batch, range): (usize, usize, Range<usize>),
         data: &Samples<F, Seed>,
-        (eta, lambda): (f64, f64),
-    ) -> Result<f64, (usize, f64)>
+        steps: &mut impl Steps,
+    ) -> Result<(), Diverged>
     where
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
         let (whole, rest) = (samples / batch, samples % batch);
-        let full = self.schedule(batch);
+        let full = if whole > 0 { self.schedule(batch) } else { 0 };
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
-        let Self { layers, schedules, update, crew, .. } = self;
-        let beta = F::from_f64(1.0 - eta * lambda);
+        let Self { layers, schedules, update, beyond, crew, .. } = self;
         let shareable = |schedule: &Schedule| schedule.shareable() + update.shareable(schedule.samples);
-        crew.assemble(whole * shareable(&schedules[full]), |crew| {
-            let mut sum = 0.0;
-            for (step, first) in (0..samples).step_by(batch).enumerate() {
+        let work = range.len() * shareable(&schedules[if whole > 0 { full } else { ragged }]);
+        crew.assemble(work, |crew| {
+            for step in range {
                 let schedule = &schedules[if step < whole { full } else { ragged }];
-                let samples = schedule.samples;
-                let batch_sum = crew.step(shareable(schedule), || {
-                    let batch_sum = schedule.run(crew, layers, theta, data, first);
-                    if batch_sum.is_finite() {
-                        let a = F::from_f64(-eta / samples as f64);
-                        update.run(crew, layers, data.in_place(first..first + samples), samples, (a, beta), theta);
+                let (first, samples) = (step * batch, schedule.samples);
+                let rule = steps.rule(step);
+                let (sum, norm) = crew.step(shareable(schedule), || {
+                    let sum = schedule.run(crew, layers, theta, data, first, moments.watch.is_some());
+                    if !sum.is_finite() {
+                        return Err(Diverged { step, what: "loss", found: sum });
                     }
-                    batch_sum
-                });
-                if !batch_sum.is_finite() {
-                    return Err((step, batch_sum));
+                    let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
+                    let watched = moments.watch.map(|watch| watch.after::<F>(&rule, samples, schedule.squares()));
+                    let norm = match watched {
+                        // On a copy, for it may overflow.
+                        Some(None) => {
+                            let (mut theta_after, mut moments_after) = (theta.clone(), moments.clone());
+                            let norm = update.step(crew, &batch, &rule, &mut theta_after, &mut moments_after, beyond);
+                            let bad = |p: &Parameters<F>| p.iter().find(|p| !p.is_finite()).map(|p| p.to_f64());
+                            let diverged = |what, found| Diverged { step, what, found };
+                            if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
+                                return Err(diverged("gradient's norm", norm));
+                            }
+                            if let Some(found) = bad(&theta_after) {
+                                return Err(diverged("parameters", found));
+                            }
+                            if let Some(found) = moments_after.arrays.iter().find_map(bad) {
+                                return Err(diverged("optimizer's moments", found));
+                            }
+                            moments_after.watch = Some(Watch::new(&theta_after, &moments_after));
+                            (*theta, *moments) = (theta_after, moments_after);
+                            norm
+                        }
+                        Some(watch) => {
+                            moments.watch = watch;
+                            update.step(crew, &batch, &rule, theta, moments, beyond)
+                        }
+                        None => update.step(crew, &batch, &rule, theta, moments, beyond),
+                    };
+                    Ok((sum, norm))
+                })?;
+                if steps.made(&Made { step, samples, sum, norm }).is_break() {
+                    break;
                 }
-                sum += batch_sum;
             }
-            Ok(sum)
+            Ok(())
         })
     }
 }
@@ -181,27 +299,19 @@ impl<F: Scalar> Forward<F> {
 
     /// Ŷ of as many rows of x as there are samples, from `first` on.
     pub(crate) fn run(&mut self, crew: &Assembled, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
-        let data = Samples { x, order: None, seed: |_, _: &[F], _: &mut [F]| 0.0 };
+        let data = Samples { x, order: None, standardize: None, seed: |_, _: &[F], _: &mut [F]| 0.0 };
         let Self { layers, schedule } = self;
-        crew.step(schedule.shareable(), || schedule.run(crew, layers, mlp.parameters(), &data, first));
+        crew.step(schedule.shareable(), || schedule.run(crew, layers, mlp.parameters(), &data, first, false));
         self.layers[self.layers.len() - 1].view()
     }
 }
 
-/// A range along one axis; all of it for `None`. (Slicing costs 10 ns even if it leaves everything, and a step of a small
-/// network has a dozen slices and two microseconds.)
-fn part<'a, F, D: Dimension>(
-    array: &'a ArrayRef<F, D>,
-    axis: Axis,
-    range: &Option<Range<usize>>,
-) -> ArrayView<'a, F, D> {
-    match range {
-        Some(range) if *range != (0..array.len_of(axis)) => array.slice_axis(axis, Slice::from(range.clone())),
-        _ => array.view(),
-    }
-}
-
 impl Schedule {
+    /// The sum of the squares of all z and δ of the last run that was watched.
+    fn squares(&self) -> f64 {
+        self.phases.iter().map(|phase| sum(&phase.squares)).sum()
+    }
+
     /// Runs all phases for the samples from `first` on: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
     fn run<F: Scalar, Seed>(
         &self,
@@ -210,6 +320,7 @@ impl Schedule {
         theta: &Parameters<F>,
         data: &Samples<F, Seed>,
         first: usize,
+        watch: bool,
     ) -> f64
     where
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
@@ -217,7 +328,7 @@ impl Schedule {
         let names = Names { depth: theta.depth() };
         let in_place = data.in_place(first..first + self.samples);
         for phase in &self.phases {
-            if in_place.is_some() && phase.ops == [Op::Gather] {
+            if in_place.is_some() && phase.ops == [Op::Gather] && !watch {
                 continue;
             }
             let layers = SharedTiles::new(layers, &phase.tiles);
@@ -228,7 +339,9 @@ impl Schedule {
                 for &op in &phase.ops {
                     match op {
                         Op::Gather if in_place.is_some() => {}
-                        Op::Gather => rows::gather(data.x, |r| data.row(first + r), tile.write(names.z(0))),
+                        Op::Gather => {
+                            rows::gather(data.x, |r| data.row(first + r), data.standardize, tile.write(names.z(0)));
+                        }
                         Op::Forward(t) => {
                             let (z, mut u) = match &in_place {
                                 Some(z) if t == 0 => (part(z, Axis(0), &Some(rows.clone())), tile.write(names.z(1))),
@@ -261,39 +374,18 @@ impl Schedule {
                         }
                     }
                 }
+                if watch {
+                    let mut squares = 0.0;
+                    for array in tile.tile().arrays.clone() {
+                        squares += match &in_place {
+                            Some(z) if array == names.z(0) => rows::squares_of(part(z, Axis(0), &Some(rows.clone()))),
+                            _ => rows::squares_of(tile.write(array).view()),
+                        };
+                    }
+                    phase.squares[index].store(squares.to_bits(), Ordering::Relaxed);
+                }
             });
         }
-        self.losses.iter().map(|sum| f64::from_bits(sum.load(Ordering::Relaxed))).sum()
-    }
-}
-
-impl Update {
-    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], from the first `samples` rows of the layers,
-    /// or from Z[0] where it lies.
-    fn run<F: Scalar>(
-        &self,
-        crew: &Assembled,
-        layers: &[Array2<F>],
-        z_0: Option<ArrayView2<F>>,
-        samples: usize,
-        (a, beta): (F, F),
-        into: &mut Parameters<F>,
-    ) {
-        let names = Names { depth: layers.len() / 2 - 1 };
-        let w: SharedTiles<F, Ix2> = SharedTiles::new(&mut into.w, &self.w);
-        let c: SharedTiles<F, Ix1> = SharedTiles::new(&mut into.c, &self.c);
-        crew.for_each_tile(self.w.len(), samples * self.flops, &|index| {
-            let (mut w, mut c) = (w.claim(index), c.claim(index));
-            let Tile { arrays, rows: neurons, .. } = w.tile().clone();
-            let t = arrays.start;
-            let batch = Some(0..samples);
-            let delta = part(&layers[names.delta(t + 1)], Axis(0), &batch);
-            let delta = part(&delta, Axis(1), &Some(neurons));
-            let z = match &z_0 {
-                Some(z) if t == 0 => z.view(),
-                _ => part(&layers[names.z(t)], Axis(0), &batch),
-            };
-            rows::gradient(a, delta, z, beta, w.write(t), c.write(t));
-        });
+        sum(&self.losses)
     }
 }

@@ -68,6 +68,14 @@ pub enum Error {
         /// The target.
         found: f64,
     },
+    /// A sample's weight that is no weight.
+    #[error("weights[{row}]: expected a finite number from 0, found {found}")]
+    Weight {
+        /// Sample, counted from 0.
+        row: usize,
+        /// The weight.
+        found: f64,
+    },
     /// A loss and a network whose numbers of outputs do not fit.
     #[error("loss: expected a network with {expected}, found {found} outputs")]
     Outputs {
@@ -86,16 +94,23 @@ pub enum Error {
         /// The value.
         found: f64,
     },
-    /// The loss of a step was NaN or infinite: the parameters have left the range of the number type.
-    /// The steps before it have been made.
-    #[error("loss: expected a finite number, found {found} in step {step} of epoch {epoch}")]
+    /// The loss of a step was NaN or infinite, or the parameters after it would be. The steps before it have been made, and the
+    /// parameters are as they were before it.
+    #[error(
+        "{what}: expected a finite number, found {found} in step {step} of epoch {epoch}{}",
+        .last.map_or(String::new(), |last| format!("; the loss of the step before was {last}"))
+    )]
     Diverged {
+        /// What was not finite: the loss, the parameters after the step, or the gradient's norm.
+        what: &'static str,
         /// Epoch, counted from 0 over the life of the trainer.
         epoch: usize,
         /// Step within that epoch, counted from 0.
         step: usize,
-        /// The loss.
+        /// Its value; of the parameters the first that is not finite.
         found: f64,
+        /// The mean loss of the last step before this one, if there was one.
+        last: Option<f64>,
     },
     /// OpenBLAS cannot be held to one thread, so results would depend on the number of threads.
     #[error(

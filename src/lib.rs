@@ -64,28 +64,47 @@ pub mod batched;
 mod blas;
 mod cores;
 pub mod count;
+mod dataset;
 mod engine;
 mod error;
+pub mod history;
+pub mod learning_rate;
 pub mod loss;
 pub mod matrix_vector;
+mod model;
 pub mod naive;
 mod network;
+pub mod observer;
+pub mod optimizer;
 mod pace;
 pub mod per_neuron;
 mod rows;
 mod scalar;
 mod schedule;
 mod sgd;
+mod standardizer;
 mod threads;
 mod trace;
+mod trainer;
+mod training;
+mod update;
 
+pub use dataset::Dataset;
 pub use error::{Error, Result};
+pub use history::{History, Record};
+pub use learning_rate::LearningRate;
 pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
+pub use model::Model;
 pub use network::{Constant, Generator, Mlp, Parameters};
+pub use observer::Observer;
+pub use optimizer::Optimizer;
 pub use scalar::Scalar;
 pub use sgd::Sgd;
+pub use standardizer::Standardizer;
 pub use threads::blas_description;
 pub use trace::Trace;
+pub use trainer::{Ended, Trainer};
+pub use training::Training;
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

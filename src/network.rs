@@ -128,6 +128,14 @@ impl<F: Scalar> Parameters<F> {
         self.w.iter().map(Array2::len).sum::<usize>() + self.c.iter().map(Array1::len).sum::<usize>()
     }
 
+    /// Zeros in the same shape.
+    pub(crate) fn zeros_like(&self) -> Self {
+        Self {
+            w: self.w.iter().map(|w| Array2::from_elem(w.dim(), F::ZERO)).collect(),
+            c: self.c.iter().map(|c| Array1::from_elem(c.len(), F::ZERO)).collect(),
+        }
+    }
+
     /// Refuses a gradient that belongs to a network of another shape.
     pub(crate) fn check_same_shape(&self, g: &Self) -> Result<()> {
         let shapes = |p: &Self| -> Vec<usize> {
@@ -245,9 +253,7 @@ impl<F: Scalar> Mlp<F> {
     /// A gradient of this network's shape, all zero.
     #[must_use]
     pub fn zero_gradient(&self) -> Parameters<F> {
-        let mut zero = self.theta.clone();
-        zero.iter_mut().for_each(|p| *p = F::ZERO);
-        zero
+        self.theta.zeros_like()
     }
 
     /// Edges and nodes of the graph: the size that the lecture's bounds speak of. Constants are nodes, and have edges.

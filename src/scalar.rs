@@ -24,6 +24,8 @@ pub trait Scalar:
     const ZERO: Self;
     /// 1
     const ONE: Self;
+    /// The largest finite number, in double precision.
+    const MAX: f64;
     /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
     /// The same number, or the nearest, in double precision.
@@ -34,6 +36,8 @@ pub trait Scalar:
     fn ln(self) -> Self;
     /// ln(1 + a), accurate near 0.
     fn ln_1p(self) -> Self;
+    /// √a
+    fn sqrt(self) -> Self;
     /// False for NaN and the infinities.
     fn is_finite(self) -> bool;
 }
@@ -43,6 +47,7 @@ macro_rules! scalar {
         impl Scalar for $f {
             const ZERO: $f = 0.0;
             const ONE: $f = 1.0;
+            const MAX: f64 = <$f>::MAX as f64;
             fn from_f64(value: f64) -> $f {
                 value as $f
             }
@@ -57,6 +62,9 @@ macro_rules! scalar {
             }
             fn ln_1p(self) -> $f {
                 <$f>::ln_1p(self)
+            }
+            fn sqrt(self) -> $f {
+                <$f>::sqrt(self)
             }
             fn is_finite(self) -> bool {
                 <$f>::is_finite(self)

@@ -6,12 +6,13 @@
 //! matrices in place), so consecutive narrow layers run as one phase, in which a tile of rows goes through all of them.
 //!
 //! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 − ηλ it is the SGD update itself, weight
-//! decay included: no gradient is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient.
+//! decay included: no gradient is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient. Other
+//! optimisers take the gradient of a tile in chunks that stay in cache, and pass over the parameters once.
 //!
 //! Tiles depend on shapes alone, so the bits do not depend on threads.
 
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::Array2;
 
@@ -59,6 +60,8 @@ pub(crate) struct Phase {
     pub(crate) ops: Vec<Op>,
     pub(crate) tiles: TileTable,
     pub(crate) flops: usize,
+    /// The sum of the squares of all that each tile has written, the bits of an f64.
+    pub(crate) squares: Vec<AtomicU64>,
 }
 
 /// The phases up to the update, for a batch of one size.
@@ -79,6 +82,15 @@ pub(crate) struct Update {
     pub(crate) flops: usize,
 }
 
+/// Numbers of the gradient that an optimiser takes at once, at the most: they stay in a core's cache, and there are rows enough in them for
+/// BLAS to copy Z once for many.
+const CHUNK: usize = 128 * 1024;
+
+/// Rows of a gradient, of so many columns, in a chunk.
+pub(crate) fn chunk_rows(columns: usize) -> usize {
+    (CHUNK / columns).next_multiple_of(16)
+}
+
 /// A product up to this many multiplications BLAS makes without copying its operands first (in OpenBLAS's kernels for
 /// AVX-512 the limit is 100³), and then a tile of rows costs no more than its share.
 const NARROW: usize = 500_000;
@@ -87,7 +99,7 @@ const NARROW: usize = 500_000;
 const NARROW_VECTOR: usize = 100_000;
 
 /// What copying, masking or gathering a number costs, in floating-point operations of a product.
-const PER_NUMBER: usize = 16;
+pub(crate) const PER_NUMBER: usize = 16;
 
 /// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
 /// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
@@ -123,6 +135,11 @@ impl Schedule {
         let depth = widths.len() - 2;
         let backward = (1..=depth).rev().map(Op::Backward);
         Self::new(widths, shapes, samples, Op::forward(depth).chain([Op::Loss]).chain(backward))
+    }
+
+    /// Of a forward pass with its loss.
+    pub(crate) fn loss(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        Self::new(widths, shapes, samples, Op::forward(widths.len() - 2).chain([Op::Loss]))
     }
 
     /// Of a forward pass alone.
@@ -185,11 +202,22 @@ impl Schedule {
                 if ops.contains(&Op::Loss) {
                     losses = tiles.len();
                 }
-                Phase { ops, tiles: TileTable::new(shapes.to_vec(), tiles), flops }
+                let squares = zeros(tiles.len());
+                Phase { ops, tiles: TileTable::new(shapes.to_vec(), tiles), flops, squares }
             })
             .collect();
-        Self { samples, phases, losses: (0..losses).map(|_| AtomicU64::new(0)).collect() }
+        Self { samples, phases, losses: zeros(losses) }
     }
+}
+
+/// One number for each of so many tiles.
+pub(crate) fn zeros(tiles: usize) -> Vec<AtomicU64> {
+    (0..tiles).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// The sum of what tiles have stored as the bits of an f64, in their order, whoever ran them.
+pub(crate) fn sum(of_tiles: &[AtomicU64]) -> f64 {
+    of_tiles.iter().map(|number| f64::from_bits(number.load(Ordering::Relaxed))).sum()
 }
 
 impl Update {
@@ -207,11 +235,22 @@ impl Update {
         // a core meets the weights that it has in cache.
         tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (w_tiles, c_tiles) = tiles.into_iter().map(|(_, w, c)| (w, c)).unzip();
+        Self::of(theta, w_tiles, c_tiles)
+    }
+
+    /// With given tiles.
+    pub(crate) fn of<F: Scalar>(theta: &Parameters<F>, w_tiles: Vec<Tile>, c_tiles: Vec<Tile>) -> Self {
         let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
         let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
         let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
         Self { w, c, flops }
     }
+
+    /// Tiles of the same rows of further arrays like θ.
+    pub(crate) fn like(&self) -> Self {
+        Self { w: self.w.like(), c: self.c.like(), flops: self.flops }
+    }
+
     /// What can be shared of the work with so many samples.
     pub(crate) fn shareable(&self, samples: usize) -> usize {
         shareable(self.w.len(), samples * self.flops)

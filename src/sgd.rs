@@ -10,14 +10,17 @@
 //!
 //! A last, smaller batch is averaged over its own size.
 
+use std::ops::ControlFlow;
+
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::engine::{Engine, Samples};
+use crate::engine::{Engine, Made, Samples, Steps};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Targets, check_targets, seed};
 use crate::network::{Generator, Mlp};
+use crate::optimizer::{Moments, Optimizer, Rule};
 use crate::scalar::Scalar;
 use crate::threads::one_blas_thread;
 
@@ -44,6 +47,8 @@ pub struct Sgd<F> {
     epochs_done: usize,
     order: Vec<usize>,
     engine: Option<Engine<F>>,
+    /// The mean loss of the last step.
+    last: Option<f64>,
 }
 
 impl<F: Scalar> Sgd<F> {
@@ -57,7 +62,7 @@ impl<F: Scalar> Sgd<F> {
             return Err(Error::Hyperparameter { name: "eta", expected: "a finite, positive number", found: eta });
         }
         let generator = Generator::seed_from_u64(seed);
-        Ok(Self { batch, eta, lambda: 0.0, generator, epochs_done: 0, order: Vec::new(), engine: None })
+        Ok(Self { batch, eta, lambda: 0.0, generator, epochs_done: 0, order: Vec::new(), engine: None, last: None })
     }
 
     /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient descent on ℓ + (λ/2) ‖θ‖²
@@ -102,12 +107,14 @@ impl<F: Scalar> Sgd<F> {
             self.shuffle(samples);
             let epoch = self.epochs_done;
             self.epochs_done += 1;
-            let data = Samples { x, order: Some(&self.order), seed: seed(loss, y.view()) };
-            let engine = engine_for(&mut self.engine, mlp, batch);
-            let sum = engine
-                .descend(mlp.parameters_mut(), samples, batch, &data, (self.eta, self.lambda))
-                .map_err(|(step, found)| Error::Diverged { epoch, step, found })?;
-            history.push(sum / samples as f64);
+            let data = Samples { x, order: Some(&self.order), standardize: None, seed: seed(loss, y.view()) };
+            let engine = Engine::kept(&mut self.engine, mlp, batch);
+            let mut steps = Plain { eta: self.eta, lambda: self.lambda, sum: 0.0, last: self.last };
+            let plan = (samples, batch, 0..samples.div_ceil(batch));
+            let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
+            self.last = steps.last;
+            made.map_err(|diverged| diverged.error(epoch, steps.last))?;
+            history.push(steps.sum / samples as f64);
         }
         Ok(history)
     }
@@ -133,11 +140,14 @@ impl<F: Scalar> Sgd<F> {
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one = one_blas_thread()?;
         let (samples, y) = (x.nrows(), y.as_standard_layout());
-        let data = Samples { x, order: None, seed: seed(loss, y.view()) };
-        let sum = engine_for(&mut self.engine, mlp, samples)
-            .descend(mlp.parameters_mut(), samples, samples, &data, (self.eta, self.lambda))
-            .map_err(|(step, found)| Error::Diverged { epoch: self.epochs_done, step, found })?;
-        Ok(sum / samples as f64)
+        let data = Samples { x, order: None, standardize: None, seed: seed(loss, y.view()) };
+        let engine = Engine::kept(&mut self.engine, mlp, samples);
+        let mut steps = Plain { eta: self.eta, lambda: self.lambda, sum: 0.0, last: self.last };
+        let plan = (samples, samples, 0..1);
+        let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
+        self.last = steps.last;
+        made.map_err(|diverged| diverged.error(self.epochs_done, steps.last))?;
+        Ok(steps.sum / samples as f64)
     }
 
     /// A fresh order for the next epoch, from the identity, so that it depends on the generator alone.
@@ -148,11 +158,23 @@ impl<F: Scalar> Sgd<F> {
     }
 }
 
-/// The engine kept from the last call, or a new one if that does not fit the network or the batch.
-fn engine_for<'e, F: Scalar>(kept: &'e mut Option<Engine<F>>, mlp: &Mlp<F>, batch: usize) -> &'e mut Engine<F> {
-    match kept {
-        Some(engine) if engine.fits(mlp, batch) => {}
-        _ => *kept = Some(Engine::new(mlp, batch)),
+/// The same rule at every step; the sum of the losses.
+struct Plain {
+    eta: f64,
+    lambda: f64,
+    sum: f64,
+    last: Option<f64>,
+}
+
+impl Steps for Plain {
+    fn rule(&mut self, _step: usize) -> Rule {
+        let Self { eta, lambda, .. } = *self;
+        Rule { optimizer: Optimizer::Sgd, eta, lambda, step: 1, clip: None, norm: false }
     }
-    kept.as_mut().expect("just made")
+
+    fn made(&mut self, made: &Made) -> ControlFlow<()> {
+        self.sum += made.sum;
+        self.last = Some(made.sum / made.samples as f64);
+        ControlFlow::Continue(())
+    }
 }

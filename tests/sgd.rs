@@ -139,15 +139,17 @@ fn a_run_that_diverges_says_when_and_leaves_the_network_as_before_that_batch() {
     let mut mlp = Mlp::<f32>::he(&[1, 1], Constant::Input, 1).unwrap();
     let mut replayed = mlp.clone();
     let error = Sgd::new(3, 10.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();
-    let Error::Diverged { epoch, step: 0, found } = error else { panic!("{error:?}") };
+    let Error::Diverged { what: "loss", epoch, step: 0, found, last: Some(last) } = error else { panic!("{error:?}") };
     assert!(epoch > 3 && !found.is_finite(), "{error}");
     assert!(mlp.parameters().iter().all(|p| p.is_finite()), "{mlp:?}");
-    assert_eq!(error.to_string(), format!("loss: expected a finite number, found {found} in step 0 of epoch {epoch}"));
+    let text = format!("loss: expected a finite number, found {found} in step 0 of epoch {epoch}");
+    assert_eq!(error.to_string(), format!("{text}; the loss of the step before was {last}"));
 
     // The epochs before it have been made, and no other.
     let history = Sgd::new(3, 10.0, 1).unwrap().train(&mut replayed, x.view(), y.view(), &SquaredError, epoch).unwrap();
     assert_eq!(bits(&replayed), bits(&mlp));
     assert!(history.iter().all(|loss| loss.is_finite()));
+    assert_eq!(history.last(), Some(&last));
     // A second try fails at once, and still nothing moves.
     let error = Sgd::new(3, 10.0, 2).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
     assert!(matches!(error, Error::Diverged { epoch: 0, step: 0, .. }), "{error:?}");
@@ -184,7 +186,7 @@ fn a_nan_in_the_parameters_is_reported_and_spreads_no_further() {
     let before = bits(&mlp);
     let mut sgd = Sgd::new(16, 0.1, 3).unwrap();
     let error = sgd.train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap_err();
-    assert!(matches!(error, Error::Diverged { epoch: 0, step: 0, found } if found.is_nan()), "{error:?}");
+    assert!(matches!(error, Error::Diverged { epoch: 0, step: 0, found, .. } if found.is_nan()), "{error:?}");
     let error = sgd.step(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(error, Error::Diverged { found, .. } if found.is_nan()), "{error:?}");
     assert_eq!(bits(&mlp), before);

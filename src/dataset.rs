@@ -1,0 +1,84 @@
+//! Samples as they are handed to a [`Trainer`](crate::Trainer), and their division into a part to train on and one to validate with.
+
+use ndarray::{ArrayView1, ArrayView2};
+use rand::seq::SliceRandom;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::error::{Error, Result};
+use crate::loss::Targets;
+use crate::network::Generator;
+use crate::scalar::Scalar;
+
+/// Samples in rows, their targets, and perhaps a weight for each.
+#[derive(Debug, Clone, Copy)]
+pub struct Dataset<'a, F, T> {
+    pub(crate) x: ArrayView2<'a, F>,
+    pub(crate) y: ArrayView2<'a, T>,
+    pub(crate) weights: Option<ArrayView1<'a, F>>,
+}
+
+impl<'a, F: Scalar, T> Dataset<'a, F, T> {
+    /// x: (samples, d\[0\]), and as many targets.
+    pub fn new(x: ArrayView2<'a, F>, y: impl Targets<'a, T>) -> Self {
+        Self { x, y: y.rows(), weights: None }
+    }
+
+    /// With a weight for each sample: it multiplies ℓ and its gradient. The means stay those over the number of samples, so weights
+    /// with a mean of 1 leave the learning rate its meaning.
+    #[must_use]
+    pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
+        Self { weights: Some(weights), ..self }
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.x.nrows()
+    }
+}
+
+/// A data set, or some rows of one.
+pub(crate) struct Part<'a, F, T> {
+    pub(crate) data: Dataset<'a, F, T>,
+    pub(crate) rows: Option<Vec<usize>>,
+}
+
+impl<F, T> Part<'_, F, T> {
+    pub(crate) fn samples(&self) -> usize {
+        self.rows.as_ref().map_or(self.data.x.nrows(), Vec::len)
+    }
+}
+
+/// What is trained on, and what is validated with.
+pub(crate) type Divided<'a, F, T> = (Part<'a, F, T>, Option<Part<'a, F, T>>);
+
+/// Rows to train on and rows to validate with.
+pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    let kept = ((samples as f64 * part).round() as usize).max(1);
+    if kept >= samples {
+        return Err(Error::Length { what: "training part", expected: samples, found: samples.saturating_sub(kept) });
+    }
+    let mut rows: Vec<usize> = (0..samples).collect();
+    // A stream of its own: the shuffles are the same with and without a split.
+    let mut generator = Generator::seed_from_u64(seed);
+    generator.set_stream(1);
+    rows.shuffle(&mut generator);
+    let mut kept = rows.split_off(samples - kept);
+    // In the order of the data, in which they are read fastest.
+    rows.sort_unstable();
+    kept.sort_unstable();
+    Ok((rows, kept))
+}
+
+/// ℓ and ∂ℓ/∂ŷ times the sample's weight.
+pub(crate) fn weighted<'a, F: Scalar>(
+    seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a,
+    weights: Option<&'a [F]>,
+) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
+    move |i, y_hat, d| {
+        let loss = seed(i, y_hat, d);
+        let Some(weights) = weights else { return loss };
+        d.iter_mut().for_each(|d| *d = *d * weights[i]);
+        loss * weights[i].to_f64()
+    }
+}

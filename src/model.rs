@@ -1,0 +1,30 @@
+//! A network with what its inputs go through first: what training makes and prediction needs.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::error::Result;
+use crate::network::Mlp;
+use crate::scalar::Scalar;
+use crate::standardizer::Standardizer;
+
+/// A network, and the standardisation of its inputs if it was trained with one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model<F> {
+    /// The network, which reads standardised inputs.
+    pub mlp: Mlp<F>,
+    /// What is done to x before.
+    pub standardizer: Option<Standardizer<F>>,
+}
+
+impl<F: Scalar> Model<F> {
+    /// ŷ for each row of x: (samples, m).
+    ///
+    /// # Errors
+    /// As [`Mlp::predict`].
+    pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
+        match &self.standardizer {
+            Some(standardizer) => self.mlp.predict(standardizer.transform(x)?.view()),
+            None => self.mlp.predict(x),
+        }
+    }
+}

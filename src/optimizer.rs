@@ -1,0 +1,266 @@
+//! Optimisers: what a step does with the gradient g = (1/B) Σ ∇θ ℓ.
+//!
+//! | optimiser | step k = 1, 2, … | source |
+//! |---|---|---|
+//! | [`Sgd`](Optimizer::Sgd) | θ ← (1 − ηλ) θ − η g | Robbins and Monro 1951 |
+//! | [`Momentum`](Optimizer::Momentum) | v ← μ v + g; θ ← (1 − ηλ) θ − η v | Polyak 1964 |
+//! | [`Nesterov`](Optimizer::Nesterov) | v ← μ v + g; θ ← (1 − ηλ) θ − η (g + μ v) | Nesterov 1983; Sutskever et al. 2013 |
+//! | [`Adam`](Optimizer::Adam) | m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; θ ← (1 − ηλ) θ − η m̂ / (√v̂ + ε) | Kingma and Ba 2015 |
+//!
+//! with m̂ = m / (1 − β₁ᵏ) and v̂ = v / (1 − β₂ᵏ), squares and roots number by number, and m = v = 0 at the start. The weight decay λ
+//! is decoupled from the gradient: with Adam this is AdamW (Loshchilov and Hutter 2019, *Decoupled weight decay regularization*). η
+//! stands outside the velocity, so that a change of the learning rate acts at once.
+//!
+//! Two steps deserve a note. Nesterov's gradient at the point ahead, θ − ημv, is taken here at that point throughout: θ *is* the point
+//! ahead, as in Sutskever's rewriting. And λ acts on all of θ, constants included.
+
+use crate::error::{Error, Result};
+use crate::network::Parameters;
+use crate::scalar::Scalar;
+
+/// How a step follows from the gradient; see the [table](crate::optimizer).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
+pub enum Optimizer {
+    /// Plain gradient descent.
+    #[default]
+    Sgd,
+    /// Heavy-ball momentum.
+    Momentum {
+        /// μ, from 0 to below 1; 0.9 is usual.
+        mu: f64,
+    },
+    /// Nesterov's accelerated gradient.
+    Nesterov {
+        /// μ, from 0 to below 1; 0.9 is usual.
+        mu: f64,
+    },
+    /// Adam; with weight decay AdamW.
+    Adam {
+        /// β₁, from 0 to below 1.
+        beta1: f64,
+        /// β₂, from 0 to below 1.
+        beta2: f64,
+        /// ε > 0.
+        epsilon: f64,
+    },
+}
+
+impl Optimizer {
+    /// Adam with the paper's β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸; it wants an η of about 10⁻³.
+    #[must_use]
+    pub fn adam() -> Self {
+        Self::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+
+    /// How many numbers it keeps for each parameter.
+    pub(crate) fn moments(self) -> usize {
+        match self {
+            Self::Sgd => 0,
+            Self::Momentum { .. } | Self::Nesterov { .. } => 1,
+            Self::Adam { .. } => 2,
+        }
+    }
+
+    pub(crate) fn check(self) -> Result<()> {
+        let below_1 = |name, found: f64| {
+            let fine = (0.0..1.0).contains(&found);
+            if fine {
+                Ok(())
+            } else {
+                Err(Error::Hyperparameter { name, expected: "a number from 0 to below 1", found })
+            }
+        };
+        match self {
+            Self::Sgd => Ok(()),
+            Self::Momentum { mu } | Self::Nesterov { mu } => below_1("mu", mu),
+            Self::Adam { beta1, beta2, epsilon } => {
+                below_1("beta1", beta1)?;
+                below_1("beta2", beta2)?;
+                if epsilon.is_finite() && epsilon > 0.0 {
+                    Ok(())
+                } else {
+                    Err(Error::Hyperparameter {
+                        name: "epsilon",
+                        expected: "a finite, positive number",
+                        found: epsilon,
+                    })
+                }
+            }
+        }
+    }
+}
+
+/// One step's rule.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rule {
+    pub(crate) optimizer: Optimizer,
+    pub(crate) eta: f64,
+    pub(crate) lambda: f64,
+    /// k, the number of this step over the life of the moments, from 1.
+    pub(crate) step: u64,
+    /// The norm that g is scaled down to if it is longer.
+    pub(crate) clip: Option<f64>,
+    /// Is ‖g‖ asked for, of a rule that does not need it?
+    pub(crate) norm: bool,
+}
+
+/// What an optimiser remembers from step to step.
+#[derive(Debug, Clone)]
+pub(crate) struct Moments<F> {
+    /// v, or m and v, in the shape of θ.
+    pub(crate) arrays: Vec<Parameters<F>>,
+    /// Bounds of all numbers of θ and of the moments, if these are watched for overflow.
+    pub(crate) watch: Option<Watch>,
+}
+
+impl<F: Scalar> Moments<F> {
+    /// Of plain gradient descent, unwatched.
+    pub(crate) fn none() -> Self {
+        Self { arrays: Vec::new(), watch: None }
+    }
+
+    /// Zero, and watched.
+    pub(crate) fn new(optimizer: Optimizer, theta: &Parameters<F>) -> Self {
+        let mut moments = Self { arrays: vec![theta.zeros_like(); optimizer.moments()], watch: None };
+        moments.watch_again(theta);
+        moments
+    }
+
+    /// After θ has been changed otherwise than by a step.
+    pub(crate) fn watch_again(&mut self, theta: &Parameters<F>) {
+        self.watch = Some(Watch::new(theta, self));
+    }
+}
+
+/// The numbers of a [`Rule`] in the network's own precision, made once a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numbers<F> {
+    optimizer: Optimizer,
+    /// What g is scaled by: 1, or less where it is clipped.
+    scale: F,
+    /// 1 − ηλ
+    keep: F,
+    eta: F,
+    /// μ or β₁, and β₂
+    decay: [F; 2],
+    /// 1 − β₁ and 1 − β₂
+    rest: [F; 2],
+    /// η / (1 − β₁ᵏ), and √(1 − β₂ᵏ)
+    unbiased: [F; 2],
+    epsilon: F,
+}
+
+impl Rule {
+    pub(crate) fn numbers<F: Scalar>(&self, scale: f64) -> Numbers<F> {
+        let number = F::from_f64;
+        let (decay, epsilon) = match self.optimizer {
+            Optimizer::Sgd => ([0.0; 2], 0.0),
+            Optimizer::Momentum { mu } | Optimizer::Nesterov { mu } => ([mu, 0.0], 0.0),
+            Optimizer::Adam { beta1, beta2, epsilon } => ([beta1, beta2], epsilon),
+        };
+        let bias = decay.map(|beta| 1.0 - beta.powf(self.step as f64));
+        Numbers {
+            optimizer: self.optimizer,
+            scale: number(scale),
+            keep: number(1.0 - self.eta * self.lambda),
+            eta: number(self.eta),
+            decay: decay.map(number),
+            rest: decay.map(|beta| number(1.0 - beta)),
+            unbiased: [number(self.eta / bias[0]), number(bias[1].sqrt())],
+            epsilon: number(epsilon),
+        }
+    }
+}
+
+impl<F: Scalar> Numbers<F> {
+    /// The step of some parameters w with gradient g: one pass. `first` and `second` are their moments, and empty where the optimiser
+    /// has none.
+    pub(crate) fn apply(&self, g: &[F], first: &mut [F], second: &mut [F], w: &mut [F]) {
+        let Self {
+            scale, keep, eta, decay: [mu, beta2], rest: [rest1, rest2], unbiased: [rate, root], epsilon, ..
+        } = *self;
+        let beta1 = mu;
+        match self.optimizer {
+            Optimizer::Sgd => {
+                for (w, &g) in w.iter_mut().zip(g) {
+                    *w = keep * *w - eta * (scale * g);
+                }
+            }
+            Optimizer::Momentum { .. } => {
+                for ((w, v), &g) in w.iter_mut().zip(first).zip(g) {
+                    *v = mu * *v + scale * g;
+                    *w = keep * *w - eta * *v;
+                }
+            }
+            Optimizer::Nesterov { .. } => {
+                for ((w, v), &g) in w.iter_mut().zip(first).zip(g) {
+                    let g = scale * g;
+                    *v = mu * *v + g;
+                    *w = keep * *w - eta * (g + mu * *v);
+                }
+            }
+            Optimizer::Adam { .. } => {
+                for (((w, m), v), &g) in w.iter_mut().zip(first).zip(second).zip(g) {
+                    let g = scale * g;
+                    *m = beta1 * *m + rest1 * g;
+                    *v = beta2 * *v + rest2 * (g * g);
+                    *w = keep * *w - rate * *m / (v.sqrt() / root + epsilon);
+                }
+            }
+        }
+    }
+}
+
+/// Upper bounds of the absolute values of θ and of the moments, carried from step to step.
+///
+/// An update that overflows leaves an infinity in θ, and θ before it is gone: it was updated in place. So each step first proves that it
+/// cannot overflow. With S the sum of the squares of all its z and δ, each number of BG is a scalar product of a column of Δ and one of
+/// Z, or the sum of a column of Δ, and by Cauchy and Schwarz no larger than S/2 or √(BS); and so are all its partial sums. These
+/// bounds are loose by many orders of magnitude, and the largest `f32` is larger by more: a step for which they fail has all but
+/// diverged. Only such a step is made on a copy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Watch {
+    theta: f64,
+    moments: [f64; 2],
+}
+
+impl Watch {
+    /// What the numbers are now.
+    pub(crate) fn new<F: Scalar>(theta: &Parameters<F>, moments: &Moments<F>) -> Self {
+        let of = |i: usize| moments.arrays.get(i).map_or(0.0, largest);
+        Self { theta: largest(theta), moments: [of(0), of(1)] }
+    }
+
+    /// The bounds after a step with a batch of so many samples whose z and δ have the sum of squares S; `None` if a number might
+    /// overflow. A factor of 2 is left for rounding, which stays below 2⁻¹ of any sum of up to 2²² numbers.
+    pub(crate) fn after<F: Scalar>(self, rule: &Rule, samples: usize, squares: f64) -> Option<Self> {
+        let limit = F::MAX / 2.0;
+        let of_sums = 2.0 * (0.5 * squares).max((samples as f64 * squares).sqrt());
+        let g = of_sums / samples as f64;
+        let Rule { optimizer, eta, lambda, step, .. } = *rule;
+        let [first, second] = self.moments;
+        let (moments, change) = match optimizer {
+            Optimizer::Sgd => ([0.0; 2], g),
+            Optimizer::Momentum { mu } => ([mu * first + g, 0.0], mu * first + g),
+            Optimizer::Nesterov { mu } => ([mu * first + g, 0.0], g + mu * (mu * first + g)),
+            Optimizer::Adam { beta1, beta2, epsilon } => {
+                let bias = 1.0 - beta1.powf(step as f64);
+                let first = beta1 * first + (1.0 - beta1) * g;
+                // Divided by ε, or multiplied by η alone on the way there.
+                ([first, beta2 * second + g * g], first / bias / epsilon.min(1.0))
+            }
+        };
+        let theta = (1.0 - eta * lambda).abs() * self.theta + eta * change;
+        // The comparison is false for NaN.
+        let fine = [of_sums, theta, eta, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);
+        // The bounds are rounded too.
+        let up = |bound: f64| bound * (1.0 + 1e-6);
+        fine.then(|| Self { theta: up(theta), moments: moments.map(up) })
+    }
+}
+
+fn largest<F: Scalar>(theta: &Parameters<F>) -> f64 {
+    theta.iter().fold(0.0, |largest, p| largest.max(p.to_f64().abs()))
+}

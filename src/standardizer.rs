@@ -1,0 +1,91 @@
+//! Standardisation of the inputs: each column of x with mean 0 and standard deviation 1.
+//!
+//! ```text
+//! mean_j = (1/n) Σ x_ij      s_j² = (1/n) Σ (x_ij − mean_j)²      z_ij = (x_ij − mean_j) · (1/s_j)
+//! ```
+//!
+//! Mean and deviation are those of the data it was fitted on, the training part, and stay the same for all data after.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+
+use crate::error::{Error, Result};
+use crate::scalar::Scalar;
+
+/// Mean and scale of each column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standardizer<F> {
+    pub(crate) mean: Array1<F>,
+    /// 1/s
+    pub(crate) factor: Array1<F>,
+}
+
+impl<F: Scalar> Standardizer<F> {
+    /// Fitted on all rows of x. A column whose numbers are all the same is shifted and not scaled.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column whose mean or deviation is beyond the number type.
+    pub fn fit(x: ArrayView2<F>) -> Result<Self> {
+        Self::of_rows(x, 0..x.nrows())
+    }
+
+    /// Fitted on some rows of x. Sums in double precision, in two passes: subtracting the mean first loses no digits to it.
+    pub(crate) fn of_rows(x: ArrayView2<F>, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Self> {
+        if rows.len() == 0 {
+            return Err(Error::NoSamples);
+        }
+        let n = rows.len() as f64;
+        let mut mean = Array1::from_elem(x.ncols(), 0.0);
+        let mut square = mean.clone();
+        rows.clone().for_each(|i| mean.iter_mut().zip(x.row(i)).for_each(|(sum, &x)| *sum += x.to_f64()));
+        mean.map_inplace(|sum| *sum /= n);
+        for i in rows {
+            for ((sum, &mean), &x) in square.iter_mut().zip(&mean).zip(x.row(i)) {
+                *sum += (x.to_f64() - mean) * (x.to_f64() - mean);
+            }
+        }
+        // The mean of equal numbers is rounded; what is left of them is no deviation.
+        let factor = square.iter().zip(&mean).map(|(&sum, &mean): (&f64, &f64)| {
+            let deviation = (sum / n).sqrt();
+            let rounding = mean.abs() * n.sqrt() * f64::EPSILON;
+            F::from_f64(if deviation > rounding { 1.0 / deviation } else { 1.0 })
+        });
+        let fitted = Self { factor: factor.collect(), mean: mean.mapv(F::from_f64) };
+        let finite = |p: &Array1<F>| p.iter().position(|p| !p.is_finite());
+        match finite(&fitted.mean).or_else(|| finite(&fitted.factor)) {
+            Some(column) => {
+                Err(Error::NotFinite { what: "mean and scale", row: 0, column, found: fitted.mean[column].to_f64() })
+            }
+            None => Ok(fitted),
+        }
+    }
+
+    /// The mean of each column.
+    #[must_use]
+    pub fn mean(&self) -> ArrayView1<'_, F> {
+        self.mean.view()
+    }
+
+    /// What each column is multiplied by: 1/s.
+    #[must_use]
+    pub fn factor(&self) -> ArrayView1<'_, F> {
+        self.factor.view()
+    }
+
+    /// z for other rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of columns.
+    pub fn transform(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
+        if x.ncols() != self.mean.len() {
+            let expected = vec![x.nrows(), self.mean.len()];
+            return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
+        }
+        let mut z = Array2::from_elem(x.dim(), F::ZERO);
+        crate::rows::gather(x, |row| row, Some(self.slices()), z.view_mut());
+        Ok(z)
+    }
+
+    pub(crate) fn slices(&self) -> (&[F], &[F]) {
+        (self.mean.as_slice().expect("made in one piece"), self.factor.as_slice().expect("made in one piece"))
+    }
+}

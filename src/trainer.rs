@@ -1,0 +1,490 @@
+//! Training as people do it: epochs of steps by an optimiser, with a learning-rate schedule, validation, early stopping and a history,
+//! in calls that go on where the last one stopped.
+//!
+//! ```text
+//! for epoch in 0..E:
+//!     shuffle the training samples, split them into batches
+//!     for each batch:  g = (1/B) Σ wᵢ ∇θ ℓ(h_θ(xᵢ), yᵢ)      wᵢ = 1 unless given
+//!                      g ← g · min(1, c / ‖g‖)                if clipped
+//!                      θ ← rule(θ, g, η(k))                    the optimiser's
+//!     validate; record; stop if nothing has improved for too long
+//! ```
+//!
+//! With plain descent these are the bits of [`Sgd::train`](crate::Sgd::train).
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use ndarray::ArrayView2;
+use rand::seq::SliceRandom;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::dataset::{Dataset, Divided, Part, split, weighted};
+use crate::engine::{Engine, Made, Samples, Steps};
+use crate::error::{Error, Result};
+use crate::history::{History, Record};
+use crate::learning_rate::Now;
+use crate::loss::{Loss, check_targets, seed};
+use crate::model::Model;
+use crate::network::{Generator, Mlp, Parameters};
+use crate::observer::{Batch, Observer};
+use crate::optimizer::{Moments, Rule};
+use crate::scalar::Scalar;
+use crate::standardizer::Standardizer;
+use crate::threads::one_blas_thread;
+use crate::training::Training;
+
+/// Why a call has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All that was asked for is done.
+    Done,
+    /// Nothing had improved for too long.
+    Early,
+    /// An observer stopped it; the next call goes on from there.
+    Observer,
+}
+
+/// The least loss so far and the epochs since.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Least {
+    pub(crate) loss: Option<f64>,
+    pub(crate) since: usize,
+}
+
+impl Least {
+    /// Is this loss, of the next epoch, a new least one? A NaN is not.
+    fn improves(&mut self, loss: f64) -> bool {
+        let improves = self.loss.map_or(loss < f64::INFINITY, |least| loss < least);
+        (self.loss, self.since) = if improves { (Some(loss), 0) } else { (self.loss, self.since + 1) };
+        improves
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Progress {
+    /// Epochs done.
+    pub(crate) epoch: usize,
+    /// Batches done of the one that runs, and the samples that it trains on, if it has begun.
+    pub(crate) batch: usize,
+    pub(crate) samples: usize,
+    /// Σ ℓ over them.
+    pub(crate) sum: f64,
+    /// Steps over the life of the trainer.
+    pub(crate) steps: u64,
+    /// Mean ℓ of the last one.
+    pub(crate) last: Option<f64>,
+    /// Wall time inside of calls.
+    pub(crate) seconds: f64,
+    /// Of the current learning rate, and how often it has been lowered.
+    pub(crate) plateau: Least,
+    pub(crate) plateaus: u32,
+    /// Over all epochs.
+    pub(crate) least: Least,
+    pub(crate) stopped_early: bool,
+}
+
+/// A training run: the model, how it is trained, and where it stands.
+///
+/// ```
+/// use gemmprop::{Constant, Dataset, Mlp, SquaredError, Trainer, Training};
+/// use ndarray::array;
+///
+/// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
+/// let mlp = Mlp::<f64>::he(&[1, 1], Constant::Absent, 0)?;
+/// let training = Training { epochs: 500, batch: 2, ..Training::default() };
+/// let mut trainer = Trainer::new(mlp, SquaredError, training)?;
+/// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ())?;
+/// assert!((trainer.model().predict(x.view())?[(2, 0)] - 5.0).abs() < 1e-5);
+/// assert_eq!(trainer.history().records.len(), 500);
+/// # Ok::<(), gemmprop::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Trainer<F, L> {
+    pub(crate) model: Model<F>,
+    pub(crate) loss: L,
+    pub(crate) training: Training,
+    pub(crate) moments: Moments<F>,
+    /// As it was before the shuffle of the epoch that runs or comes next.
+    pub(crate) generator: Generator,
+    pub(crate) progress: Progress,
+    pub(crate) history: History,
+    /// θ of the epoch with the least loss, kept for early stopping.
+    pub(crate) best: Option<Parameters<F>>,
+    /// The order of the running epoch, and the generator after its shuffle; made again in another process.
+    order: Option<(Vec<usize>, Generator)>,
+    engine: Option<Engine<F>>,
+}
+
+impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
+    /// A run that has not begun.
+    ///
+    /// # Errors
+    /// [`Error::Hyperparameter`] or [`Error::EmptyBatch`] for a setting out of its range; [`Error::Outputs`] if loss and network do not
+    /// fit.
+    pub fn new(mlp: Mlp<F>, loss: L, training: Training) -> Result<Self> {
+        training.check()?;
+        loss.target_len(mlp.outputs())?;
+        let moments = Moments::new(training.optimizer, mlp.parameters());
+        Ok(Self {
+            model: Model { mlp, standardizer: None },
+            loss,
+            moments,
+            generator: Generator::seed_from_u64(training.seed),
+            training,
+            progress: Progress::default(),
+            history: History::default(),
+            best: None,
+            order: None,
+            engine: None,
+        })
+    }
+
+    /// Trains until [`Training::epochs`] are done, or stops early; a run that was stopped goes on where it was. With early stopping
+    /// the model is that of the best epoch when this returns [`Ended::Done`] or [`Ended::Early`].
+    ///
+    /// # Errors
+    /// What does not fit in the data is refused before anything is changed. [`Error::Diverged`] for a step that makes a NaN or an
+    /// infinity: the model is then as it was before that step.
+    pub fn fit<'a>(
+        &mut self,
+        train: Dataset<'a, F, L::Target>,
+        validation: Option<Dataset<'a, F, L::Target>>,
+        observer: &mut impl Observer<F>,
+    ) -> Result<Ended> {
+        let (train, validation) = self.parts(train, validation)?;
+        while self.progress.epoch < self.training.epochs && !self.progress.stopped_early {
+            if self.epoch(&train, validation.as_ref(), observer)?.is_break() {
+                return Ok(Ended::Observer);
+            }
+            let patience = self.training.early_stopping;
+            self.progress.stopped_early = patience.is_some_and(|patience| self.progress.least.since >= patience);
+        }
+        if let Some(best) = self.best.take() {
+            *self.model.mlp.parameters_mut() = best;
+            self.moments.watch_again(self.model.mlp.parameters());
+        }
+        Ok(if self.progress.stopped_early { Ended::Early } else { Ended::Done })
+    }
+
+    /// Trains to the end of an epoch: of the one that was stopped, or of a new one, whatever [`Training::epochs`] says. The data may be
+    /// others at each new epoch.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn partial_fit<'a>(
+        &mut self,
+        train: Dataset<'a, F, L::Target>,
+        validation: Option<Dataset<'a, F, L::Target>>,
+        observer: &mut impl Observer<F>,
+    ) -> Result<Ended> {
+        let (train, validation) = self.parts(train, validation)?;
+        let flow = self.epoch(&train, validation.as_ref(), observer)?;
+        Ok(if flow.is_break() { Ended::Observer } else { Ended::Done })
+    }
+
+    /// One step with a batch of any size; it counts as a step of the optimiser and of the learning rate and belongs to no epoch.
+    /// Returns the mean ℓ before it.
+    ///
+    /// # Errors
+    /// As [`fit`](Self::fit).
+    pub fn step(&mut self, batch: Dataset<'_, F, L::Target>) -> Result<f64> {
+        self.check(&batch)?;
+        let samples = batch.x.nrows();
+        self.standardize(batch.x, 0..samples)?;
+        let now = self.progress.now(&self.training, 1);
+        let mut one = One { rule: self.training.rule(&now, false), mean: 0.0 };
+        let _one = one_blas_thread()?;
+        let Self { model, loss, moments, engine, progress, .. } = self;
+        let Model { mlp, standardizer } = model;
+        let y = batch.y.as_standard_layout();
+        let weights = batch.weights.map(|weights| weights.to_vec());
+        let data = Samples {
+            x: batch.x,
+            order: None,
+            standardize: standardizer.as_ref().map(Standardizer::slices),
+            seed: weighted(seed(loss, y.view()), weights.as_deref()),
+        };
+        Engine::kept(engine, mlp, samples)
+            .descend(mlp.parameters_mut(), moments, (samples, samples, 0..1), &data, &mut one)
+            .map_err(|diverged| diverged.error(progress.epoch, progress.last))?;
+        progress.steps += 1;
+        progress.last = Some(one.mean);
+        Ok(one.mean)
+    }
+
+    /// The network as it is now, with its standardisation.
+    #[must_use]
+    pub fn model(&self) -> &Model<F> {
+        &self.model
+    }
+
+    /// The same, at the end of a run.
+    #[must_use]
+    pub fn into_model(self) -> Model<F> {
+        self.model
+    }
+
+    /// The epochs so far.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// How this run is trained.
+    #[must_use]
+    pub fn training(&self) -> &Training {
+        &self.training
+    }
+
+    /// Changes the number of epochs in all, to go on after the last one.
+    pub fn set_epochs(&mut self, epochs: usize) {
+        self.training.epochs = epochs;
+    }
+
+    /// Steps made so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.progress.steps
+    }
+
+    fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
+        self.model.mlp.check_batch(data.x)?;
+        check_targets(&self.loss, data.y, data.x.nrows(), self.model.mlp.outputs())?;
+        let Some(weights) = data.weights else { return Ok(()) };
+        if weights.len() != data.x.nrows() {
+            return Err(Error::Length { what: "weights", expected: data.x.nrows(), found: weights.len() });
+        }
+        match weights.iter().position(|&w| !(w.is_finite() && w >= F::ZERO)) {
+            Some(row) => Err(Error::Weight { row, found: weights[row].to_f64() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the data, and says what is whose. Fits the standardisation if it is still to be fitted.
+    fn parts<'a>(
+        &mut self,
+        train: Dataset<'a, F, L::Target>,
+        validation: Option<Dataset<'a, F, L::Target>>,
+    ) -> Result<Divided<'a, F, L::Target>> {
+        self.check(&train)?;
+        validation.as_ref().map_or(Ok(()), |validation| self.check(validation))?;
+        let (train, validation) = match (validation, self.training.validation_fraction) {
+            (None, Some(fraction)) => {
+                let (rows, kept) = split(train.x.nrows(), fraction, self.training.seed)?;
+                (Part { data: train, rows: Some(rows) }, Some(Part { data: train, rows: Some(kept) }))
+            }
+            (validation, _) => (Part { data: train, rows: None }, validation.map(|data| Part { data, rows: None })),
+        };
+        let (begun, samples) = (self.progress.samples, train.samples());
+        if begun != 0 && begun != samples {
+            return Err(Error::Length { what: "the rest of the epoch", expected: begun, found: samples });
+        }
+        match &train.rows {
+            Some(rows) => self.standardize(train.data.x, rows.iter().copied())?,
+            None => self.standardize(train.data.x, 0..samples)?,
+        }
+        Ok((train, validation))
+    }
+
+    fn standardize(&mut self, x: ArrayView2<F>, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<()> {
+        if self.training.standardize && self.model.standardizer.is_none() {
+            self.model.standardizer = Some(Standardizer::of_rows(x, rows)?);
+        }
+        Ok(())
+    }
+
+    /// The rest of the running epoch, or a new one.
+    fn epoch(
+        &mut self,
+        train: &Part<'_, F, L::Target>,
+        validation: Option<&Part<'_, F, L::Target>>,
+        observer: &mut impl Observer<F>,
+    ) -> Result<ControlFlow<()>> {
+        let (start, before) = (Instant::now(), self.progress.seconds);
+        let _one = one_blas_thread()?;
+        let samples = train.samples();
+        let batch = self.training.batch.min(samples);
+        let batches = samples.div_ceil(batch);
+        self.progress.samples = samples;
+        self.shuffle(train);
+
+        let (made, rate, norm, mut flow) = self.batches(train, batch, observer);
+        self.progress.seconds = before + start.elapsed().as_secs_f64();
+        made?;
+
+        if let (true, Some(gradient_norm)) = (self.progress.batch == batches, norm) {
+            let validation_loss = validation.map(|validation| self.mean_loss(validation));
+            let progress = &mut self.progress;
+            progress.seconds = before + start.elapsed().as_secs_f64();
+            let record = Record {
+                epoch: progress.epoch + 1,
+                steps: progress.steps,
+                loss: progress.sum / samples as f64,
+                validation_loss,
+                learning_rate: rate,
+                gradient_norm,
+                seconds: progress.seconds,
+            };
+            self.end_epoch(record);
+            if observer.epoch(&record, &self.model).is_break() {
+                flow = ControlFlow::Break(());
+            }
+        }
+        Ok(flow)
+    }
+
+    /// The batches of the running epoch that are still to come. Returns η and ‖g‖ of the last one, too.
+    fn batches(
+        &mut self,
+        train: &Part<'_, F, L::Target>,
+        batch: usize,
+        observer: &mut impl Observer<F>,
+    ) -> (Result<()>, f64, Option<f64>, ControlFlow<()>) {
+        let samples = train.samples();
+        let batches = samples.div_ceil(batch);
+        let Self { model, loss, training, moments, progress, order, engine, .. } = self;
+        let y = train.data.y.as_standard_layout();
+        let weights = train.data.weights.map(|weights| weights.to_vec());
+        let in_order = !training.shuffle && train.rows.is_none();
+        let data = Samples {
+            x: train.data.x,
+            order: order.as_ref().filter(|_| !in_order).map(|(order, _)| order.as_slice()),
+            standardize: model.standardizer.as_ref().map(Standardizer::slices),
+            seed: weighted(seed(loss, y.view()), weights.as_deref()),
+        };
+        let first = progress.batch;
+        let tell = |batch: &Batch| observer.batch(batch);
+        let mut pilot =
+            Pilot { training, progress, tell, batches, rate: 0.0, norm: None, flow: ControlFlow::Continue(()) };
+        let engine = Engine::kept(engine, &model.mlp, batch);
+        let made =
+            engine.descend(model.mlp.parameters_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
+        let Pilot { progress, rate, norm, flow, .. } = pilot;
+        (made.map_err(|diverged| diverged.error(progress.epoch, progress.last)), rate, norm, flow)
+    }
+
+    /// The order of the running epoch: of all samples or of the training part.
+    fn shuffle(&mut self, train: &Part<'_, F, L::Target>) {
+        if self.order.as_ref().is_some_and(|(order, _)| order.len() == train.samples()) && self.progress.batch > 0 {
+            return;
+        }
+        let mut order = self.order.take().map_or_else(Vec::new, |(order, _)| order);
+        order.clear();
+        match &train.rows {
+            Some(rows) => order.extend(rows),
+            None => order.extend(0..train.samples()),
+        }
+        let mut generator = self.generator.clone();
+        if self.training.shuffle {
+            order.shuffle(&mut generator);
+        }
+        self.order = Some((order, generator));
+    }
+
+    /// The mean ℓ over a data set, or some rows of it.
+    fn mean_loss(&mut self, part: &Part<'_, F, L::Target>) -> f64 {
+        let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
+        let y = part.data.y.as_standard_layout();
+        let weights = part.data.weights.map(|weights| weights.to_vec());
+        let data = Samples {
+            x: part.data.x,
+            order: part.rows.as_deref(),
+            standardize: standardizer.as_ref().map(Standardizer::slices),
+            seed: weighted(seed(loss, y.view()), weights.as_deref()),
+        };
+        Engine::kept(engine, mlp, 1).loss(mlp.parameters(), part.samples(), &data) / part.samples() as f64
+    }
+
+    /// Everything that changes between two epochs.
+    fn end_epoch(&mut self, record: Record) {
+        let progress = &mut self.progress;
+        (progress.epoch, progress.batch, progress.samples, progress.sum) = (progress.epoch + 1, 0, 0, 0.0);
+        if let Some((_, generator)) = &self.order {
+            self.generator = generator.clone();
+        }
+        let watched = record.validation_loss.unwrap_or(record.loss);
+        let plateau = &mut progress.plateau;
+        if !plateau.improves(watched) && self.training.learning_rate.patience().is_some_and(|n| plateau.since > n) {
+            progress.plateaus += 1;
+            plateau.since = 0;
+        }
+        if progress.least.improves(watched) && self.training.early_stopping.is_some() {
+            let theta = self.model.mlp.parameters();
+            self.best.get_or_insert_with(|| theta.zeros_like()).clone_from(theta);
+        }
+        self.history.records.push(record);
+    }
+}
+
+impl Progress {
+    fn now(&self, training: &Training, batches: usize) -> Now {
+        Now {
+            steps: self.steps,
+            epoch: self.epoch,
+            part: self.batch as f64 / batches as f64,
+            epochs: training.epochs,
+            plateaus: self.plateaus,
+        }
+    }
+}
+
+/// A step by itself.
+struct One {
+    rule: Rule,
+    mean: f64,
+}
+
+impl Steps for One {
+    fn rule(&mut self, _step: usize) -> Rule {
+        self.rule
+    }
+
+    fn made(&mut self, made: &Made) -> ControlFlow<()> {
+        self.mean = made.sum / made.samples as f64;
+        ControlFlow::Continue(())
+    }
+}
+
+/// The steps of an epoch.
+struct Pilot<'a, O> {
+    training: &'a Training,
+    progress: &'a mut Progress,
+    tell: O,
+    batches: usize,
+    /// Of the last step.
+    rate: f64,
+    norm: Option<f64>,
+    flow: ControlFlow<()>,
+}
+
+impl<O: FnMut(&Batch) -> ControlFlow<()>> Steps for Pilot<'_, O> {
+    fn rule(&mut self, step: usize) -> Rule {
+        let rule = self.training.rule(&self.progress.now(self.training, self.batches), step + 1 == self.batches);
+        self.rate = rule.eta;
+        rule
+    }
+
+    fn made(&mut self, made: &Made) -> ControlFlow<()> {
+        let mean = made.sum / made.samples as f64;
+        self.norm = made.norm;
+        let progress = &mut *self.progress;
+        progress.batch = made.step + 1;
+        progress.steps += 1;
+        progress.sum += made.sum;
+        progress.last = Some(mean);
+        self.flow = (self.tell)(&Batch {
+            epoch: progress.epoch + 1,
+            epochs: self.training.epochs,
+            batch: progress.batch,
+            batches: self.batches,
+            samples: made.samples,
+            loss: mean,
+            learning_rate: self.rate,
+        });
+        self.flow
+    }
+}

@@ -1,0 +1,241 @@
+//! The last phase of a step: θ ← what the rule makes of it and of the gradient, over tiles of rows of all w[t] and c[t].
+//!
+//! ```text
+//! plain      w ← −(η/B) Δᵀ Z + (1 − ηλ) w          one product: no gradient is stored
+//! moments    G ← (1/B) Δᵀ Z                         of a chunk of rows, which stays in cache,
+//!            m, v, w ← rule(G, m, v, w)             and is used at once: one pass over the parameters
+//! clipped    G ← (1/B) Δᵀ Z, ‖G‖                    all of it, for its norm is needed first;
+//!            m, v, w ← rule(s G, m, v, w)           s = min(1, c / ‖G‖)
+//! ```
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ndarray::{Array1, Array2, ArrayView2, Axis, Ix1, Ix2, s};
+
+use crate::blas::{Claimed, SharedTiles, Tile};
+use crate::network::Parameters;
+use crate::optimizer::{Moments, Optimizer, Rule};
+use crate::rows::{self, part};
+use crate::scalar::Scalar;
+use crate::schedule::{Names, PER_NUMBER, Update, chunk_rows, sum, tiles, zeros};
+use crate::threads::Assembled;
+
+/// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.
+pub(crate) struct Batch<'a, F> {
+    pub(crate) layers: &'a [Array2<F>],
+    pub(crate) z_0: Option<ArrayView2<'a, F>>,
+    pub(crate) samples: usize,
+}
+
+impl<F: Scalar> Batch<'_, F> {
+    /// Some columns of Δ[t+1], and Z[t]: their product is the gradient of those rows of w[t].
+    fn operands(&self, t: usize, neurons: Range<usize>) -> (ArrayView2<'_, F>, ArrayView2<'_, F>) {
+        let names = Names { depth: self.layers.len() / 2 - 1 };
+        let batch = Some(0..self.samples);
+        let delta = &self.layers[names.delta(t + 1)];
+        let z = match &self.z_0 {
+            Some(z) if t == 0 => z.view(),
+            _ => part(&self.layers[names.z(t)], Axis(0), &batch),
+        };
+        if neurons.len() == delta.ncols() {
+            (part(delta, Axis(0), &batch), z)
+        } else {
+            (delta.slice(s![..self.samples, neurons]), z)
+        }
+    }
+}
+
+/// What rules beyond plain descent need.
+#[derive(Debug)]
+pub(crate) struct Beyond<F> {
+    /// Tiles of the moments.
+    moments: [Update; 2],
+    /// A place for each tile's gradient: for a chunk of its rows, or for all of them.
+    gradient: Parameters<F>,
+    of_gradient: Update,
+    /// Is there room for all of it?
+    whole: bool,
+    /// Σ g² of each tile.
+    squares: Vec<AtomicU64>,
+}
+
+impl<F: Scalar> Beyond<F> {
+    fn new(update: &Update, theta: &Parameters<F>, whole: bool) -> Self {
+        let (mut gradient, mut tiles) = (Parameters { w: Vec::new(), c: Vec::new() }, (Vec::new(), Vec::new()));
+        for tile in 0..update.w.len() {
+            let (w, c) = (update.w.tile(tile), update.c.tile(tile));
+            let columns = theta.w[w.arrays.start].ncols();
+            let most = if whole { usize::MAX } else { chunk_rows(columns) };
+            let (w_rows, c_rows) = (w.rows.len().min(most), c.rows.len().min(most));
+            gradient.w.push(Array2::from_elem((w_rows, columns), F::ZERO));
+            gradient.c.push(Array1::from_elem(c_rows, F::ZERO));
+            let of = |rows| Tile { arrays: tile..tile + 1, rows: 0..rows, columns: None };
+            tiles.0.push(of(w_rows));
+            tiles.1.push(of(c_rows));
+        }
+        Self {
+            moments: [update.like(), update.like()],
+            of_gradient: Update::of(&gradient, tiles.0, tiles.1),
+            gradient,
+            whole,
+            squares: zeros(update.w.len()),
+        }
+    }
+}
+
+/// θ, or arrays like it, shared by tiles.
+struct Shared<'a, F> {
+    w: SharedTiles<'a, F, Ix2>,
+    c: SharedTiles<'a, F, Ix1>,
+}
+
+impl<'a, F: Scalar> Shared<'a, F> {
+    fn new(parameters: &'a mut Parameters<F>, tiles: &'a Update) -> Self {
+        Self { w: SharedTiles::new(&mut parameters.w, &tiles.w), c: SharedTiles::new(&mut parameters.c, &tiles.c) }
+    }
+
+    fn claim(&self, tile: usize) -> Own<'_, 'a, F> {
+        Own { w: self.w.claim(tile), c: self.c.claim(tile) }
+    }
+}
+
+/// A tile of it that this thread alone may write.
+struct Own<'s, 'a, F> {
+    w: Claimed<'s, 'a, F, Ix2>,
+    c: Claimed<'s, 'a, F, Ix1>,
+}
+
+impl<F: Scalar> Own<'_, '_, F> {
+    /// Some of the tile's rows: of w, and of c where there is one.
+    fn rows(&mut self, rows: &Range<usize>) -> [&mut [F]; 2] {
+        let array = self.w.tile().arrays.start;
+        let w = self.w.write(array);
+        let columns = w.ncols();
+        let [w, c] = [w.into_slice(), self.c.write(array).into_slice()].map(|p| p.expect("rows lie one after another"));
+        [&mut w[rows.start * columns..rows.end * columns], if c.is_empty() { c } else { &mut c[rows.clone()] }]
+    }
+}
+
+/// Is given a tile, some of its rows, and their gradient: of w, and of c where there is one.
+type Visit<'a, F> = dyn Fn(usize, &Range<usize>, [&mut [F]; 2]) + Sync + 'a;
+
+impl Update {
+    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t].
+    pub(crate) fn run<F: Scalar>(
+        &self,
+        crew: &Assembled,
+        batch: &Batch<F>,
+        (a, beta): (F, F),
+        into: &mut Parameters<F>,
+    ) {
+        let into = Shared::new(into, self);
+        crew.for_each_tile(self.w.len(), batch.samples * self.flops, &|index| {
+            let Own { mut w, mut c } = into.claim(index);
+            let Tile { arrays, rows, .. } = w.tile().clone();
+            let t = arrays.start;
+            let (delta, z) = batch.operands(t, rows);
+            rows::gradient(a, delta, z, beta, w.write(t), c.write(t));
+        });
+    }
+
+    /// One step by a rule. Returns ‖g‖, if the rule asks for it or needs it.
+    pub(crate) fn step<F: Scalar>(
+        &self,
+        crew: &Assembled,
+        batch: &Batch<F>,
+        rule: &Rule,
+        theta: &mut Parameters<F>,
+        moments: &mut Moments<F>,
+        beyond: &mut Option<Beyond<F>>,
+    ) -> Option<f64> {
+        let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none();
+        let descend = |theta: &mut Parameters<F>| {
+            let a = F::from_f64(-rule.eta / batch.samples as f64);
+            self.run(crew, batch, (a, F::from_f64(1.0 - rule.eta * rule.lambda)), theta);
+        };
+        if plain && !rule.norm {
+            descend(theta);
+            return None;
+        }
+        let whole = rule.clip.is_some();
+        let beyond = match beyond {
+            Some(beyond) if beyond.whole == whole => beyond,
+            other => other.insert(Beyond::new(self, theta, whole)),
+        };
+        let Beyond { moments: of_moments, gradient, of_gradient, squares, .. } = beyond;
+        let gradient = Shared::new(gradient, of_gradient);
+        let squares = squares.as_slice();
+        if plain {
+            self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
+            descend(theta);
+            return Some(sum(squares).sqrt());
+        }
+        let mut arrays = moments.arrays.iter_mut().zip(of_moments).map(|(array, tiles)| Shared::new(array, tiles));
+        let (first, second) = (arrays.next(), arrays.next());
+        let theta = Shared::new(theta, self);
+        let apply = |tile: usize, rows: &Range<usize>, g: [&mut [F]; 2], scale: f64| {
+            let numbers = rule.numbers::<F>(scale);
+            let mut theta = theta.claim(tile);
+            let [mut first, mut second] = [&first, &second].map(|array| array.as_ref().map(|array| array.claim(tile)));
+            let none = || [&mut [][..], &mut [][..]];
+            let first = first.as_mut().map_or_else(none, |array| array.rows(rows));
+            let second = second.as_mut().map_or_else(none, |array| array.rows(rows));
+            for (((g, first), second), theta) in g.into_iter().zip(first).zip(second).zip(theta.rows(rows)) {
+                numbers.apply(g, first, second, theta);
+            }
+        };
+        match rule.clip {
+            None => {
+                let squares = rule.norm.then_some(squares);
+                self.chunks(crew, batch, &gradient, squares, &|tile, rows, g| apply(tile, rows, g, 1.0));
+                squares.map(|squares| sum(squares).sqrt())
+            }
+            Some(most) => {
+                self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
+                let norm = sum(squares).sqrt();
+                let scale = if norm > most { most / norm } else { 1.0 };
+                crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
+                    let rows = 0..self.w.tile(tile).rows.len();
+                    apply(tile, &rows, gradient.claim(tile).rows(&rows), scale);
+                });
+                Some(norm)
+            }
+        }
+    }
+
+    /// `visit(tile, rows of it, their gradient)` for each chunk of each tile; Σ g² of each tile where it is asked for.
+    fn chunks<F: Scalar>(
+        &self,
+        crew: &Assembled,
+        batch: &Batch<F>,
+        gradient: &Shared<F>,
+        squares: Option<&[AtomicU64]>,
+        visit: &Visit<F>,
+    ) {
+        let mean = F::from_f64(1.0 / batch.samples as f64);
+        crew.for_each_tile(self.w.len(), (batch.samples + PER_NUMBER / 2) * self.flops, &|index| {
+            let Tile { arrays, rows: of_tile, .. } = self.w.tile(index);
+            let mut own = gradient.claim(index);
+            let at_once = own.w.tile().rows.len();
+            let mut sum = 0.0;
+            for rows in tiles(of_tile.len(), at_once) {
+                let neurons = of_tile.start + rows.start..of_tile.start + rows.end;
+                let (delta, z) = batch.operands(arrays.start, neurons);
+                let mut w = own.w.write(index);
+                let w = w.slice_axis_mut(Axis(0), (0..rows.len()).into());
+                let mut c = own.c.write(index);
+                let c = if c.is_empty() { c } else { c.slice_axis_mut(Axis(0), (0..rows.len()).into()) };
+                rows::gradient(mean, delta, z, F::ZERO, w, c);
+                let g = own.rows(&(0..rows.len()));
+                if squares.is_some() {
+                    sum += rows::squares(g[0]) + rows::squares(g[1]);
+                }
+                visit(index, &rows, g);
+            }
+            if let Some(squares) = squares {
+                squares[index].store(sum.to_bits(), Ordering::Relaxed);
+            }
+        });
+    }
+}
