@@ -47,6 +47,7 @@
 //! floor 2   naive   per_neuron   matrix_vector   engine (buffers, and the phases of a step: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)   schedule (tiles)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
+//!           archive (numbered files that survive a crash)
 //! ```
 //!
 //! # Threads and bits
@@ -60,6 +61,9 @@
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "files")]
+#[cfg_attr(not(test), expect(dead_code, reason = "checkpoints of a training will be written with it"))]
+mod archive;
 pub mod batched;
 mod blas;
 mod cores;
@@ -79,6 +83,8 @@ mod sgd;
 mod threads;
 mod trace;
 
+#[cfg(feature = "files")]
+pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
 pub use error::{Error, Result};
 pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
 pub use network::{Constant, Generator, Mlp, Parameters};
