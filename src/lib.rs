@@ -43,10 +43,13 @@
 //! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
 //!
 //! ```text
-//! top       batched (rung 4, predict)   sgd (training)
-//! floor 2   naive   per_neuron   matrix_vector   engine (buffers, and the phases of a step: the hot path)
-//! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)   schedule (tiles)
+//! top       batched (rung 4, predict)   sgd (the lecture's training)   model   training (settings)   observer   dataset   trainer
+//!           checkpoint (a run as a file)
+//! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
+//! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
+//!           rows (rung 4's products on some rows)   schedule (tiles)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
+//!           archive (a directory of numbered files, of which the newest whole one can be read)
 //! ```
 //!
 //! # Threads and bits
@@ -60,6 +63,9 @@
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "files")]
+#[cfg_attr(not(test), expect(dead_code, reason = "checkpoints of a training will be written with it"))]
+mod archive;
 pub mod batched;
 mod blas;
 mod cores;
@@ -89,6 +95,8 @@ mod trainer;
 mod training;
 mod update;
 
+#[cfg(feature = "files")]
+pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
 pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use history::{History, Record};
