@@ -64,10 +64,11 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "files")]
-#[cfg_attr(not(test), expect(dead_code, reason = "checkpoints of a training will be written with it"))]
 mod archive;
 pub mod batched;
 mod blas;
+#[cfg(feature = "files")]
+pub mod checkpoint;
 mod cores;
 pub mod count;
 mod dataset;
@@ -97,6 +98,8 @@ mod update;
 
 #[cfg(feature = "files")]
 pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
+#[cfg(feature = "files")]
+pub use checkpoint::{Notes, Saved};
 pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use history::{History, Record};

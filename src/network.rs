@@ -21,6 +21,8 @@ use crate::scalar::Scalar;
 ///
 /// The head's constant is b, which is always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
 pub enum Constant {
     /// The input alone: the lecture's model.
     #[default]
@@ -33,7 +35,7 @@ pub enum Constant {
 
 impl Constant {
     /// Is a 1 appended to `z[t]`?
-    fn at(self, t: usize) -> bool {
+    pub(crate) fn at(self, t: usize) -> bool {
         match self {
             Self::Input => t == 0,
             Self::EveryLayer => true,

@@ -160,8 +160,6 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             if self.epoch(&train, validation.as_ref(), observer)?.is_break() {
                 return Ok(Ended::Observer);
             }
-            let patience = self.training.early_stopping;
-            self.progress.stopped_early = patience.is_some_and(|patience| self.progress.least.since >= patience);
         }
         if let Some(best) = self.best.take() {
             *self.model.mlp.parameters_mut() = best;
@@ -412,7 +410,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             progress.plateaus += 1;
             plateau.since = 0;
         }
-        if progress.least.improves(watched) && self.training.early_stopping.is_some() {
+        let improves = progress.least.improves(watched);
+        let patience = self.training.early_stopping;
+        progress.stopped_early = patience.is_some_and(|patience| progress.least.since >= patience);
+        if improves && patience.is_some() {
             let theta = self.model.mlp.parameters();
             self.best.get_or_insert_with(|| theta.zeros_like()).clone_from(theta);
         }

@@ -80,6 +80,9 @@ impl Training {
         if let Some(part) = self.validation_fraction {
             check(part > 0.0 && part < 1.0, "validation_fraction", "a number between 0 and 1", part)?;
         }
+        if self.early_stopping == Some(0) {
+            check(false, "early_stopping", "at least 1 epoch", 0.0)?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,168 @@
+//! Checkpoints: a run that is written, read and continued has the bits of one that was not.
+
+#![cfg(feature = "files")]
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use gemmprop::observer::Batch;
+use gemmprop::{
+    CheckpointError, Checkpoints, Constant, Dataset, Ended, LearningRate, Mlp, Model, Notes, Observer, Optimizer,
+    SoftmaxCrossEntropy, Trainer, Training,
+};
+use ndarray::{Array1, Array2};
+
+/// Data whose last batch is ragged, and labels.
+fn data<F: common::Real>() -> (Array2<F>, Array1<usize>) {
+    (common::uniform(70, 6, 2), Array1::from_shape_fn(70, |i| (i * i) % 3))
+}
+
+/// Stops after each so many batches.
+struct Every(usize, usize);
+
+impl<F: gemmprop::Scalar> Observer<F> for Every {
+    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+        self.1 += 1;
+        if self.1.is_multiple_of(self.0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// All that two runs have in common if they are the same; the wall time is none of it.
+fn state<F: common::Real>(trainer: &Trainer<F, SoftmaxCrossEntropy>) -> (Model<F>, Vec<String>) {
+    let timeless = |record: &gemmprop::Record| {
+        let mut record = *record;
+        record.seconds = 0.0;
+        format!("{record:?}")
+    };
+    (trainer.model().clone(), trainer.history().records.iter().map(timeless).collect())
+}
+
+fn goes_on<F: common::Real>(training: &Training, constant: Constant, every: usize) {
+    let (x, y) = data::<F>();
+    let train = Dataset::new(x.view(), y.view());
+    let new = || {
+        let mlp = common::network::<F>(&[6, 20, 9, 3], constant, 1);
+        Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap()
+    };
+    let mut once = new();
+    let ended = once.fit(train, None, &mut ()).unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let notes = Notes::from([("classes".to_owned(), "a, b, c".to_owned())]);
+    checkpoints.save(&new(), &notes).unwrap();
+    loop {
+        let saved = checkpoints.resume::<F, _>(SoftmaxCrossEntropy).unwrap();
+        assert!(saved.damaged.is_empty());
+        assert_eq!(saved.notes, notes);
+        assert_eq!(saved.blas, gemmprop::blas_description());
+        let mut trainer = saved.value;
+        let outcome = trainer.fit(train, None, &mut Every(every, 0)).unwrap();
+        let path = checkpoints.save(&trainer, &notes).unwrap();
+        if outcome != Ended::Observer {
+            assert_eq!(outcome, ended);
+            assert_eq!(state(&trainer), state(&once), "{training:?}");
+            assert_eq!(checkpoints.model::<F>().unwrap().value, trainer.into_model());
+            assert_eq!(Model::<F>::load(path).unwrap().value, once.into_model());
+            return;
+        }
+    }
+}
+
+fn trainings() -> Vec<Training> {
+    let base = Training { batch: 16, seed: 3, epochs: 4, ..Training::default() };
+    vec![
+        base.clone(),
+        Training { optimizer: Optimizer::Momentum { mu: 0.9 }, weight_decay: 1e-2, shuffle: false, ..base.clone() },
+        Training {
+            optimizer: Optimizer::Nesterov { mu: 0.8 },
+            learning_rate: LearningRate::on_plateau(1.5, 0.5, 0),
+            validation_fraction: Some(0.2),
+            standardize: true,
+            ..base.clone()
+        },
+        Training {
+            optimizer: Optimizer::adam(),
+            learning_rate: LearningRate::cosine(0.05, 0.001).warm_up(5),
+            clip_norm: Some(0.3),
+            early_stopping: Some(2),
+            validation_fraction: Some(0.3),
+            epochs: 30,
+            ..base
+        },
+    ]
+}
+
+#[test]
+fn a_run_goes_on_from_any_batch_with_the_same_bits() {
+    for (training, constant) in
+        trainings().iter().zip([Constant::Input, Constant::EveryLayer, Constant::Absent, Constant::EveryLayer])
+    {
+        for every in [1, 3, 5, 7] {
+            goes_on::<f32>(training, constant, every);
+            goes_on::<f64>(training, constant, every);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_over_can_be_given_more_epochs() {
+    let (x, y) = data::<f32>();
+    let train = Dataset::new(x.view(), y.view());
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let run = |epochs| {
+        let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { epochs, ..Training::default() }).unwrap();
+        trainer.fit(train, None, &mut ()).unwrap();
+        trainer
+    };
+    checkpoints.save(&run(3), &Notes::new()).unwrap();
+    let mut trainer = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap().value;
+    trainer.set_epochs(5);
+    trainer.fit(train, None, &mut ()).unwrap();
+    assert_eq!(state(&trainer), state(&run(5)));
+}
+
+/// The newest is damaged: the one before is used, and it is said.
+#[test]
+fn a_damaged_newest_falls_back_to_the_one_before_and_says_so() {
+    let (x, y) = data::<f64>();
+    let train = Dataset::new(x.view(), y.view());
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let mlp = common::network::<f64>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, trainings()[3].clone()).unwrap();
+    let mut once = None;
+    let mut newest = None;
+    for _ in 0..2 {
+        once = Some(state(&trainer));
+        trainer.fit(train, None, &mut Every(3, 0)).unwrap();
+        newest = Some(checkpoints.save(&trainer, &Notes::new()).unwrap());
+    }
+    let newest = newest.unwrap();
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&newest, bytes).unwrap();
+    let saved = checkpoints.resume::<f64, _>(SoftmaxCrossEntropy).unwrap();
+    assert_eq!(Some(state(&saved.value)), once);
+    assert_eq!(saved.damaged.len(), 1);
+    assert_eq!(saved.damaged[0].path.file_name(), newest.file_name());
+}
+
+#[test]
+fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let mlp = common::network::<f64>(&[6, 20, 9, 3], Constant::Input, 1);
+    checkpoints.save(&Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap(), &Notes::new()).unwrap();
+    let error = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Mismatch { .. }));
+    assert!(error.to_string().ends_with("0.weight: expected F32 [20, 6], found F64 [20, 6]"), "{error}");
+    // A loss for one output and a network with three.
+    let error = checkpoints.resume::<f64, _>(gemmprop::Logistic).unwrap_err();
+    assert!(error.to_string().ends_with("expected a network with 1 output, found 3 outputs"), "{error}");
+    assert!(matches!(Checkpoints::create(directory.path()).unwrap_err(), CheckpointError::Used { .. }));
+}
