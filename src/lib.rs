@@ -46,6 +46,7 @@
 //! top       batched (rung 4, predict)   sgd (training)
 //! floor 2   naive   per_neuron   matrix_vector   engine (buffers, and the phases of a step: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)   schedule (tiles)
+//!           data (samples from files)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
 //! ```
 //!
@@ -64,6 +65,8 @@ pub mod batched;
 mod blas;
 mod cores;
 pub mod count;
+#[cfg(feature = "files")]
+pub mod data;
 mod engine;
 mod error;
 pub mod loss;
