@@ -3,6 +3,14 @@
 //! Nothing that a file says of itself is believed before it is seen: buffers grow with the bytes that are there, and a file that
 //! is shorter or longer than its header says is refused. Whether numbers are finite and lengths fit is what training checks;
 //! in CSV, where a bad number has a line, it is checked here.
+//!
+//! ```no_run
+//! use gemmprop::data;
+//!
+//! let flowers = data::csv_classes::<f32>("iris.csv", "species")?;
+//! println!("{} flowers, {} species", flowers.x.nrows(), flowers.y.names.len());
+//! # Ok::<(), data::ReadError>(())
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -53,7 +61,7 @@ pub enum ReadError {
         found: String,
     },
     /// A number in an array that is no class label.
-    #[error("{}: label {row}: expected a whole number from 0 to 2^53, found {found}", path.display())]
+    #[error("{}: label {row}: expected a whole number from 0 to below 2^53, found {found}", path.display())]
     Label {
         /// The file.
         path: PathBuf,
@@ -63,7 +71,7 @@ pub enum ReadError {
         found: f64,
     },
     /// A line of a CSV file.
-    #[error("{}:{line}: {}expected {expected}, found {found}", path.display(), column.as_ref().map_or(String::new(), |c| format!("column {c:?}: ")))]
+    #[error("{}:{line}: {}expected {expected}, found {found}", path.display(), in_column(column))]
     Line {
         /// The file.
         path: PathBuf,
@@ -80,8 +88,16 @@ pub enum ReadError {
 
 type Result<T> = std::result::Result<T, ReadError>;
 
+fn in_column(column: &Option<String>) -> String {
+    column.as_ref().map_or_else(String::new, |name| format!("column {name:?}: "))
+}
+
 fn io_error(path: &Path) -> impl Fn(io::Error) -> ReadError {
     move |source| ReadError::Io { path: path.to_owned(), source }
+}
+
+fn open(path: &Path) -> Result<BufReader<File>> {
+    Ok(BufReader::new(File::open(path).map_err(io_error(path))?))
 }
 
 fn content(path: &Path, what: &'static str, expected: impl Into<String>, found: impl Into<String>) -> ReadError {
@@ -89,8 +105,9 @@ fn content(path: &Path, what: &'static str, expected: impl Into<String>, found: 
 }
 
 /// Text from a file, for a message: in quotes, and no page of it.
-fn quoted(text: &str) -> String {
+fn quoted(text: impl AsRef<[u8]>) -> String {
     const LONGEST: usize = 60;
+    let text = String::from_utf8_lossy(text.as_ref());
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
@@ -132,6 +149,13 @@ impl Bytes<'_> {
 
 fn bad_shape(path: &Path, shape: &[usize]) -> ReadError {
     content(path, "shape", "an array that fits into memory", format!("{shape:?}"))
+}
+
+/// Samples in rows, each laid flat. If one dimension is 0, the product of the others can overflow.
+fn samples<F>(path: &Path, shape: &[usize], fortran_order: bool, values: Vec<F>) -> Result<Array2<F>> {
+    let columns = shape[1..].iter().try_fold(1_usize, |columns, &d| columns.checked_mul(d));
+    let dim = columns.map(|columns| (shape[0], columns).set_f(fortran_order));
+    dim.and_then(|dim| Array2::from_shape_vec(dim, values).ok()).ok_or_else(|| bad_shape(path, shape))
 }
 
 /// Refuses a shape with another number of dimensions.
@@ -176,14 +200,12 @@ pub fn npz_labels(path: impl AsRef<Path>, name: &str) -> Result<Array1<usize>> {
 }
 
 fn npy_file(path: &Path) -> Result<Bytes<'_>> {
-    let file = File::open(path).map_err(io_error(path))?;
-    Ok(Bytes { path, reader: Box::new(file), position: 0 })
+    Ok(Bytes { path, reader: Box::new(open(path)?), position: 0 })
 }
 
 fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
-    let file = File::open(path).map_err(io_error(path))?;
     let zip_error = |error: zip::result::ZipError| io_error(path)(error.into());
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(zip_error)?;
+    let mut archive = ZipArchive::new(open(path)?).map_err(zip_error)?;
     let file_name = format!("{name}.npy");
     let Some(index) = archive.index_for_name(&file_name) else {
         let names: Vec<_> =
@@ -194,22 +216,14 @@ fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>
     read(Bytes { path: &path.join(file_name), reader: Box::new(member), position: 0 })
 }
 
-/// What stands in front of an array's numbers.
-struct Header {
-    dtype: String,
-    fortran_order: bool,
-    shape: Vec<usize>,
-}
-
-/// Not by ndarray-npy 0.10: it allocates what a header says, and panics on a shape of (0, usize::MAX).
-fn npy_header(bytes: &mut Bytes) -> Result<Header> {
+/// What stands before an array's numbers: dtype, is it in Fortran order, shape. Not by ndarray-npy 0.10, which allocates what a header says, and panics on a shape of (0, usize::MAX).
+fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
     const MAGIC: &[u8] = b"\x93NUMPY";
     // NumPy's own limit.
     const LONGEST: u64 = 10_000;
     let start = bytes.take(8)?;
     if !start.starts_with(MAGIC) {
-        let [expected, found] = [MAGIC, &start[..MAGIC.len()]].map(|magic| format!("\"{}\"", magic.escape_ascii()));
-        return Err(content(bytes.path, "magic number", expected, found));
+        return Err(content(bytes.path, "magic number", r#""\x93NUMPY""#, quoted(&start[..MAGIC.len()])));
     }
     let length = bytes.take(if start[6] == 1 { 2 } else { 4 })?;
     let length = length.iter().rev().fold(0, |length, &byte| length << 8 | u64::from(byte));
@@ -218,23 +232,21 @@ fn npy_header(bytes: &mut Bytes) -> Result<Header> {
     }
     let text = bytes.take(length)?;
     let text = String::from_utf8_lossy(&text);
-    parse_header(text.trim_end())
-        .ok_or_else(|| content(bytes.path, "header", "dtype, order and shape of plain numbers", quoted(&text)))
+    parse_header(text.trim_end()).ok_or_else(|| {
+        content(bytes.path, "header", "dtype, order and shape of plain numbers", quoted(text.as_bytes()))
+    })
 }
 
-fn parse_header(text: &str) -> Option<Header> {
-    // One dictionary and one tuple. More make structures, and very many would overflow the parser's stack.
+fn parse_header(text: &str) -> Option<(String, bool, Vec<usize>)> {
+    // One dictionary and one tuple. More make structures, and the parser's time doubles with each that is nested.
     if text.matches(['(', '[', '{']).count() > 2 {
         return None;
     }
     let value: Value = text.parse().ok()?;
     let get = |name| value.as_dict()?.iter().find(|(key, _)| key.as_string().is_some_and(|key| key == name));
     let length = |d: &Value| usize::try_from(d.as_integer()?).ok();
-    Some(Header {
-        dtype: get("descr")?.1.as_string()?.clone(),
-        fortran_order: get("fortran_order")?.1.as_boolean()?,
-        shape: get("shape")?.1.as_tuple()?.iter().map(length).collect::<Option<_>>()?,
-    })
+    let shape = get("shape")?.1.as_tuple()?.iter().map(length).collect::<Option<_>>()?;
+    Some((get("descr")?.1.as_string()?.clone(), get("fortran_order")?.1.as_boolean()?, shape))
 }
 
 fn reals<F: Scalar>(bytes: Bytes) -> Result<Array2<F>> {
@@ -243,9 +255,9 @@ fn reals<F: Scalar>(bytes: Bytes) -> Result<Array2<F>> {
 
 fn labels(bytes: Bytes) -> Result<Array1<usize>> {
     let path = bytes.path;
-    // Whole numbers above 2^53 would be rounded; no network has as many outputs.
+    // From 2^53 on, whole numbers have been rounded; no network has as many outputs.
     let label = |(row, found): (usize, f64)| {
-        let whole = found.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&found);
+        let whole = found.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&found);
         if whole { Ok(found as usize) } else { Err(ReadError::Label { path: path.to_owned(), row, found }) }
     };
     npy_array::<f64>(bytes, 1..=1, "1 dimension")?.into_iter().enumerate().map(label).collect()
@@ -258,7 +270,7 @@ fn npy_array<F: Scalar>(mut bytes: Bytes, dimensions: RangeInclusive<usize>, tex
             (size_of::<$t>(), |bytes| <$t>::from_le_bytes(bytes.try_into().expect("chunks are of this size")) as f64)
         };
     }
-    let Header { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
+    let (dtype, fortran_order, shape) = npy_header(&mut bytes)?;
     let path = bytes.path;
     let (size, number): (usize, fn(&[u8]) -> f64) = match dtype.as_str() {
         "<f4" => number!(f32),
@@ -280,8 +292,7 @@ fn npy_array<F: Scalar>(mut bytes: Bytes, dimensions: RangeInclusive<usize>, tex
     check_dimensions(path, &shape, dimensions, text)?;
     let bytes = bytes.array(&shape, size)?;
     let values = bytes.chunks_exact(size).map(|bytes| F::from_f64(number(bytes))).collect();
-    let dim = (shape[0], shape.get(1).copied().unwrap_or(1));
-    let array = Array2::from_shape_vec(dim.set_f(fortran_order), values).map_err(|_| bad_shape(path, &shape))?;
+    let array = samples(path, &shape, fortran_order, values)?;
     // Samples in rows, each in one piece, as training reads them.
     Ok(if fortran_order { array.as_standard_layout().into_owned() } else { array })
 }
@@ -314,9 +325,7 @@ pub struct Classes {
 pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Array2<F>>> {
     let path = path.as_ref();
     let Table { columns, x, y } = table(path, target, number::<F>)?;
-    let shape = (y.len(), 1);
-    let y = Array2::from_shape_vec(shape, y).map_err(|_| bad_shape(path, &[shape.0, 1]))?;
-    Ok(Table { columns, x, y })
+    Ok(Table { columns, x, y: samples(path, &[y.len()], false, y)? })
 }
 
 /// A CSV file with a line of column names, numbers in all columns but `target`, whose texts are the classes. Sorted (by value
@@ -353,53 +362,49 @@ fn table<F: Scalar, T>(
     let mut reader =
         ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(bytes.as_slice());
     let mut record = ByteRecord::new();
-    let error = |record: &ByteRecord, column: Option<&str>, expected: &str, found: String| {
-        // The reader's own count is that of the blank lines and half line ends before the row.
+    let mut next =
+        |record: &mut ByteRecord| reader.read_byte_record(record).map_err(|error| io_error(path)(error.into()));
+    let error = |record: &ByteRecord, column: Option<&String>, expected: &str, found: String| {
+        // The reader's own count stops before blank lines and between \r and \n.
         let start = record.position().map_or(0, |position| position.byte() as usize).min(bytes.len());
         let blank = bytes[start..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
         let line = 1 + bytes[..start + blank].iter().filter(|&&byte| byte == b'\n').count();
-        let column = column.map(str::to_owned);
-        ReadError::Line { path: path.to_owned(), line, column, expected: expected.to_owned(), found }
-    };
-    let utf8 = |record: &ByteRecord, i: usize, column: Option<&str>| {
-        let invalid = |_| error(record, column, "UTF-8", format!("\"{}\"", record[i].escape_ascii()));
-        std::str::from_utf8(&record[i]).map(str::to_owned).map_err(invalid)
+        ReadError::Line { path: path.to_owned(), line, column: column.cloned(), expected: expected.to_owned(), found }
     };
 
-    if !reader.read_byte_record(&mut record).map_err(|error| io_error(path)(error.into()))? {
+    if !next(&mut record)? {
         return Err(content(path, "file", "a line of column names", "an empty file"));
     }
-    let mut columns = Vec::with_capacity(record.len());
-    for i in 0..record.len() {
-        let name = utf8(&record, i, None)?;
-        if columns.contains(&name) {
+    let (mut columns, mut names) = (Vec::new(), BTreeSet::new());
+    for name in &record {
+        let name = str::from_utf8(name).map_err(|_| error(&record, None, "UTF-8", quoted(name)))?.to_owned();
+        if !names.insert(name.clone()) {
             return Err(error(&record, Some(&name), "a name for one column", "it twice".to_owned()));
         }
         columns.push(name);
     }
     let Some(at) = columns.iter().position(|name| name == target) else {
-        let names: Vec<_> = columns.iter().map(|name| quoted(name)).collect();
+        let names: Vec<_> = columns.iter().map(quoted).collect();
         return Err(content(path, "column", quoted(target), names.join(", ")));
     };
 
     let (mut x, mut y) = (Vec::new(), Vec::new());
-    while reader.read_byte_record(&mut record).map_err(|error| io_error(path)(error.into()))? {
+    while next(&mut record)? {
         if record.len() != columns.len() {
             let expected = format!("{} fields, as many as column names", columns.len());
             return Err(error(&record, None, &expected, record.len().to_string()));
         }
-        for (i, column) in columns.iter().enumerate() {
-            let text = utf8(&record, i, Some(column))?;
-            let refused = |expected| error(&record, Some(column), expected, quoted(&text));
-            if i == at { y.push(read(&text).map_err(refused)?) } else { x.push(number(&text).map_err(refused)?) }
+        for (i, field) in record.iter().enumerate() {
+            let refused = |expected| error(&record, Some(&columns[i]), expected, quoted(field));
+            let text = str::from_utf8(field).map_err(|_| refused("UTF-8"))?;
+            if i == at { y.push(read(text).map_err(refused)?) } else { x.push(number(text).map_err(refused)?) }
         }
     }
     if y.is_empty() {
         return Err(content(path, "rows", "at least one", "none"));
     }
     columns.remove(at);
-    let shape = (y.len(), columns.len());
-    let x = Array2::from_shape_vec(shape, x).map_err(|_| bad_shape(path, &[shape.0, shape.1]))?;
+    let x = samples(path, &[y.len(), columns.len()], false, x)?;
     Ok(Table { columns, x, y })
 }
 
@@ -410,12 +415,8 @@ fn table<F: Scalar, T>(
 pub fn idx_images<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
     let path = path.as_ref();
     let (shape, bytes) = idx(path, 2..=255, "2 dimensions or more")?;
-    // No overflow: of zero samples, an image may have any size.
-    let pixels = shape[1..].iter().try_fold(1_usize, |pixels, &d| pixels.checked_mul(d));
-    let dim = (shape[0], pixels.ok_or_else(|| bad_shape(path, &shape))?);
     let scaled: [F; 256] = std::array::from_fn(|byte| F::from_f64(byte as f64 / 255.0));
-    let values = bytes.iter().map(|&byte| scaled[usize::from(byte)]).collect();
-    Array2::from_shape_vec(dim, values).map_err(|_| bad_shape(path, &shape))
+    samples(path, &shape, false, bytes.iter().map(|&byte| scaled[usize::from(byte)]).collect())
 }
 
 /// Class labels from an IDX file of unsigned bytes, plain or compressed by gzip.
@@ -429,7 +430,7 @@ pub fn idx_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
 /// By hand, since no crate does it that is kept up and gives errors for damaged files instead of panics: mnist, mnist_read,
 /// rust-mnist and idx_parser were looked at.
 fn idx(path: &Path, dimensions: RangeInclusive<usize>, text: &str) -> Result<(Vec<usize>, Vec<u8>)> {
-    let mut file = BufReader::new(File::open(path).map_err(io_error(path))?);
+    let mut file = open(path)?;
     let gzip = file.fill_buf().map_err(io_error(path))?.starts_with(b"\x1f\x8b");
     let reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut bytes = Bytes { path, reader, position: 0 };
@@ -494,7 +495,7 @@ pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
         let expected =
             "images and labels (*-images-idx3-ubyte, *-labels-idx1-ubyte) of train and t10k, or one such pair";
         let names = pairs.values().flatten().flatten().filter_map(|path| path.file_name());
-        let names: Vec<_> = names.map(|name| quoted(&name.to_string_lossy())).collect();
+        let names: Vec<_> = names.map(|name| quoted(name.as_encoded_bytes())).collect();
         content(folder, "files", expected, if names.is_empty() { "none".to_owned() } else { names.join(", ") })
     };
     let read = |pair: &[Option<&PathBuf>; 2]| {
