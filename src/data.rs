@@ -216,7 +216,8 @@ fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>
     read(Bytes { path: &path.join(file_name), reader: Box::new(member), position: 0 })
 }
 
-/// What stands before an array's numbers: dtype, is it in Fortran order, shape. Not by ndarray-npy 0.10, which allocates what a header says, and panics on a shape of (0, usize::MAX).
+/// What stands before an array's numbers: its dtype, whether it is in Fortran order, its shape. Not by ndarray-npy 0.10, which
+/// allocates what a header says and panics on a shape of (0, usize::MAX).
 fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
     const MAGIC: &[u8] = b"\x93NUMPY";
     // NumPy's own limit.
@@ -225,7 +226,11 @@ fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
     if !start.starts_with(MAGIC) {
         return Err(content(bytes.path, "magic number", r#""\x93NUMPY""#, quoted(&start[..MAGIC.len()])));
     }
-    let length = bytes.take(if start[6] == 1 { 2 } else { 4 })?;
+    let length = bytes.take(match start[6] {
+        1 => 2,
+        2 | 3 => 4,
+        version => return Err(content(bytes.path, "version", "1, 2 or 3", version.to_string())),
+    })?;
     let length = length.iter().rev().fold(0, |length, &byte| length << 8 | u64::from(byte));
     if length > LONGEST {
         return Err(content(bytes.path, "header", format!("at most {LONGEST} bytes"), length.to_string()));
