@@ -47,7 +47,7 @@
 //!           checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
-//!           rows (rung 4's products on some rows)   schedule (tiles)
+//!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
 //!           archive (a directory of numbered files, of which the newest whole one can be read)
 //! ```
@@ -71,6 +71,8 @@ mod blas;
 pub mod checkpoint;
 mod cores;
 pub mod count;
+#[cfg(feature = "files")]
+pub mod data;
 mod dataset;
 mod engine;
 mod error;
