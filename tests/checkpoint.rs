@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use gemmprop::observer::Batch;
 use gemmprop::{
-    CheckpointError, Checkpoints, Constant, Dataset, Ended, LearningRate, Mlp, Model, Notes, Observer, Optimizer,
+    CheckpointError, Checkpoints, Constant, Dataset, Ended, LearningRate, Model, Notes, Observer, Optimizer,
     SoftmaxCrossEntropy, Trainer, Training,
 };
 use ndarray::{Array1, Array2};

@@ -1,0 +1,171 @@
+//! A training process is killed at random moments, again and again, and always leaves a checkpoint from which a new process goes on; in the
+//! end the bits are those of a run that nobody disturbed.
+//!
+//! 200 kills, or as many as the environment variable `KILLS` says.
+
+#![cfg(all(feature = "files", unix))]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gemmprop::observer::Batch;
+use gemmprop::{
+    CheckpointError, Checkpoints, Constant, Dataset, Ended, Generator, LearningRate, Mlp, Model, Notes, Observer,
+    Optimizer, SoftmaxCrossEntropy, Trainer, Training,
+};
+use ndarray::{Array1, Array2};
+use rand::{RngExt, SeedableRng};
+
+const DIRECTORY: &str = "GEMMPROP_KILLED_DIRECTORY";
+const RUN: &str = "GEMMPROP_KILLED_RUN";
+
+type Run = Trainer<f32, SoftmaxCrossEntropy>;
+
+/// Several seconds of training, by different rules.
+fn new(run: usize) -> Run {
+    let base = Training { epochs: 12, batch: 32, seed: run as u64, ..Training::default() };
+    let training = match run % 4 {
+        0 => base,
+        1 => Training { optimizer: Optimizer::adam(), learning_rate: LearningRate::cosine(1e-3, 0.0), ..base },
+        2 => Training {
+            optimizer: Optimizer::Momentum { mu: 0.9 },
+            learning_rate: LearningRate::on_plateau(0.05, 0.5, 1),
+            validation_fraction: Some(0.1),
+            standardize: true,
+            ..base
+        },
+        _ => Training {
+            optimizer: Optimizer::Nesterov { mu: 0.9 },
+            learning_rate: LearningRate::constant(0.01),
+            clip_norm: Some(0.5),
+            validation_fraction: Some(0.1),
+            early_stopping: Some(4),
+            ..base
+        },
+    };
+    let mlp = Mlp::he(&[32, 96, 64, 5], Constant::EveryLayer, run as u64).unwrap();
+    Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap()
+}
+
+fn data() -> (Array2<f32>, Array1<usize>) {
+    let mut generator = Generator::seed_from_u64(1);
+    let x = Array2::from_shape_simple_fn((2000, 32), || generator.random_range(-1.0..1.0_f32));
+    let labels = x.outer_iter().map(|x| (x[0].abs() * 5.0) as usize % 5).collect();
+    (x, labels)
+}
+
+/// Stops for a checkpoint after every few batches.
+struct Often(usize);
+
+impl Observer<f32> for Often {
+    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+        self.0 += 1;
+        if self.0.is_multiple_of(5) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// What a killed process was: it is this test program again. Goes on from the last checkpoint, or begins.
+#[test]
+#[ignore = "the other test runs it in processes of its own"]
+fn train_from_the_last_checkpoint_to_the_end() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    let run = std::env::var(RUN).unwrap().parse().unwrap();
+    let (checkpoints, mut trainer) = match Checkpoints::open(&directory) {
+        Ok(checkpoints) => {
+            let saved = checkpoints.resume(SoftmaxCrossEntropy).unwrap();
+            assert!(saved.damaged.is_empty(), "{:?}", saved.damaged);
+            (checkpoints, saved.value)
+        }
+        // Killed before the first.
+        Err(CheckpointError::NoneWhole { damaged, .. }) if damaged.is_empty() => {
+            (Checkpoints::create(&directory).unwrap(), new(run))
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let (x, y) = data();
+    loop {
+        let ended = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut Often(0)).unwrap();
+        checkpoints.save(&trainer, &Notes::new()).unwrap();
+        if ended != Ended::Observer {
+            return;
+        }
+    }
+}
+
+fn begin(directory: &Path, run: usize) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "train_from_the_last_checkpoint_to_the_end", "--ignored"])
+        .env(DIRECTORY, directory)
+        .env(RUN, run.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// One run, killed whenever the generator says until it has come to its end. Returns how often.
+fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generator) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    // Killed before it began, a process leaves no directory; it has to be there to be watched.
+    let mut kills = 0;
+    let mut begun = false;
+    loop {
+        let mut child = begin(directory.path(), run);
+        let until = Instant::now() + Duration::from_micros(generator.random_range(0..120_000));
+        let ended = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if Instant::now() >= until {
+                // SIGKILL, on Unix: nothing of the process can clean up.
+                child.kill().unwrap();
+                break None;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        };
+        let output = child.wait_with_output().unwrap();
+        if let Some(status) = ended {
+            assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            break;
+        }
+        kills += 1;
+        match Checkpoints::open(directory.path()) {
+            Ok(checkpoints) => {
+                begun = true;
+                let saved = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
+                assert!(saved.damaged.is_empty(), "after {kills} kills: {:?}", saved.damaged);
+            }
+            Err(error) => assert!(!begun, "after {kills} kills: {error}"),
+        }
+    }
+    let checkpoints = Checkpoints::open(directory.path()).unwrap();
+    let saved = checkpoints.model::<f32>().unwrap();
+    assert_eq!(&saved.value, expected, "run {run} after {kills} kills");
+    kills
+}
+
+#[test]
+fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
+    let wanted: usize = std::env::var("KILLS").map_or(200, |kills| kills.parse().expect("KILLS: a number"));
+    let (x, y) = data();
+    let undisturbed: Vec<Model<f32>> = (0..4)
+        .map(|run| {
+            let mut trainer = new(run);
+            trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+            trainer.into_model()
+        })
+        .collect();
+    let mut generator = Generator::seed_from_u64(7);
+    let mut kills = 0;
+    for run in 0.. {
+        if kills >= wanted {
+            break;
+        }
+        let more = killed_until_done(run % 4, &undisturbed[run % 4], &mut generator);
+        assert!(more > 0, "a run that is never killed tests nothing");
+        kills += more;
+    }
+    println!("{kills} kills");
+}
