@@ -18,6 +18,7 @@ mod plot;
 mod progress;
 mod rungs;
 mod step;
+mod training;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ struct Arguments {
     /// Passed by `cargo bench`; without it nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step; or peers, which is only drawn by this name
+    /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
     filter: Option<String>,
 }
 
@@ -90,6 +91,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         write_csv(&directory, "gflops", &rows)?;
         entries.push(Entry { figure: step::ratio_figure(&rows, &facts), tables: vec![step::table(&rows)] });
         entries.push(Entry { figure: step::gflops_figure(&rows, &facts), tables: vec![] });
+    }
+    if asked_for("training") {
+        let rows = training::measure(quick);
+        write_csv(&directory, "training", &rows)?;
+        entries.push(Entry { figure: training::figure(&rows, &facts), tables: vec![training::table(&rows)] });
     }
     // Needs what `ci/peers` has built.
     if arguments.filter.as_deref() == Some("peers") {
