@@ -47,6 +47,7 @@
 //! floor 2   naive   per_neuron   matrix_vector   engine (buffers, and the phases of a step: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   rows (rung 4's products on some rows)   schedule (tiles)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
+//!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
 //! ```
 //!
 //! # Threads and bits
@@ -66,6 +67,8 @@ mod cores;
 pub mod count;
 mod engine;
 mod error;
+#[cfg(feature = "curvature")]
+pub mod lanczos;
 pub mod loss;
 pub mod matrix_vector;
 pub mod naive;
