@@ -50,6 +50,7 @@
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
 //!           archive (a directory of numbered files, of which the newest whole one can be read)
+//!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
 //! ```
 //!
 //! # Threads and bits
@@ -77,6 +78,8 @@ mod dataset;
 mod engine;
 mod error;
 pub mod history;
+#[cfg(feature = "curvature")]
+pub mod lanczos;
 pub mod learning_rate;
 pub mod loss;
 pub mod matrix_vector;
