@@ -12,6 +12,7 @@ mod fit;
 mod font;
 mod learning;
 mod machine;
+mod mnist;
 mod page;
 mod peers;
 mod plot;
@@ -37,6 +38,9 @@ struct Arguments {
     /// Passed by `cargo bench`; without it nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
+    /// A folder with MNIST's files in IDX format, for the figure of that name
+    #[arg(long)]
+    mnist: Option<PathBuf>,
     /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
     filter: Option<String>,
 }
@@ -96,6 +100,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let rows = training::measure(quick);
         write_csv(&directory, "training", &rows)?;
         entries.push(Entry { figure: training::figure(&rows, &facts), tables: vec![training::table(&rows)] });
+    }
+    // Needs a folder that not everybody has.
+    if let Some(folder) = arguments.mnist.as_deref().filter(|_| arguments.filter.as_deref() == Some("mnist")) {
+        let rows = mnist::measure(folder, &directory.with_file_name("peers"), quick)?;
+        write_csv(&directory, "mnist", &rows)?;
+        entries.push(Entry { figure: mnist::figure(&rows, &facts), tables: vec![mnist::table(&rows)] });
     }
     // Needs what `ci/peers` has built.
     if arguments.filter.as_deref() == Some("peers") {
