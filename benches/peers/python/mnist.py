@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-EPOCHS, BATCH = 25, 32
+EPOCHS = 25
 
 
 def read(path):
@@ -32,17 +32,18 @@ def torch_run(recipe, seed, x, y, x_test, y_test):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     x, y, x_test, y_test = map(torch.from_numpy, (x, y, x_test, y_test))
-    steps = EPOCHS * math.ceil(len(x) / BATCH)
+    size = 32 if recipe == "sgd" else 16
+    steps = EPOCHS * math.ceil(len(x) / size)
     if recipe == "sgd":
         optimizer, schedule = torch.optim.SGD(net.parameters(), lr=0.1), None
     else:
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1.0)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.5)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     cross_entropy = nn.CrossEntropyLoss()
     start = time.perf_counter()
     for _ in range(EPOCHS):
         order = torch.randperm(len(x))
-        for batch in order.split(BATCH):
+        for batch in order.split(size):
             optimizer.zero_grad()
             cross_entropy(net(x[batch]), y[batch]).backward()
             optimizer.step()
@@ -64,7 +65,7 @@ def sklearn_run(recipe, seed, x, y, x_test, y_test):
     warnings.simplefilter("ignore")
     settings = {"solver": "sgd", "learning_rate_init": 0.1, "momentum": 0.0} if recipe == "sgd" else {"solver": "adam"}
     net = MLPClassifier(
-        (512, 512), alpha=0.0, batch_size=BATCH, max_iter=EPOCHS, tol=0.0, n_iter_no_change=EPOCHS, random_state=seed, **settings
+        (512, 512), alpha=0.0, batch_size=32, max_iter=EPOCHS, tol=0.0, n_iter_no_change=EPOCHS, random_state=seed, **settings
     )
     start = time.perf_counter()
     net.fit(x, y)
