@@ -130,18 +130,28 @@ impl Ranged for Ticked {
 impl Figure {
     /// Writes `name`.svg and `name`.png.
     pub(crate) fn save(&self, directory: &Path) -> Result {
-        crate::font::register(FONT);
         let path = |extension: &str| directory.join(self.name).with_extension(extension);
+        std::fs::write(path("svg"), self.svg()?)?;
+        self.png()?.save(path("png"))?;
+        Ok(())
+    }
+
+    pub(crate) fn svg(&self) -> Result<String> {
+        crate::font::register(FONT);
         let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area())?;
         // The size in which it is shown; the view box stays that of the drawing.
         let (drawn, shown) = (size_attributes((width, height)), size_attributes(SIZE));
-        std::fs::write(path("svg"), svg.replacen(&drawn, &shown, 1))?;
+        Ok(svg.replacen(&drawn, &shown, 1))
+    }
+
+    pub(crate) fn png(&self) -> Result<RgbImage> {
+        crate::font::register(FONT);
+        let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
         let mut pixels = RgbImage::new(width, height);
         self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area())?;
-        thumbnail(&pixels, SIZE.0, SIZE.1).save(path("png"))?;
-        Ok(())
+        Ok(thumbnail(&pixels, SIZE.0, SIZE.1))
     }
 
     fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>) -> Result
