@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use indicatif::{HumanCount, ProgressBar as Bar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar as Bar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle,
+};
 
 use crate::history::Record;
 use crate::model::Model;
@@ -68,8 +70,14 @@ impl ProgressBar {
         let text = move |state: &ProgressState, text: &mut dyn Write| {
             let _ = seen.lock().expect("no holder panics").write(state, text);
         };
-        let style = ProgressStyle::with_template("{text} {wide_bar} {percent}% ETA {eta}");
-        let style = style.expect("a valid template").with_key("text", text);
+        let time = |state: &ProgressState, text: &mut dyn Write| {
+            let _ = match state.is_finished() {
+                true => write!(text, "in {:#}", HumanDuration(state.elapsed())),
+                false => write!(text, "ETA {:#}", HumanDuration(state.eta())),
+            };
+        };
+        let style = ProgressStyle::with_template("{text} {wide_bar} {percent}% {time}");
+        let style = style.expect("a valid template").with_key("text", text).with_key("time", time);
         let bar = Bar::new(length).with_style(style).with_finish(ProgressFinish::Abandon).with_position(position);
         // indicatif would take what was done before for work of this moment.
         bar.tick();

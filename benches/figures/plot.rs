@@ -68,6 +68,8 @@ pub(crate) struct Axis {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
+    /// Of things that are counted.
+    Whole,
     Log,
     /// Things and not numbers, at 0, 1, …
     Names(&'static [&'static str]),
@@ -274,7 +276,8 @@ impl Panel {
             y = (y.0.min(py), y.1.max(py));
         }
         let with_air = |(low, high): (f64, f64)| {
-            let air = 0.04 * (high - low).max(1e-3);
+            // About a single value, enough for a tick or two.
+            let air = if high > low { 0.04 * (high - low).max(1e-3) } else { 0.5 };
             (low - air, high + air)
         };
         (with_air(x), with_air(y))
@@ -333,7 +336,7 @@ impl Scale {
     /// Where a value lies on the axis.
     fn position(self, value: f64) -> f64 {
         match self {
-            Self::Linear | Self::Names(_) => value,
+            Self::Linear | Self::Whole | Self::Names(_) => value,
             Self::Log => value.log10(),
         }
     }
@@ -352,7 +355,7 @@ impl Scale {
         let decade = 10f64.powf(((high - low) / 8.0).log10().floor());
         let steps = [1.0, 2.0, 5.0, 10.0].map(|multiple| multiple * decade);
         let step = steps.into_iter().find(|step| (high - low) / step <= 8.0).unwrap_or(decade);
-        let step = if self == Self::Log { step.max(1.0) } else { step };
+        let step = if matches!(self, Self::Log | Self::Whole) { step.max(1.0) } else { step };
         let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
         (first..=last).map(|i| i as f64 * step).collect()
     }
@@ -362,7 +365,7 @@ impl Scale {
         match self {
             Self::Log if high - low < FEW_DECADES => number(10f64.powf(position)),
             Self::Log => power_of_ten(position.round() as i32),
-            Self::Linear => number(position),
+            Self::Linear | Self::Whole => number(position),
             Self::Names(names) => names[position as usize].to_owned(),
         }
     }

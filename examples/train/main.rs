@@ -60,10 +60,6 @@ fn main() -> ExitCode {
         }
     };
     ended.unwrap_or_else(|error| {
-        // Whoever has read enough of the output is no error.
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            return ExitCode::SUCCESS;
-        }
         say(format!("error: {}", chain(&*error)));
         ExitCode::FAILURE
     })
@@ -207,7 +203,7 @@ impl Run<'_> {
             Ended::Done if trainer.steps() == before => {
                 format!("nothing to do, {done} epochs were done before and --epochs N goes on to N")
             }
-            Ended::Done => format!("{done} epochs in {seconds:.1} s"),
+            Ended::Done => format!("{done} of {epochs} epochs in {seconds:.1} s"),
             Ended::Early => format!("{done} of {epochs} epochs in {seconds:.1} s, then nothing had got better"),
             Ended::Observer => {
                 format!(

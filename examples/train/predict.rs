@@ -1,6 +1,6 @@
 //! Predictions of a network in a checkpoint.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use gemmprop::{Checkpoints, Model};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
@@ -50,9 +50,11 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
     let predicted = predicted(&task, &saved.value, samples.x.view())?;
     match &arguments.output {
         None => {
-            let mut stdout = BufWriter::new(io::stdout().lock());
-            write_csv(&task, &predicted, &mut stdout)?;
-            stdout.flush()?;
+            match write_csv(&task, &predicted, io::stdout().lock()) {
+                // Whoever reads it has read enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
         }
         Some(path) => {
             let mut bytes = Vec::new();
@@ -75,7 +77,7 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
     Ok(())
 }
 
-fn write_csv(task: &Task, predicted: &Predicted, to: impl Write) -> Result {
+fn write_csv(task: &Task, predicted: &Predicted, to: impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(to);
     let target = task.target.as_deref();
     let written = match predicted {
@@ -100,7 +102,9 @@ fn write_csv(task: &Task, predicted: &Predicted, to: impl Write) -> Result {
                 .and_then(|()| rows.try_for_each(|row| writer.write_record(row.iter().map(f32::to_string))))
         }
     };
-    // As an I/O error again, which `main` knows.
-    written.map_err(io::Error::from)?;
-    Ok(writer.flush()?)
+    match written.map_err(csv::Error::into_kind) {
+        Ok(()) => writer.flush(),
+        Err(csv::ErrorKind::Io(error)) => Err(error),
+        Err(other) => Err(io::Error::other(format!("{other:?}"))),
+    }
 }
