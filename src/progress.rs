@@ -31,8 +31,8 @@ use crate::scalar::Scalar;
 /// ```
 #[derive(Debug, Default)]
 pub struct ProgressBar {
-    /// From the first batch on.
-    bar: Option<Bar>,
+    /// From the first batch on, and its length: to ask the bar for it takes a lock.
+    bar: Option<(Bar, u64)>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -92,14 +92,15 @@ impl<F: Scalar> Observer<F> for ProgressBar {
         let position = ((batch.epoch - 1) * batch.batches + batch.batch) as u64;
         // More epochs than planned, by `partial_fit`.
         let length = (batch.epochs.max(batch.epoch) * batch.batches) as u64;
-        match &self.bar {
-            Some(bar) => {
-                if bar.length() != Some(length) {
+        match &mut self.bar {
+            Some((bar, known)) => {
+                if *known != length {
+                    *known = length;
                     bar.set_length(length);
                 }
                 bar.set_position(position);
             }
-            None => self.bar = Some(self.begin(position, length)),
+            None => self.bar = Some((self.begin(position, length), length)),
         }
         ControlFlow::Continue(())
     }
@@ -140,3 +141,7 @@ impl Seen {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "progress_tests.rs"]
+mod tests;

@@ -60,7 +60,7 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
             let mut bytes = Vec::new();
             match &predicted {
                 _ if path.extension().is_some_and(|ending| ending == "csv") => {
-                    write_csv(&task, &predicted, &mut bytes)?
+                    write_csv(&task, &predicted, &mut bytes)?;
                 }
                 Predicted::Classes(classes) => {
                     let labels: Array1<i64> = classes.iter().map(|&(class, _)| class as i64).collect();

@@ -160,7 +160,7 @@ fn figure(history: &History, task: &Task) -> Figure {
         name: "curve",
         title: "Learning curve".to_owned(),
         panels: vec![Panel {
-            title: format!("{} loss{of}", format!("{:?}", task.loss)),
+            title: format!("{:?} loss{of}", task.loss),
             x: Axis { label: "epoch", scale: Scale::Whole },
             y: Axis { label: "loss", scale: if positive { Scale::Log } else { Scale::Linear } },
             series: all,

@@ -122,7 +122,7 @@ pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Bo
         };
         Samples::new(table.x, y)?
     } else if let Some(folder) = &source.idx {
-        task.loss = settings.loss.unwrap_or(LossKind::Softmax);
+        task.loss = open(LossKind::Softmax, "the images have labels");
         let folder = data::idx_folder(folder)?;
         test = folder.test.map(|test| Samples::new(test.x, Target::Labels(test.labels))).transpose()?;
         Samples::new(folder.train.x, Target::Labels(folder.train.labels))?
