@@ -91,7 +91,8 @@ impl Observer<f32> for Lines<'_> {
     fn epoch(&mut self, record: &Record, model: &Model<f32>) -> ControlFlow<()> {
         let Record { epoch, loss, validation_loss, learning_rate, .. } = record;
         let some = if self.epochs > 100 { self.epochs.div_ceil(50) } else { 1 };
-        if epoch % some == 0 || *epoch == 1 || *epoch >= self.epochs {
+        let due = self.since.elapsed() >= Self::EVERY;
+        if epoch % some == 0 || *epoch == 1 || *epoch >= self.epochs || due {
             let mut line = format!("epoch {epoch}/{}: loss {loss:.4}", self.epochs);
             line += &validation_loss.map_or(String::new(), |loss| format!(", validation loss {loss:.4}"));
             let score = self.validation.and_then(|samples| score(self.task, model, samples).ok().flatten());
