@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 const ABOUT: &str = "\
 Learn the species of flowers from a table and keep the network; name the flowers of another table with it:
 
-  cargo run --release --features progress --example train -- --csv flowers.csv --target species --checkpoint run
-  cargo run --release --features progress --example train -- predict --checkpoint run --csv others.csv
+  cargo run --release --features progress --example train -- \\
+    --csv flowers.csv --target species --checkpoint run
+  cargo run --release --features progress --example train -- \\
+    predict --checkpoint run --csv others.csv
 
 Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C \
 stops after the current batch and keeps a checkpoint; --resume goes on from it and ends with the very numbers of a run \
@@ -23,7 +25,8 @@ Exit codes: 0 done, 1 an error, 2 wrong flags, 130 stopped by Ctrl-C.";
 const ABOUT_PREDICT: &str = "\
 Name the flowers of a table by a network that was trained before:
 
-  cargo run --release --features progress --example train -- predict --checkpoint run --csv others.csv
+  cargo run --release --features progress --example train -- \\
+    predict --checkpoint run --csv others.csv
 
 Writes a line for each sample: the class and its probability, or the number. If the data have the answers too (the \
 target's column, or labels), it says how good the predictions are.";
