@@ -75,7 +75,7 @@ pub(crate) enum Scale {
     Names(&'static [&'static str]),
 }
 
-/// Marks, a line and a band, each where it has points; one entry of the legend.
+/// Marks, a line, a band and cells, each where it has points; one entry of the legend.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Series {
     pub(crate) label: String,
@@ -86,6 +86,8 @@ pub(crate) struct Series {
     pub(crate) line: Vec<(f64, f64)>,
     /// x, lower and upper edge.
     pub(crate) band: Vec<(f64, f64, f64)>,
+    /// Filled rectangles, by two opposite corners: intervals, or one level of a map.
+    pub(crate) cells: Vec<[(f64, f64); 2]>,
 }
 
 /// Shapes that stay distinct where points coincide.
@@ -226,6 +228,11 @@ impl Panel {
             .draw()?;
         let at = |&(x, y): &(f64, f64)| (self.x.scale.position(x), self.y.scale.position(y));
         for series in &self.series {
+            for &[from, to] in &series.cells {
+                chart.draw_series([Rectangle::new([at(&from), at(&to)], series.colour.filled())])?;
+            }
+        }
+        for series in &self.series {
             let lower = series.band.iter().map(|&(x, lower, _)| at(&(x, lower)));
             let upper = series.band.iter().rev().map(|&(x, _, upper)| at(&(x, upper)));
             let edge: Vec<_> = lower.chain(upper).collect();
@@ -267,7 +274,8 @@ impl Panel {
     fn ranges(&self) -> ((f64, f64), (f64, f64)) {
         let points = self.series.iter().flat_map(|series| {
             let band = series.band.iter().flat_map(|&(x, lower, upper)| [(x, lower), (x, upper)]);
-            series.marks.iter().chain(&series.line).copied().chain(band)
+            let cells = series.cells.iter().flatten().copied();
+            series.marks.iter().chain(&series.line).copied().chain(band).chain(cells)
         });
         let (mut x, mut y) = ((f64::INFINITY, f64::NEG_INFINITY), (f64::INFINITY, f64::NEG_INFINITY));
         for (px, py) in points {
@@ -295,6 +303,9 @@ impl Series {
     {
         if !self.band.is_empty() {
             area.draw(&Rectangle::new([(x, y - px(10)), (x + px(46), y + px(10))], self.colour.mix(0.22).filled()))?;
+        }
+        if !self.cells.is_empty() && self.marks.is_empty() {
+            area.draw(&Rectangle::new([(x, y - px(10)), (x + px(46), y + px(10))], self.colour.filled()))?;
         }
         if !self.line.is_empty() {
             let dashes = match self.stroke {

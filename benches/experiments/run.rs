@@ -1,0 +1,397 @@
+//! What the experiments share: the data, training until a loss is reached, and the measures of the minimum found.
+
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gemmprop::observer::Batch;
+use gemmprop::sharpness::{Landscape, adaptive_operator, operator};
+use gemmprop::{
+    Constant, Dataset, Hessian, LearningRate, Loss, Mlp, Model, Observer, Optimizer, Parameters, Record, Scalar,
+    SoftmaxCrossEntropy, Trainer, Training, lanczos,
+};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
+use serde::Serialize;
+
+use crate::progress::Progress;
+
+/// The small network of most experiments, with a constant on every layer.
+pub(crate) const WIDTHS: [usize; 4] = [64, 32, 32, 10];
+
+pub(crate) fn network(seed: u64) -> Mlp<f64> {
+    Mlp::he(&WIDTHS, Constant::EveryLayer, seed).expect("valid widths")
+}
+
+/// Images and labels.
+#[derive(Debug, Clone)]
+pub(crate) struct Set<F> {
+    pub(crate) x: Array2<F>,
+    pub(crate) labels: Array1<usize>,
+}
+
+impl<F: Scalar> Set<F> {
+    pub(crate) fn first(&self, n: usize) -> Self {
+        Self { x: self.x.slice(s![..n, ..]).to_owned(), labels: self.labels.slice(s![..n]).to_owned() }
+    }
+
+    pub(crate) fn rest(&self, n: usize) -> Self {
+        Self { x: self.x.slice(s![n.., ..]).to_owned(), labels: self.labels.slice(s![n..]).to_owned() }
+    }
+
+    pub(crate) fn one_hot(&self) -> Array2<F> {
+        Array2::from_shape_fn((self.labels.len(), 10), |(i, k)| if self.labels[i] == k { F::ONE } else { F::ZERO })
+    }
+
+    pub(crate) fn rows(&self) -> ArrayView2<'_, usize> {
+        self.labels.view().insert_axis(Axis(1))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+}
+
+/// The digits that the crate `smartcore` ships, pixels from 0 to 1: 1437 to train on and 360 to test on, in the order of the file.
+/// The writers of the last ones are others.
+pub(crate) fn digits() -> (Set<f64>, Set<f64>) {
+    let set = smartcore::dataset::digits::load_dataset();
+    let x = Array2::from_shape_vec((set.num_samples, set.num_features), set.data).expect("a full table");
+    let all =
+        Set { x: x.mapv(|x| f64::from(x) / 16.0), labels: set.target.iter().map(|&label| label as usize).collect() };
+    (all.first(1437), all.rest(1437))
+}
+
+/// Mean ℓ.
+pub(crate) fn mean_loss<F: Scalar, L: Loss<F>>(
+    mlp: &Mlp<F>,
+    x: ArrayView2<F>,
+    y: ArrayView2<L::Target>,
+    loss: &L,
+) -> f64 {
+    let y_hat = mlp.predict(x).expect("finite data");
+    let mut d = vec![F::ZERO; mlp.outputs()];
+    let sum: f64 = (y_hat.outer_iter().zip(y.outer_iter()))
+        .map(|(y_hat, y)| {
+            let (y_hat, y) = (y_hat.to_slice().expect("whole rows"), y.to_slice().expect("whole rows"));
+            loss.value_and_derivative(y_hat, y, &mut d).to_f64()
+        })
+        .sum();
+    sum / x.nrows() as f64
+}
+
+/// The share of samples whose largest ŷ is not the label's.
+pub(crate) fn error_rate<F: Scalar>(mlp: &Mlp<F>, set: &Set<F>) -> f64 {
+    let y_hat = mlp.predict(set.x.view()).expect("finite data");
+    let best = |y_hat: ArrayView1<F>| {
+        (0..y_hat.len()).max_by(|&a, &b| y_hat[a].to_f64().total_cmp(&y_hat[b].to_f64())).expect("an output")
+    };
+    let wrong = y_hat.outer_iter().zip(&set.labels).filter(|(y_hat, label)| best(*y_hat) != **label);
+    wrong.count() as f64 / set.len() as f64
+}
+
+/// How a network is trained.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recipe {
+    pub(crate) eta: f64,
+    pub(crate) batch: usize,
+    pub(crate) seed: u64,
+    /// SAM's ρ.
+    pub(crate) rho: Option<f64>,
+    pub(crate) optimizer: Optimizer,
+}
+
+impl Recipe {
+    pub(crate) fn sgd(eta: f64, batch: usize, seed: u64) -> Self {
+        Self { eta, batch, seed, rho: None, optimizer: Optimizer::Sgd }
+    }
+}
+
+/// When to stop: at this mean loss over the whole training set, or after so many steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stop {
+    pub(crate) loss: f64,
+    pub(crate) steps: u64,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Reached,
+    OutOfSteps,
+    Diverged,
+}
+
+/// A run that can go on.
+#[derive(Debug)]
+pub(crate) struct Run<F, L: Loss<F>>
+where
+    F: Scalar,
+{
+    trainer: Trainer<F, L>,
+    loss: L,
+    every: u64,
+}
+
+impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
+    pub(crate) fn new(mlp: Mlp<F>, loss: L, recipe: &Recipe, samples: usize) -> Self {
+        let training = Training {
+            optimizer: recipe.optimizer,
+            learning_rate: LearningRate::constant(recipe.eta),
+            epochs: usize::MAX / 2,
+            batch: recipe.batch,
+            // In a full batch there is no order.
+            shuffle: recipe.batch < samples,
+            seed: recipe.seed,
+            sam: recipe.rho,
+            ..Training::default()
+        };
+        let trainer = Trainer::new(mlp, loss.clone(), training).expect("valid settings");
+        // The whole training set is looked at ten times an epoch, and not more often than every ten steps.
+        let every = (samples.div_ceil(recipe.batch) as u64 / 10).max(10);
+        Self { trainer, loss, every }
+    }
+
+    pub(crate) fn mlp(&self) -> &Mlp<F> {
+        &self.trainer.model().mlp
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        self.trainer.steps()
+    }
+
+    /// Trains on. A loss above 100 (it starts between 0.5 and 3) counts as divergence.
+    pub(crate) fn until(&mut self, x: ArrayView2<F>, y: ArrayView2<L::Target>, stop: &Stop) -> End {
+        while self.steps() < stop.steps {
+            let mut pause = Pause { left: self.every.min(stop.steps - self.steps()), sum: 0.0, batches: 0 };
+            if self.trainer.fit(Dataset::new(x, y), None, &mut pause).is_err() {
+                return End::Diverged;
+            }
+            let recent = pause.sum / pause.batches as f64;
+            if recent.is_nan() || recent > 100.0 {
+                return End::Diverged;
+            }
+            // The mean over the last batches is for nothing: it only says when to look.
+            if recent < 3.0 * stop.loss && mean_loss(self.mlp(), x, y, &self.loss) <= stop.loss {
+                return End::Reached;
+            }
+        }
+        End::OutOfSteps
+    }
+}
+
+/// Stops after so many batches.
+struct Pause {
+    left: u64,
+    sum: f64,
+    batches: u64,
+}
+
+impl<F: Scalar> Observer<F> for Pause {
+    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+        self.left -= 1;
+        self.sum += batch.loss;
+        self.batches += 1;
+        if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn epoch(&mut self, _record: &Record, _model: &Model<F>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// A trained network with cross-entropy, and what has been measured of it; the rows of most tables.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    /// Which series of runs.
+    pub(crate) control: &'static str,
+    pub(crate) eta: f64,
+    pub(crate) batch: usize,
+    pub(crate) seed: u64,
+    pub(crate) rho: f64,
+    pub(crate) steps: u64,
+    pub(crate) epochs: f64,
+    /// Did it come to the loss asked for?
+    pub(crate) reached: bool,
+    pub(crate) train_loss: Option<f64>,
+    pub(crate) train_error: Option<f64>,
+    pub(crate) test_loss: Option<f64>,
+    pub(crate) test_error: Option<f64>,
+    pub(crate) lambda_max: Option<f64>,
+    pub(crate) trace: Option<f64>,
+    pub(crate) trace_error: Option<f64>,
+    pub(crate) adaptive_lambda_max: Option<f64>,
+    pub(crate) phi: Option<f64>,
+    pub(crate) asam: Option<f64>,
+    /// s = √λmax((1/n) Σ H_i² − H²)
+    pub(crate) non_uniformity: Option<f64>,
+    pub(crate) seconds: f64,
+}
+
+/// A series of runs: a name, how to train, when to stop, and whether s is to be measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job {
+    pub(crate) control: &'static str,
+    pub(crate) recipe: Recipe,
+    pub(crate) stop: Stop,
+    pub(crate) non_uniformity: bool,
+}
+
+/// Trains and measures; the network comes too, unless training diverged.
+pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> (Row, Option<Mlp<f64>>) {
+    let (start, loss) = (std::time::Instant::now(), SoftmaxCrossEntropy);
+    let Recipe { eta, batch, seed, rho, .. } = job.recipe;
+    let mut run = Run::new(network(seed), loss, &job.recipe, train.len());
+    let end = run.until(train.x.view(), train.rows(), &job.stop);
+    let mut row = Row {
+        control: job.control,
+        eta,
+        batch,
+        seed,
+        rho: rho.unwrap_or(0.0),
+        steps: run.steps(),
+        epochs: run.steps() as f64 / train.len().div_ceil(batch) as f64,
+        reached: end == End::Reached,
+        train_loss: None,
+        train_error: None,
+        test_loss: None,
+        test_error: None,
+        lambda_max: None,
+        trace: None,
+        trace_error: None,
+        adaptive_lambda_max: None,
+        phi: None,
+        asam: None,
+        non_uniformity: None,
+        seconds: 0.0,
+    };
+    if end == End::Diverged {
+        row.seconds = start.elapsed().as_secs_f64();
+        return (row, None);
+    }
+    let mlp = run.mlp().clone();
+    row.train_loss = Some(mean_loss(&mlp, train.x.view(), train.rows(), &loss));
+    row.train_error = Some(error_rate(&mlp, train));
+    row.test_loss = Some(mean_loss(&mlp, test.x.view(), test.rows(), &loss));
+    row.test_error = Some(error_rate(&mlp, test));
+    let sharp = sharpness(&mlp, train.x.view(), train.rows(), &loss);
+    row.lambda_max = Some(sharp.lambda_max);
+    row.trace = Some(sharp.trace.value);
+    row.trace_error = Some(sharp.trace.standard_error);
+    row.adaptive_lambda_max = Some(sharp.adaptive);
+    row.phi = Some(sharp.phi);
+    row.asam = Some(sharp.asam);
+    if job.non_uniformity {
+        row.non_uniformity = Some(non_uniformity(&mlp, train.x.view(), train.rows(), &loss));
+    }
+    row.seconds = start.elapsed().as_secs_f64();
+    (row, Some(mlp))
+}
+
+/// The work of all jobs, two and more at a time where there are cores; the results in the order of the jobs.
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    name: &str,
+    jobs: &[T],
+    text: impl Fn(&T) -> String + Sync,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let progress = Progress::new(name, jobs.len());
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((i, job)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, jobs.get(i)?)))
+                {
+                    progress.begin(text(job));
+                    let result = work(job);
+                    done.lock().expect("no panic").push((i, result));
+                    progress.end();
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no panic");
+    done.sort_by_key(|&(i, _)| i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Steps of the search for φ and for the ASAM-type maximum: the paper of the former makes 10.
+pub(crate) const ITERATIONS: usize = 10;
+/// ε of φ in most experiments, and ρ of the ASAM-type maximum.
+pub(crate) const EPSILON: f64 = 1e-3;
+pub(crate) const RHO: f64 = 0.5;
+
+/// Probes of the trace.
+const PROBES: usize = 50;
+
+/// All measures of the sharpness of the mean loss over some data.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sharpness {
+    pub(crate) lambda_max: f64,
+    pub(crate) trace: lanczos::Estimate,
+    /// λmax(|D| H |D|)
+    pub(crate) adaptive: f64,
+    /// Keskar's φ at ε = 10⁻³, in percent.
+    pub(crate) phi: f64,
+    /// max L(θ + δ) − L(θ) over ‖δ ⊘ |θ|‖₂ ≤ 0.5
+    pub(crate) asam: f64,
+}
+
+pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
+    mlp: &Mlp<F>,
+    x: ArrayView2<F>,
+    y: ArrayView2<L::Target>,
+    loss: &L,
+) -> Sharpness {
+    let n = mlp.parameters().count();
+    let mut hessian = Hessian::new(mlp, x, y, loss).expect("valid data");
+    let lambda_max = top(n, operator(&mut hessian));
+    let adaptive = top(n, adaptive_operator(&mut hessian));
+    let trace = lanczos::trace(n, operator(&mut hessian), PROBES, 1).expect("a finite Hessian");
+    let mut landscape = Landscape::new(mlp, x, y, loss).expect("valid data");
+    let phi = landscape.box_sharpness(EPSILON, ITERATIONS).expect("a valid ε");
+    let asam = landscape.adaptive_sharpness(RHO, ITERATIONS).expect("a valid ρ");
+    Sharpness { lambda_max, trace, adaptive, phi, asam }
+}
+
+/// λmax(H) alone.
+pub(crate) fn lambda_max<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
+    let mut hessian = Hessian::new(mlp, x, y, loss).expect("valid data");
+    top(mlp.parameters().count(), operator(&mut hessian))
+}
+
+/// The largest eigenvalue to five digits.
+fn top(n: usize, apply: impl FnMut(ArrayView1<f64>, ArrayViewMut1<f64>) -> gemmprop::Result<()>) -> f64 {
+    let options = lanczos::Options { smallest: 0, tolerance: 1e-5, ..lanczos::Options::default() };
+    let found = lanczos::extremes(n, apply, &options).expect("a finite Hessian");
+    assert!(found.converged, "λmax is known only to {:e}", found.largest[0].error);
+    found.largest[0].value
+}
+
+/// s of Wu, Ma and E 2018: √λmax((1/n) Σ H_i² − H²), with the Hessian H_i of each of the n samples.
+fn non_uniformity<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
+    let mut whole = Hessian::new(mlp, x, y, loss).expect("valid data");
+    let one = |i: usize| Hessian::new(mlp, x.slice(s![i..=i, ..]), y.slice(s![i..=i, ..]), loss).expect("valid data");
+    let mut each: Vec<_> = (0..x.nrows()).map(one).collect();
+    let zeros = mlp.zero_gradient();
+    let (mut v, mut hv, mut hhv) = (zeros.clone(), zeros.clone(), zeros);
+    let apply = |from: ArrayView1<f64>, mut to: ArrayViewMut1<f64>| {
+        v.iter_mut().zip(from).for_each(|(v, &from)| *v = from);
+        let mut add = |a: f64, hhv: &Parameters<f64>| to.iter_mut().zip(hhv.iter()).for_each(|(to, h)| *to += a * h);
+        for hessian in &mut each {
+            hessian.apply(&v, &mut hv)?;
+            hessian.apply(&hv, &mut hhv)?;
+            add(1.0 / x.nrows() as f64, &hhv);
+        }
+        whole.apply(&v, &mut hv)?;
+        whole.apply(&hv, &mut hhv)?;
+        add(-1.0, &hhv);
+        Ok(())
+    };
+    top(mlp.parameters().count(), apply).max(0.0).sqrt()
+}
+
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (sum, count) = values.into_iter().fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    sum / f64::from(count)
+}
