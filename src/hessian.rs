@@ -29,7 +29,7 @@ use crate::threads::{Assembled, Crew, one_blas_thread};
 use crate::update::Batch;
 
 /// Samples that go through a product together, at the most: R Z and R Δ have as many rows, and not one for each sample.
-const BLOCK: usize = 2048;
+pub(crate) const BLOCK: usize = 2048;
 
 /// The Hessian of the mean loss of a network over data, as an operator; the loss and the gradient come with it.
 ///
@@ -73,7 +73,7 @@ where
 }
 
 /// Row-major, copied if it has to be.
-fn row_major<'a, A: Clone>(a: ArrayView2<'a, A>) -> CowArray<'a, A, Ix2> {
+pub(crate) fn row_major<'a, A: Clone>(a: ArrayView2<'a, A>) -> CowArray<'a, A, Ix2> {
     if a.is_standard_layout() { a.into() } else { a.as_standard_layout().into_owned().into() }
 }
 

@@ -44,7 +44,8 @@
 //!
 //! ```text
 //! top       batched (rung 4, predict)   hessian (its products with directions)   sgd (the lecture's training)   model
-//!           training (settings)   observer   dataset   trainer   progress (a bar on the terminal)   checkpoint (a run as a file)
+//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   observer   dataset   trainer
+//!           progress (a bar on the terminal)   checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
@@ -97,6 +98,8 @@ mod rows;
 mod scalar;
 mod schedule;
 mod sgd;
+#[cfg(feature = "curvature")]
+pub mod sharpness;
 mod standardizer;
 mod threads;
 mod trace;

@@ -6,7 +6,7 @@
 //! Held fixed: data, network (F1's five hidden layers, but without batch normalisation), cross-entropy, Adam with its usual settings, and the
 //! training loss at which to stop, which the paper does not fix.
 //! Data: MNIST, f32, hidden layers of 512 as in F1, where a folder is given: its own test set, or else the last fifth. And always the digits,
-//! f64, scaled down to hidden layers of 64. The small batch is 1/225 of the training set, as 256 is of 60 000. Seeds 0, 1, 2.
+//! f64, scaled down to hidden layers of 64. The small batch is 1/225 of the training set, as 256 is of 60 000. Seeds 0 … 4 on the digits, 0, 1, 2 on MNIST.
 
 use std::time::Instant;
 
@@ -44,13 +44,13 @@ const ETA: f64 = 1e-3;
 pub(crate) fn experiment(context: &Context) -> Outcome {
     let quick = context.quick;
     let stop = if quick { Stop { loss: 0.1, steps: 500 } } else { Stop { loss: 1e-3, steps: 30_000 } };
-    let seeds = if quick { 1 } else { 3 };
+    let seeds = if quick { [1, 1] } else { [5, 3] };
     let (mut train, test) = digits();
     if quick {
         train = train.first(300);
     }
     let mut about = vec![format!("digits: {} and {}, f64, 64-64-64-64-64-64-10", train.len(), test.len())];
-    let mut rows = table_of("digits", 64, (&train, &test), &stop, seeds);
+    let mut rows = table_of("digits", 64, (&train, &test), &stop, seeds[0]);
     if let Some(folder) = &context.mnist {
         let found = idx_folder::<f32>(folder)?;
         let set = |images: gemmprop::data::Images<f32>| Set { x: images.x, labels: images.labels };
@@ -62,15 +62,17 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
             train = train.first(1000);
         }
         about.push(format!("MNIST: {} and {}, f32, 784-512-512-512-512-512-10", train.len(), test.len()));
-        rows.extend(table_of("MNIST", 512, (&train, &test), &stop, seeds));
+        rows.extend(table_of("MNIST", 512, (&train, &test), &stop, seeds[1]));
     }
     context.csv("keskar", &rows)?;
     let caption = format!(
         "Samples to train and to test on, and networks: {}; a constant on every layer, He initialisation, softmax cross-entropy. Adam with η = {ETA}, stopped \
-         at training loss {}; small batch: 1/225 of the training set, large: 1/10. {seeds} seeds, a mark for each. φ: Keskar's, full space, ε = 0.001, a lower \
+         at training loss {}; small batch: 1/225 of the training set, large: 1/10. Seeds: {} (digits), {} (MNIST), a mark for each. φ: Keskar's, full space, ε = 0.001, a lower \
          bound by {ITERATIONS} steps of projected ascent. {}",
         about.join("; "),
         stop.loss,
+        seeds[0],
+        seeds[1],
         context.facts()
     );
     Ok(vec![Entry { figure: figure(&rows, caption), tables: vec![table(&rows)] }])

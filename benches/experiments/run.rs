@@ -129,7 +129,8 @@ where
 {
     trainer: Trainer<F, L>,
     loss: L,
-    every: u64,
+    /// Steps from one look at the whole training set to the next, far from the loss asked for and near it.
+    every: [u64; 2],
 }
 
 impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
@@ -146,8 +147,9 @@ impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
             ..Training::default()
         };
         let trainer = Trainer::new(mlp, loss.clone(), training).expect("valid settings");
-        // The whole training set is looked at ten times an epoch, and not more often than every ten steps.
-        let every = (samples.div_ceil(recipe.batch) as u64 / 10).max(10);
+        // Near it, ten times an epoch.
+        let tenth = samples.div_ceil(recipe.batch).div_ceil(10) as u64;
+        let every = [tenth.max(10), tenth];
         Self { trainer, loss, every }
     }
 
@@ -161,8 +163,10 @@ impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
 
     /// Trains on. A loss above 100 (it starts between 0.5 and 3) counts as divergence.
     pub(crate) fn until(&mut self, x: ArrayView2<F>, y: ArrayView2<L::Target>, stop: &Stop) -> End {
+        let mut near = false;
         while self.steps() < stop.steps {
-            let mut pause = Pause { left: self.every.min(stop.steps - self.steps()), sum: 0.0, batches: 0 };
+            let left = self.every[usize::from(near)].min(stop.steps - self.steps());
+            let mut pause = Pause { left, sum: 0.0, batches: 0 };
             if self.trainer.fit(Dataset::new(x, y), None, &mut pause).is_err() {
                 return End::Diverged;
             }
@@ -170,7 +174,8 @@ impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
             if recent.is_nan() || recent > 100.0 {
                 return End::Diverged;
             }
-            // The mean over the last batches is for nothing: it only says when to look.
+            // The mean over the last batches decides nothing: it only says when to look.
+            near = recent < 1.5 * stop.loss;
             if recent < 3.0 * stop.loss && mean_loss(self.mlp(), x, y, &self.loss) <= stop.loss {
                 return End::Reached;
             }
