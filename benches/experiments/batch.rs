@@ -62,14 +62,8 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     );
     let all: Vec<Row> = fixed.iter().chain(&controls).cloned().collect();
     Ok(vec![
-        Entry {
-            figure: figure(&fixed, n, target, &format!("{about} {}", context.facts())),
-            tables: vec![table(&fixed)],
-        },
-        Entry {
-            figure: controls_figure(&all, target, &format!("{about} {}", context.facts())),
-            tables: vec![table(&controls)],
-        },
+        Entry { figure: figure(&fixed, n, target, [&about, &context.facts()]), tables: vec![table(&fixed)] },
+        Entry { figure: controls_figure(&all, target, [&about, &context.facts()]), tables: vec![table(&controls)] },
     ])
 }
 
@@ -92,7 +86,7 @@ fn of<'a>(rows: &'a [Row], control: &'a str, value: fn(&Row) -> Option<f64>) -> 
 
 const B: Axis = Axis { label: "batch size B", scale: Scale::Log };
 
-fn figure(rows: &[Row], n: usize, target: f64, about: &str) -> Figure {
+fn figure(rows: &[Row], n: usize, target: f64, [about, facts]: [&str; 2]) -> Figure {
     let reached: Vec<Row> = rows.iter().filter(|row| row.reached).cloned().collect();
     let series = |label: &str, look, value| marks_and_means(label, look, of(&reached, FIXED, value));
     let bound: Vec<(f64, f64)> = (0..=60)
@@ -130,6 +124,21 @@ fn figure(rows: &[Row], n: usize, target: f64, about: &str) -> Figure {
                 ],
             },
             Panel {
+                title: "Stability".to_owned(),
+                x: B,
+                y: Axis { label: "factor of a step on a squared deviation", scale: Scale::Log },
+                series: vec![
+                    series("at the end", (colour::PURPLE, Marker::Cross), |row| row.stability),
+                    Series {
+                        label: "stable below 1".to_owned(),
+                        colour: colour::GREY,
+                        stroke: Stroke::Dashed,
+                        line: vec![(4.0, 1.0), (n as f64, 1.0)],
+                        ..Series::default()
+                    },
+                ],
+            },
+            Panel {
                 title: "On the test set".to_owned(),
                 x: B,
                 y: Axis { label: "share of samples, or nats", scale: Scale::Log },
@@ -141,13 +150,14 @@ fn figure(rows: &[Row], n: usize, target: f64, about: &str) -> Figure {
         ],
         caption: format!(
             "{about} {unreached} of {} runs did not reach the loss and are left out. Largest stable s: √(B (n − 1)/(n − B))/η, the necessary condition of \
-             Wu, Ma & E 2018 for any a; s is of all {n} Hessians of single samples. Trace: 50 probes.",
+             Wu, Ma & E 2018 for any a; s is of all {n} Hessians of single samples. Stability: (1 − ηa)² + η² (n − B)/(B (n − 1)) s² with a = λmax(H); above 1 a minimum of all ℓ_i would be \
+             left. Trace: 50 probes. {facts}",
             rows.len()
         ),
     }
 }
 
-fn controls_figure(rows: &[Row], target: f64, about: &str) -> Figure {
+fn controls_figure(rows: &[Row], target: f64, [about, facts]: [&str; 2]) -> Figure {
     let looks = [
         (FIXED, colour::BLUE, Marker::Circle),
         (SCALED, colour::VERMILION, Marker::Diamond),
@@ -175,7 +185,7 @@ fn controls_figure(rows: &[Row], target: f64, about: &str) -> Figure {
         ],
         caption: format!(
             "{about} Equal loss: {target}. η = {ETA}, but η = {ETA} B/32 where it grows with B; equal updates: {} steps; equal epochs: {:.0}. Runs that \
-             diverged or did not reach the loss are left out: see the table.",
+             diverged or did not reach the loss are left out: see the table. {facts}",
             rows.iter().find(|row| row.control == UPDATES).map_or(0, |row| row.steps),
             rows.iter().find(|row| row.control == EPOCHS).map_or(0.0, |row| row.epochs),
         ),
@@ -197,6 +207,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         "adaptive λmax",
         "φ",
         "s",
+        "stability",
         "test loss",
         "test error",
     ];
@@ -224,6 +235,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             average(|row| row.adaptive_lambda_max, 2),
             average(|row| row.phi, 3),
             average(|row| row.non_uniformity, 1),
+            average(|row| row.stability, 2),
             average(|row| row.test_loss, 4),
             average(|row| row.test_error, 4),
         ]

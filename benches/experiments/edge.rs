@@ -43,7 +43,7 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     let quick = context.quick;
     let data = digits().0.first(if quick { 200 } else { 1000 });
     let y = data.one_hot();
-    let stop = if quick { Stop { loss: 0.02, steps: 1000 } } else { Stop { loss: 1e-3, steps: 40_000 } };
+    let stop = if quick { Stop { loss: 0.02, steps: 1000 } } else { Stop { loss: 1e-3, steps: 20_000 } };
     let etas: &[f64] =
         if quick { &[0.05, 0.2, 1.0] } else { &[0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0] };
     let seeds = if quick { 1 } else { 3 };
@@ -103,7 +103,7 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     );
     Ok(vec![
         Entry {
-            figure: figure(&rows, &stop, &format!("{about} {seeds} seeds")).with(&context.facts()),
+            figure: figure(&rows, &stop, &format!("{about} Seeds: {seeds}")).with(&context.facts()),
             tables: vec![table(&rows)],
         },
         Entry { figure: course_figure(&moments, &about).with(&context.facts()), tables: vec![] },
@@ -136,9 +136,9 @@ fn figure(rows: &[Row], stop: &Stop, about: &str) -> Figure {
     let (least, most) = starts.fold((f64::INFINITY, 0.0_f64), |(a, b), x| (a.min(x), b.max(x)));
     Figure {
         name: "edge_of_stability",
-        title: "A larger learning rate ends in a flatter minimum, below 2/η".to_owned(),
+        title: "Full-batch descent: sharpness at the end, against 2/η".to_owned(),
         panels: vec![Panel {
-            title: "Sharpness at the end of full-batch descent".to_owned(),
+            title: "Where descent ended".to_owned(),
             x: Axis { label: "learning rate η", scale: Scale::Log },
             y: Axis { label: "λmax of the Hessian of the training loss", scale: Scale::Log },
             series: vec![
@@ -201,7 +201,7 @@ fn course_figure(moments: &[Moment], about: &str) -> Figure {
     let steps = || Axis { label: "steps", scale: Scale::Linear };
     Figure {
         name: "edge_of_stability_course",
-        title: "Sharpness grows until 2/η and stays there".to_owned(),
+        title: "Full-batch descent: sharpness on the way, against 2/η".to_owned(),
         panels: vec![
             Panel {
                 title: "Sharpness".to_owned(),

@@ -108,7 +108,7 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
                 &plane,
                 &ends.map(|(batch, _)| batch),
                 1.0 / f64::from(half),
-                &format!("{about} Seed 0. λmax(H): {}. {}", sharp.join(", "), context.facts()),
+                [&format!("{about} Seed 0. λmax(H): {}.", sharp.join(", ")), &context.facts()],
             ),
             tables: vec![],
         },
@@ -116,7 +116,7 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
 }
 
 fn seeds_text(seeds: u64) -> String {
-    format!("Pairs from {seeds} initialisations: their mean, in a band from the least to the greatest.")
+    format!("Pairs from the same initialisation: {seeds}; their mean, in a band from the least to the greatest.")
 }
 
 /// By Box and Muller; the crate's own generator.
@@ -197,10 +197,10 @@ const LEVELS: [(f64, RGBColor); 7] = [
     (f64::INFINITY, RGBColor(0xfd, 0xe7, 0x25)),
 ];
 
-fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, about: &str) -> Figure {
+fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, [about, facts]: [&str; 2]) -> Figure {
     let panel = |&batch: &usize| {
         let mut least = 0.0;
-        let series = LEVELS.map(|(most, colour)| {
+        let levels = LEVELS.map(|(most, colour)| {
             let inside = |p: &&PlanePoint| p.batch == batch && p.train_loss >= least && p.train_loss < most;
             let cell = |p: &PlanePoint| {
                 let h = step / 2.0;
@@ -215,7 +215,7 @@ fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, about: &str
             title: format!("Training loss around B = {batch}"),
             x: Axis { label: "α, first direction", scale: Scale::Linear },
             y: Axis { label: "β, second direction", scale: Scale::Linear },
-            series: series.to_vec(),
+            series: levels.into_iter().filter(|series| !series.cells.is_empty()).collect(),
         }
     };
     Figure {
@@ -224,7 +224,7 @@ fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, about: &str
         panels: batches.iter().map(panel).collect(),
         caption: format!(
             "{about} Loss in nats at θ + α d + β e: d and e random, the same numbers for both, and scaled so that each neuron's weights have the norm of the \
-             network's own (constants stay)."
+             network's own (constants stay). {facts}"
         ),
     }
 }

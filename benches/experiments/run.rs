@@ -229,6 +229,8 @@ pub(crate) struct Row {
     pub(crate) asam: Option<f64>,
     /// s = √λmax((1/n) Σ H_i² − H²)
     pub(crate) non_uniformity: Option<f64>,
+    /// (1 − ηa)² + η² (n − B)/(B (n − 1)) s² with a = λmax(H)
+    pub(crate) stability: Option<f64>,
     pub(crate) seconds: f64,
 }
 
@@ -267,6 +269,7 @@ pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> (Row, Op
         phi: None,
         asam: None,
         non_uniformity: None,
+        stability: None,
         seconds: 0.0,
     };
     if end == End::Diverged {
@@ -286,7 +289,10 @@ pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> (Row, Op
     row.phi = Some(sharp.phi);
     row.asam = Some(sharp.asam);
     if job.non_uniformity {
-        row.non_uniformity = Some(non_uniformity(&mlp, train.x.view(), train.rows(), &loss));
+        let s = non_uniformity(&mlp, train.x.view(), train.rows(), &loss);
+        let (n, b) = (train.len() as f64, batch as f64);
+        row.non_uniformity = Some(s);
+        row.stability = Some((1.0 - eta * sharp.lambda_max).powi(2) + (eta * s).powi(2) * (n - b) / (b * (n - 1.0)));
     }
     row.seconds = start.elapsed().as_secs_f64();
     (row, Some(mlp))
