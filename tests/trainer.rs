@@ -2,8 +2,68 @@
 
 mod common;
 
-use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, Trainer, Training};
-use ndarray::{Array1, Array2};
+use std::ops::ControlFlow;
+
+use common::{BoundedLoss, Reference};
+use gemmprop::observer::Batch;
+use gemmprop::{
+    Constant, Dataset, Ended, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Sgd, SoftmaxCrossEntropy,
+    SquaredError, Standardizer, Trainer, Training,
+};
+use ndarray::{Array1, Array2, ArrayView2, array, s};
+use proptest::prelude::*;
+
+const MOMENTUM: Optimizer = Optimizer::Momentum { mu: 0.9 };
+const NESTEROV: Optimizer = Optimizer::Nesterov { mu: 0.9 };
+
+fn optimizers() -> [Optimizer; 4] {
+    [Optimizer::Sgd, MOMENTUM, NESTEROV, Optimizer::adam()]
+}
+
+/// All that two runs have in common if they are the same, the floating-point numbers as bits; the wall time is none of it.
+#[derive(Debug, Clone, PartialEq)]
+struct State {
+    model: Vec<u64>,
+    records: Vec<(usize, u64, u64, Option<u64>, u64, u64)>,
+}
+
+fn model_bits<F: common::Real>(model: &Model<F>) -> Vec<u64> {
+    let fitted = model.standardizer.iter().flat_map(|fitted| fitted.mean().into_iter().chain(fitted.factor()));
+    model.mlp.parameters().iter().chain(fitted).map(|p| p.to_f64().to_bits()).collect()
+}
+
+fn state<F: common::Real, L: gemmprop::Loss<F>>(trainer: &Trainer<F, L>) -> State {
+    let record = |record: &Record| {
+        let Record { epoch, steps, loss, validation_loss, learning_rate, gradient_norm, .. } = *record;
+        let bits = f64::to_bits;
+        (epoch, steps, bits(loss), validation_loss.map(bits), bits(learning_rate), bits(gradient_norm))
+    };
+    State { model: model_bits(trainer.model()), records: trainer.history().records.iter().map(record).collect() }
+}
+
+/// Settings that between them use everything.
+fn trainings() -> Vec<Training> {
+    let mut trainings = Vec::new();
+    for optimizer in optimizers() {
+        for clip_norm in [None, Some(0.25)] {
+            for (validation_fraction, standardize) in [(None, false), (Some(0.2), true)] {
+                trainings.push(Training {
+                    optimizer,
+                    learning_rate: LearningRate::cosine(0.02, 0.001).warm_up(3),
+                    weight_decay: 0.01,
+                    epochs: 3,
+                    batch: 16,
+                    seed: 3,
+                    clip_norm,
+                    standardize,
+                    validation_fraction,
+                    ..Training::default()
+                });
+            }
+        }
+    }
+    trainings
+}
 
 /// A network, data whose last batch is ragged, and labels.
 fn setting<F: common::Real>() -> (Mlp<F>, Array2<F>, Array1<usize>) {
@@ -56,4 +116,494 @@ fn each_optimizer_learns() {
             );
         }
     }
+}
+
+fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+/// Layers wide enough for tiles by rows, by columns, and of an update in several chunks.
+fn same_for_any_number_of_threads<F: common::Real>() {
+    let x = common::uniform::<F>(70, 64, 2);
+    let y = Array1::from_shape_fn(70, |i| (i * i) % 3);
+    let weights = Array1::from_shape_fn(70, |i| F::from_f64((i % 5) as f64 / 2.0));
+    for training in trainings() {
+        let run = || {
+            let mlp = common::network::<F>(&[64, 300, 200, 3], Constant::EveryLayer, 1);
+            let training = Training { epochs: 2, batch: 32, ..training.clone() };
+            let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+            let data = Dataset::new(x.view(), y.view()).weights(weights.view());
+            trainer.fit(data, None, &mut ()).unwrap();
+            state(&trainer)
+        };
+        let alone = in_pool(1, run);
+        for threads in [2, 3, 8] {
+            assert!(in_pool(threads, run) == alone, "{threads} threads: {training:?}");
+        }
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    same_for_any_number_of_threads::<f32>();
+    same_for_any_number_of_threads::<f64>();
+}
+
+/// Stops after the next so many batches, or at the end of an epoch.
+struct Stop {
+    batches: usize,
+    at_epoch: bool,
+}
+
+impl<F: gemmprop::Scalar> Observer<F> for Stop {
+    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+        self.batches = self.batches.saturating_sub(1);
+        if self.batches == 0 && !self.at_epoch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn epoch(&mut self, _: &Record, _: &Model<F>) -> ControlFlow<()> {
+        if self.at_epoch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+fn stops_and_goes_on<F: common::Real>(training: &Training, stops: &[(usize, bool)]) {
+    let (mlp, x, y) = setting::<F>();
+    let data = Dataset::new(x.view(), y.view());
+    let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+    let mut once = new();
+    let ended = once.fit(data, None, &mut ()).unwrap();
+    let mut trainer = new();
+    for &(batches, at_epoch) in stops {
+        let before = trainer.steps();
+        let outcome = trainer.fit(data, None, &mut Stop { batches, at_epoch }).unwrap();
+        if outcome == Ended::Observer && !at_epoch {
+            assert_eq!(trainer.steps(), before + batches as u64);
+        }
+    }
+    assert_eq!(trainer.fit(data, None, &mut ()).unwrap(), ended);
+    assert_eq!(state(&trainer), state(&once), "{training:?} {stops:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_run_that_is_stopped_anywhere_and_goes_on_has_the_bits_of_one_that_is_not(
+        which in 0..16_usize,
+        stops in proptest::collection::vec((1..8_usize, any::<bool>()), 1..6),
+        early_stopping in proptest::option::of(1..3_usize),
+    ) {
+        let training = Training { early_stopping, ..trainings()[which].clone() };
+        stops_and_goes_on::<f32>(&training, &stops);
+        stops_and_goes_on::<f64>(&training, &stops);
+    }
+}
+
+#[test]
+fn epoch_by_epoch_is_the_whole_run() {
+    for training in trainings() {
+        let (mlp, x, y) = setting::<f32>();
+        let data = Dataset::new(x.view(), y.view());
+        let mut once = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+        once.fit(data, None, &mut ()).unwrap();
+        let mut by_epoch = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
+        for epoch in 1..=training.epochs {
+            assert_eq!(by_epoch.partial_fit(data, None, &mut ()).unwrap(), Ended::Done);
+            assert_eq!(by_epoch.history().records.len(), epoch);
+        }
+        assert_eq!(state(&by_epoch), state(&once), "{training:?}");
+        // Nothing is left to be done.
+        assert_eq!(by_epoch.fit(data, None, &mut ()).unwrap(), Ended::Done);
+        assert_eq!(state(&by_epoch), state(&once));
+    }
+}
+
+/// Batches in the data's own order are steps with its slices.
+#[test]
+fn without_shuffling_the_batches_are_the_data_in_order() {
+    for optimizer in optimizers() {
+        for clip_norm in [None, Some(0.25)] {
+            let (mlp, x, y) = setting::<f64>();
+            let training = Training {
+                optimizer,
+                clip_norm,
+                learning_rate: LearningRate::constant(0.02),
+                batch: 16,
+                epochs: 2,
+                shuffle: false,
+                ..Training::default()
+            };
+            let new = |training: &Training| Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+            let mut by_epoch = new(&training);
+            by_epoch.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+            let mut by_step = new(&training);
+            for step in 0..10 {
+                let rows = s![step % 5 * 16..(step % 5 * 16 + 16).min(70)];
+                let batch = Dataset::new(x.slice(s![step % 5 * 16..(step % 5 * 16 + 16).min(70), ..]), y.slice(rows));
+                by_step.step(batch).unwrap();
+                assert_eq!(by_step.steps(), step as u64 + 1);
+            }
+            assert_eq!(model_bits(by_epoch.model()), model_bits(by_step.model()), "{training:?}");
+            assert_eq!(by_epoch.steps(), 10);
+            let mut shuffled = new(&Training { shuffle: true, ..training.clone() });
+            shuffled.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+            assert_ne!(model_bits(by_epoch.model()), model_bits(shuffled.model()));
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- validation and early stopping
+
+/// Trains on noise, so that the validation loss soon rises.
+fn overfitting(training: Training) -> (Trainer<f64, SoftmaxCrossEntropy>, Ended) {
+    let (mlp, x, y) = setting::<f64>();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    let ended = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    (trainer, ended)
+}
+
+fn best_epoch(records: &[Record]) -> usize {
+    let losses = records.iter().map(|record| record.validation_loss.unwrap_or(record.loss));
+    // The first of equal ones.
+    losses.enumerate().reduce(|best, new| if new.1 < best.1 { new } else { best }).unwrap().0 + 1
+}
+
+#[test]
+fn early_stopping_stops_in_time_and_puts_the_best_epoch_back() {
+    let mut early = 0;
+    for optimizer in optimizers() {
+        for (patience, fraction) in [(1, Some(0.3)), (2, Some(0.3)), (4, Some(0.2)), (3, None)] {
+            let eta = if optimizer == Optimizer::adam() { 0.03 } else { 0.3 };
+            let training = Training {
+                optimizer,
+                learning_rate: LearningRate::constant(eta),
+                batch: 16,
+                epochs: 25,
+                validation_fraction: fraction,
+                early_stopping: Some(patience),
+                ..Training::default()
+            };
+            let (trainer, ended) = overfitting(training.clone());
+            let records = &trainer.history().records;
+            let best = best_epoch(records);
+            let since = records.len() - best;
+            if ended == Ended::Early {
+                assert_eq!(since, patience);
+                early += 1;
+            } else {
+                // The epochs have run out; the best one is put back all the same.
+                assert!(ended == Ended::Done && records.len() == 25 && since < patience);
+            }
+            // At no epoch before had it been so long.
+            assert!((1..records.len()).all(|n| n - best_epoch(&records[..n]) < patience));
+            let (expected, _) = overfitting(Training { epochs: best, early_stopping: None, ..training.clone() });
+            assert_eq!(trainer.model(), expected.model(), "{training:?}, best {best}");
+        }
+    }
+    assert!(early >= 8, "{early} of 16 stopped early");
+}
+
+#[test]
+fn a_run_that_has_stopped_early_does_not_go_on_by_itself() {
+    let training = Training {
+        learning_rate: LearningRate::constant(0.3),
+        epochs: 100,
+        validation_fraction: Some(0.3),
+        early_stopping: Some(2),
+        ..Training::default()
+    };
+    let (mut trainer, ended) = overfitting(training);
+    assert_eq!(ended, Ended::Early);
+    let before = state(&trainer);
+    let (_, x, y) = setting::<f64>();
+    assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap(), Ended::Early);
+    assert_eq!(state(&trainer), before);
+}
+
+/// Trained towards y = 1 and validated against −1: epoch 1 is the best, of the first call and of all.
+#[test]
+fn the_best_epoch_is_put_back_by_a_later_call_too() {
+    let mlp = Mlp::<f64>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let training = Training { epochs: 3, early_stopping: Some(100), ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+    let (x, y, opposite) = (array![[1.0]], array![1.0], array![-1.0]);
+    let mut fit = |epochs| {
+        trainer.set_epochs(epochs);
+        let validation = Some(Dataset::new(x.view(), opposite.view()));
+        assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), validation, &mut ()).unwrap(), Ended::Done);
+        assert_eq!(best_epoch(&trainer.history().records), 1);
+        common::flat(trainer.model().mlp.parameters())
+    };
+    // η = 0.1: θ after epoch 1.
+    assert_eq!(fit(3), [0.1, 0.1]);
+    // The best of epochs 4 to 6 is none: the network is still that of the least loss of the run.
+    assert_eq!(fit(6), [0.1, 0.1]);
+}
+
+/// |mean of the trainer − mean by hand| ≤ both errors of each ℓ, and the n + 1 roundings of a mean in f64.
+fn validation_is_the_mean_over_predictions<F: common::Real>() {
+    let (mlp, x, y) = setting::<F>();
+    let (x_new, y_new) = (common::uniform::<F>(37, 6, 9), Array1::from_shape_fn(37, |i| i % 3));
+    let weights = Array1::from_shape_fn(37, |i| F::from_f64((i % 4) as f64 / 2.0));
+    for weighted in [false, true] {
+        let training = Training { batch: 16, standardize: true, epochs: 3, ..Training::default() };
+        let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
+        let validation = Dataset::new(x_new.view(), y_new.view());
+        let validation = if weighted { validation.weights(weights.view()) } else { validation };
+        trainer.fit(Dataset::new(x.view(), y.view()), Some(validation), &mut ()).unwrap();
+        let model = trainer.model();
+        let reference = Reference::new(&model.mlp);
+        let z = model.standardizer.as_ref().unwrap().transform(x_new.view()).unwrap();
+        let y_hat = model.predict(x_new.view()).unwrap().mapv(|y| y.to_f64());
+        let (mut mean, mut bound) = (0.0, 0.0);
+        for (i, (z, y_hat)) in z.outer_iter().zip(y_hat.outer_iter()).enumerate() {
+            let weight = if weighted { weights[i].to_f64() } else { 1.0 };
+            let largest = y_hat.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+            let sum: f64 = y_hat.iter().map(|y| (y - largest).exp()).sum();
+            mean += weight * (sum.ln() + largest - y_hat[y_new[i]]) / 37.0;
+            let forward = reference.forward(z).expect("no mask that could flip");
+            let seed = BoundedLoss::<F>::seed(&SoftmaxCrossEntropy, F::U, &forward, &[y_new[i]]);
+            bound += weight * (2.0 * seed.loss_error + common::gamma(40, f64::EPSILON) * seed.loss) / 37.0;
+        }
+        let found = trainer.history().records[2].validation_loss.unwrap();
+        assert!(bound < 1e-3 * mean && (found - mean).abs() <= bound, "{found} {mean} {bound:e}");
+    }
+}
+
+#[test]
+fn the_validation_loss_is_the_mean_loss_of_the_predictions() {
+    validation_is_the_mean_over_predictions::<f32>();
+    validation_is_the_mean_over_predictions::<f64>();
+}
+
+/// Which samples a split keeps is seen by changing one at a time: a kept one moves no parameter and the validation loss; another one
+/// moves parameters.
+#[test]
+fn samples_kept_for_validation_have_no_influence_on_training() {
+    for (n, fraction, expected) in [(10, 0.3, 3), (10, 0.01, 1), (9, 0.5, 5), (12, 0.9, 11), (2, 0.5, 1)] {
+        let x = common::uniform::<f64>(n, 6, 2);
+        let y = Array1::from_shape_fn(n, |i| i % 3);
+        let run = |x: ArrayView2<f64>, y: &Array1<usize>| {
+            let training = Training {
+                validation_fraction: Some(fraction),
+                standardize: true,
+                batch: 4,
+                epochs: 2,
+                seed: 5,
+                ..Training::default()
+            };
+            let mlp = common::network(&[6, 20, 9, 3], Constant::EveryLayer, 1);
+            let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+            trainer.fit(Dataset::new(x, y.view()), None, &mut ()).unwrap();
+            let batches = (n - expected).div_ceil(4);
+            assert_eq!(trainer.steps() as usize, 2 * batches);
+            (model_bits(trainer.model()), trainer.history().records[1].validation_loss.unwrap())
+        };
+        let (theta, loss) = run(x.view(), &y);
+        let mut kept = 0;
+        for i in 0..n {
+            let (mut other_x, mut other_y) = (x.clone(), y.clone());
+            other_x.row_mut(i).mapv_inplace(|x| 1.5 - 2.0 * x);
+            other_y[i] = (y[i] + 1) % 3;
+            let (other_theta, other_loss) = run(other_x.view(), &other_y);
+            if other_theta == theta {
+                kept += 1;
+                assert_ne!(other_loss, loss);
+            }
+        }
+        assert_eq!(kept, expected, "{fraction} of {n}");
+    }
+}
+
+/// Passes of another size in between change no bit of what comes after: weights of 0 make them steps that move nothing.
+#[test]
+fn the_validation_loss_does_not_depend_on_the_sizes_of_earlier_batches() {
+    let (mlp, x, y) = setting::<f64>();
+    let zero = Array1::zeros(70);
+    let run = |before: Option<usize>| {
+        let training = Training { batch: 8, epochs: 3, validation_fraction: Some(0.5), ..Training::default() };
+        let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
+        if let Some(rows) = before {
+            let batch = Dataset::new(x.slice(s![..rows, ..]), y.slice(s![..rows])).weights(zero.slice(s![..rows]));
+            trainer.step(batch).unwrap();
+            assert_eq!(trainer.model().mlp, mlp);
+        }
+        trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+        trainer.history().records.iter().map(|record| (record.loss, record.validation_loss)).collect::<Vec<_>>()
+    };
+    let expected = run(None);
+    for rows in [3, 20, 70] {
+        assert_eq!(run(Some(rows)), expected, "after a step with {rows}");
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------------------- weights
+
+/// On small whole numbers the gradient is exact, so that a step with it has the same bits, roots and all.
+fn weights_are_repetitions<F: common::Real>() {
+    let counts = [1, 2, 0, 3, 0, 1, 0, 1];
+    let repeated: Vec<usize> = (0..8).flat_map(|i| std::iter::repeat_n(i, counts[i])).collect();
+    assert_eq!(repeated.len(), 8, "the same B, so that the means are the same");
+    let weights = Array1::from_shape_fn(8, |i| F::from_f64(counts[i] as f64));
+    let x = common::integers::<F>(8, 5, 1);
+    let y = common::integers::<F>(8, 3, 2);
+    let rows = |a: &Array2<F>| a.select(ndarray::Axis(0), &repeated);
+    let (x_repeated, y_repeated) = (rows(&x), rows(&y));
+    for optimizer in optimizers() {
+        for clip_norm in [None, Some(0.5), Some(1e30)] {
+            let step = |data: Dataset<F, F>| {
+                let mlp = common::integer_network::<F>(&[5, 7, 8, 3], Constant::EveryLayer, 4);
+                let training = Training { optimizer, clip_norm, ..Training::default() };
+                let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+                let loss = trainer.step(data).unwrap();
+                (loss, model_bits(trainer.model()))
+            };
+            let expected = step(Dataset::new(x_repeated.view(), y_repeated.view()));
+            let found = step(Dataset::new(x.view(), y.view()).weights(weights.view()));
+            assert_eq!(found, expected, "{optimizer:?} {clip_norm:?}");
+        }
+    }
+}
+
+#[test]
+fn whole_weights_are_repetitions() {
+    weights_are_repetitions::<f32>();
+    weights_are_repetitions::<f64>();
+}
+
+/// δ = 0 adds 0 to each sum, whatever z is.
+#[test]
+fn a_sample_of_weight_0_has_no_influence() {
+    let (mlp, x, y) = setting::<f32>();
+    let weights = Array1::from_shape_fn(70, |i| if i % 3 == 0 { 0.0 } else { 1.25_f32 });
+    for optimizer in optimizers() {
+        let run = |x: ArrayView2<f32>, y: &Array1<usize>| {
+            let training = Training {
+                optimizer,
+                learning_rate: LearningRate::constant(0.01),
+                batch: 16,
+                epochs: 3,
+                ..Training::default()
+            };
+            let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
+            trainer.fit(Dataset::new(x, y.view()).weights(weights.view()), None, &mut ()).unwrap();
+            let losses: Vec<f64> = trainer.history().records.iter().map(|record| record.loss).collect();
+            (trainer.into_model(), losses)
+        };
+        let (mut other_x, mut other_y) = (x.clone(), y.clone());
+        for i in (0..70).step_by(3) {
+            other_x.row_mut(i).mapv_inplace(|x| 3.0 - 50.0 * x);
+            other_y[i] = (y[i] + 1) % 3;
+        }
+        assert_eq!(run(x.view(), &y), run(other_x.view(), &other_y), "{optimizer:?}");
+    }
+}
+
+/// ½ (3·10³⁸)² overflows in f32, and ∞ · 0 would be NaN.
+#[test]
+fn a_sample_of_weight_0_has_no_influence_even_if_its_loss_overflows() {
+    let mlp = Mlp::<f32>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mut trainer = Trainer::new(mlp, SquaredError, Training::default()).unwrap();
+    let (x, y, weights) = (array![[1.0], [1.0]], array![3e38, 1.0], array![0.0, 2.0]);
+    let loss = trainer.step(Dataset::new(x.view(), y.view()).weights(weights.view())).unwrap();
+    assert_eq!(loss, 0.5);
+}
+
+// ------------------------------------------------------------------------------------------------------------------- standardisation
+
+fn standardized_columns<F: common::Real>() {
+    let (mlp, mut x, y) = setting::<F>();
+    // Far from 0, in other units, and always the same.
+    x.column_mut(1).mapv_inplace(|x| x + F::from_f64(100.0));
+    x.column_mut(2).mapv_inplace(|x| x * F::from_f64(1024.0));
+    x.column_mut(3).fill(F::from_f64(0.3));
+    let training = Training { standardize: true, epochs: 2, batch: 16, ..Training::default() };
+    let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    let standardizer = trainer.model().standardizer.clone().unwrap();
+    assert_eq!(standardizer, Standardizer::fit(x.view()).unwrap());
+    let z = standardizer.transform(x.view()).unwrap();
+    for (j, (x, z)) in x.columns().into_iter().zip(z.columns()).enumerate() {
+        if j == 3 {
+            assert_eq!(standardizer.factor()[j], F::ONE);
+            // The mean is rounded: as f64 in a sum of 70, then to F.
+            assert!(z.iter().all(|z| z.to_f64().abs() <= 0.3 * (F::U + common::gamma(71, f64::EPSILON))));
+            continue;
+        }
+        let (mean, factor) = (standardizer.mean()[j].to_f64(), standardizer.factor()[j].to_f64());
+        // Each z is off by the rounding of the mean, and three times by its own.
+        let most = x.iter().fold(0.0_f64, |most, x| most.max(x.to_f64().abs()));
+        let off = |z: f64| factor * mean.abs() * F::U + common::gamma(3, F::U) * z.abs();
+        let of_sums = factor * common::gamma(75, f64::EPSILON) * most;
+        let n = z.len() as f64;
+        let sum: f64 = z.iter().map(|z| z.to_f64()).sum();
+        let bound = z.iter().map(|z| off(z.to_f64())).sum::<f64>() / n + 2.0 * of_sums;
+        assert!(bound < 1e-3 && (sum / n).abs() <= bound, "column {j}: mean {}, bound {bound:e}", sum / n);
+        let squares: f64 = z.iter().map(|z| z.to_f64() * z.to_f64()).sum();
+        let moved = |z: f64| (2.0 * z.abs() + off(z) + of_sums) * (off(z) + of_sums);
+        // s too is that of rounded numbers: as much again.
+        let bound =
+            2.0 * z.iter().map(|z| moved(z.to_f64())).sum::<f64>() / n + 2.0 * F::U + common::gamma(75, f64::EPSILON);
+        assert!(
+            bound < 1e-3 && (squares / n - 1.0).abs() <= bound,
+            "column {j}: variance {}, bound {bound:e}",
+            squares / n
+        );
+    }
+
+    // Training on the transformed data is the same, and the model does to x what was done in training.
+    for shuffle in [true, false] {
+        let training = Training { shuffle, validation_fraction: None, ..training.clone() };
+        let new = |standardize| {
+            let training = Training { standardize, ..training.clone() };
+            Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap()
+        };
+        let (mut inside, mut outside) = (new(true), new(false));
+        let validation = Dataset::new(x.slice(s![..30, ..]), y.slice(s![..30]));
+        inside.fit(Dataset::new(x.view(), y.view()), Some(validation), &mut ()).unwrap();
+        let validation = Dataset::new(z.slice(s![..30, ..]), y.slice(s![..30]));
+        outside.fit(Dataset::new(z.view(), y.view()), Some(validation), &mut ()).unwrap();
+        assert_eq!(inside.model().mlp, outside.model().mlp);
+        assert_eq!(state(&inside).records, state(&outside).records);
+        assert_eq!(inside.model().predict(x.view()), outside.model().predict(z.view()));
+        assert!(outside.model().standardizer.is_none());
+    }
+}
+
+#[test]
+fn standardised_columns_have_mean_0_and_variance_1_and_train_as_such() {
+    standardized_columns::<f32>();
+    standardized_columns::<f64>();
+}
+
+/// It is fitted on the first data, and stays.
+#[test]
+fn the_standardisation_stays_that_of_the_first_data() {
+    let (mlp, x, y) = setting::<f64>();
+    let mut trainer =
+        Trainer::new(mlp, SoftmaxCrossEntropy, Training { standardize: true, ..Training::default() }).unwrap();
+    trainer.partial_fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    let fitted = trainer.model().standardizer.clone();
+    let other = x.mapv(|x| 3.0 * x + 1.0);
+    trainer.partial_fit(Dataset::new(other.view(), y.view()), None, &mut ()).unwrap();
+    trainer.step(Dataset::new(other.view(), y.view())).unwrap();
+    assert_eq!(trainer.model().standardizer, fitted);
+}
+
+/// The squares of ±10²⁰⁰ are beyond f64, their deviation is not: either it is right, or it is refused.
+#[test]
+fn a_column_whose_squares_overflow_is_not_silently_multiplied_by_0() {
+    let x = array![[1e200], [-1e200]];
+    match Standardizer::fit(x.view()) {
+        Ok(fitted) => assert_eq!(fitted.transform(x.view()).unwrap(), array![[1.0], [-1.0]], "{fitted:?}"),
+        Err(error) => assert!(matches!(error, Error::NotFinite { .. }), "{error:?}"),
+    }
+}
+
+/// 1/s of numbers of 10⁻⁴⁴ is beyond f32.
+#[test]
+fn a_scale_that_is_not_finite_is_what_the_error_shows() {
+    let error = Standardizer::fit(array![[1.0, 0.0], [2.0, 1e-44_f32]].view()).unwrap_err();
+    let Error::NotFinite { what: "mean and scale", column: 1, found, .. } = error else { panic!("{error:?}") };
+    assert!(!found.is_finite(), "{error}");
 }
