@@ -607,3 +607,423 @@ fn a_scale_that_is_not_finite_is_what_the_error_shows() {
     let Error::NotFinite { what: "mean and scale", column: 1, found, .. } = error else { panic!("{error:?}") };
     assert!(!found.is_finite(), "{error}");
 }
+
+// ------------------------------------------------------------------------------------------------------------------------- refusals
+
+#[test]
+fn data_that_do_not_fit_are_refused_and_change_nothing() {
+    let (mlp, x, y) = setting::<f32>();
+    let training = Training { batch: 16, standardize: true, ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    let before = state(&trainer);
+    let good = Dataset::new(x.view(), y.view());
+    let mut bad_weight = [-1.0, f32::NAN, f32::INFINITY].map(|bad| {
+        let mut weights = Array1::from_elem(70, 1.0_f32);
+        weights[7] = bad;
+        weights
+    });
+    bad_weight[0][9] = f32::NAN;
+    let short = Array1::from_elem(69, 1.0_f32);
+    let mut bad_x = x.clone();
+    bad_x[(3, 4)] = f32::NAN;
+    let mut bad_y = y.clone();
+    bad_y[5] = 3;
+    let cases = [
+        (good.weights(short.view()), "weights: expected 70 samples, one for each row of x; found 69"),
+        (good.weights(bad_weight[0].view()), "weights[7]: expected a finite number from 0, found -1"),
+        (good.weights(bad_weight[1].view()), "weights[7]: expected a finite number from 0, found NaN"),
+        (good.weights(bad_weight[2].view()), "weights[7]: expected a finite number from 0, found inf"),
+        (Dataset::new(bad_x.view(), y.view()), "x[3, 4]: expected a finite number, found NaN"),
+        (Dataset::new(x.view(), bad_y.view()), "y[5]: expected a label below 3, found 3"),
+        (Dataset::new(x.slice(s![..9, ..]), y.view()), "y: expected 9 samples, one for each row of x; found 70"),
+        (Dataset::new(x.slice(s![..0, ..]), y.slice(s![..0])), "expected at least one sample, found none"),
+        (Dataset::new(x.slice(s![.., ..5]), y.view()), "x: expected shape [70, 6], found [70, 5]"),
+    ];
+    for (case, text) in cases {
+        assert_eq!(trainer.fit(case, None, &mut ()).unwrap_err().to_string(), text);
+        assert_eq!(trainer.fit(good, Some(case), &mut ()).unwrap_err().to_string(), text);
+        assert_eq!(trainer.partial_fit(case, None, &mut ()).unwrap_err().to_string(), text);
+        assert_eq!(trainer.step(case).unwrap_err().to_string(), text);
+        assert_eq!(state(&trainer), before);
+        assert_eq!(trainer.steps(), 0);
+    }
+}
+
+#[test]
+fn the_rest_of_an_epoch_wants_as_many_samples() {
+    let (mlp, x, y) = setting::<f32>();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { batch: 16, ..Training::default() }).unwrap();
+    let whole = Dataset::new(x.view(), y.view());
+    trainer.fit(whole, None, &mut Stop { batches: 2, at_epoch: false }).unwrap();
+    let before = state(&trainer);
+    let other = Dataset::new(x.slice(s![..60, ..]), y.slice(s![..60]));
+    for error in
+        [trainer.fit(other, None, &mut ()).unwrap_err(), trainer.partial_fit(other, None, &mut ()).unwrap_err()]
+    {
+        let text = "the rest of the epoch: expected 70 samples, one for each row of x; found 60";
+        assert_eq!(error.to_string(), text);
+    }
+    assert_eq!(state(&trainer), before);
+    // A new epoch may have others.
+    assert_eq!(trainer.partial_fit(whole, None, &mut ()).unwrap(), Ended::Done);
+    assert_eq!(trainer.partial_fit(other, None, &mut ()).unwrap(), Ended::Done);
+    assert_eq!(trainer.steps(), 5 + 4);
+}
+
+#[test]
+fn a_split_leaves_samples_to_train_on() {
+    for (n, fraction) in [(1, 0.5), (3, 0.9), (2, 0.75)] {
+        let (mlp, x, y) = setting::<f32>();
+        let training = Training { validation_fraction: Some(fraction), ..Training::default() };
+        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+        let data = Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
+        let error = trainer.fit(data, None, &mut ()).unwrap_err().to_string();
+        assert_eq!(error, format!("training part: expected {n} samples, one for each row of x; found 0"));
+    }
+}
+
+#[test]
+fn settings_out_of_their_range_are_refused_with_it() {
+    let base = Training::default;
+    let below_1 = "expected a number from 0 to below 1, found";
+    let adam = |beta1, beta2, epsilon| Training { optimizer: Optimizer::Adam { beta1, beta2, epsilon }, ..base() };
+    let decay = |weight_decay| Training { weight_decay, learning_rate: LearningRate::constant(0.5), ..base() };
+    let clip = |norm| Training { clip_norm: Some(norm), ..base() };
+    let part = |part| Training { validation_fraction: Some(part), ..base() };
+    let momentum = |mu| Training { optimizer: Optimizer::Momentum { mu }, ..base() };
+    let nesterov = |mu| Training { optimizer: Optimizer::Nesterov { mu }, ..base() };
+    let cases = [
+        (momentum(1.0), format!("mu: {below_1} 1")),
+        (momentum(-0.1), format!("mu: {below_1} -0.1")),
+        (nesterov(f64::NAN), format!("mu: {below_1} NaN")),
+        (nesterov(1.5), format!("mu: {below_1} 1.5")),
+        (adam(1.0, 0.9, 1e-8), format!("beta1: {below_1} 1")),
+        (adam(0.9, 1.0, 1e-8), format!("beta2: {below_1} 1")),
+        (adam(0.9, f64::NAN, 1e-8), format!("beta2: {below_1} NaN")),
+        (adam(0.9, 0.9, 0.0), "epsilon: expected a finite, positive number, found 0".into()),
+        (adam(0.9, 0.9, f64::INFINITY), "epsilon: expected a finite, positive number, found inf".into()),
+        (decay(2.0), "weight_decay: expected a number from 0 to below 1/eta, found 2".into()),
+        (decay(-1.0), "weight_decay: expected a number from 0 to below 1/eta, found -1".into()),
+        (decay(f64::NAN), "weight_decay: expected a number from 0 to below 1/eta, found NaN".into()),
+        (Training { batch: 0, ..base() }, "batch: expected at least 1 sample, found 0".into()),
+        (clip(0.0), "clip_norm: expected a finite, positive number, found 0".into()),
+        (clip(f64::INFINITY), "clip_norm: expected a finite, positive number, found inf".into()),
+        (clip(f64::NAN), "clip_norm: expected a finite, positive number, found NaN".into()),
+        (part(0.0), "validation_fraction: expected a number between 0 and 1, found 0".into()),
+        (part(1.0), "validation_fraction: expected a number between 0 and 1, found 1".into()),
+        (part(f64::NAN), "validation_fraction: expected a number between 0 and 1, found NaN".into()),
+        (Training { early_stopping: Some(0), ..base() }, "early_stopping: expected at least 1 epoch, found 0".into()),
+    ];
+    for (training, text) in cases {
+        let (mlp, _, _) = setting::<f32>();
+        assert_eq!(Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap_err().to_string(), text);
+    }
+    let one_output = common::network::<f32>(&[6, 1], Constant::Input, 1);
+    let error = Trainer::new(one_output, SoftmaxCrossEntropy, base()).unwrap_err().to_string();
+    assert_eq!(error, "loss: expected a network with 2 outputs or more, found 1 outputs");
+}
+
+// ------------------------------------------------------------------------------------------------------------------------ divergence
+
+/// A linear network ŷ = w x + b.
+fn linear<F: common::Real>(w: f64) -> Mlp<F> {
+    Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| w).unwrap()
+}
+
+type One = (Array2<f32>, Array1<f32>);
+
+fn sample(x: f32, y: f32) -> One {
+    (array![[x]], array![y])
+}
+
+fn of((x, y): &One) -> Dataset<'_, f32, f32> {
+    Dataset::new(x.view(), y.view())
+}
+
+/// Two good steps, the bad one, a good one: the error names the bad one, and all else is as if that had never been tried.
+fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: &One, expected: &str, cause: &str) {
+    let new = || Trainer::new(linear::<f32>(w), SquaredError, training.clone()).unwrap();
+    let (mut trainer, mut without) = (new(), new());
+    let mut last = 0.0;
+    for _ in 0..2 {
+        last = trainer.step(of(good)).unwrap();
+        without.step(of(good)).unwrap();
+    }
+    for _ in 0..2 {
+        let error = trainer.step(of(bad)).unwrap_err();
+        let Error::Diverged { what, epoch: 0, step: 0, found, last: Some(named) } = error else { panic!("{error:?}") };
+        assert_eq!((what, named), (expected, last), "{cause}: {training:?}");
+        assert!(!found.is_finite());
+        let text = format!("{what}: expected a finite number, found {found} in step 0 of epoch 0");
+        assert_eq!(error.to_string(), format!("{text}; the loss of the step before was {last}"));
+        assert_eq!(model_bits(trainer.model()), model_bits(without.model()), "{cause}: {training:?}");
+        assert_eq!(trainer.steps(), 2);
+    }
+    for _ in 0..2 {
+        assert_eq!(trainer.step(of(good)).unwrap(), without.step(of(good)).unwrap());
+        assert_eq!(model_bits(trainer.model()), model_bits(without.model()), "{cause}: {training:?}, afterwards");
+    }
+    // The same within an epoch: batches 0 and 1 are good, 2 is bad.
+    let mut trainer =
+        Trainer::new(linear::<f32>(w), SquaredError, Training { batch: 1, shuffle: false, ..training.clone() })
+            .unwrap();
+    let x = ndarray::concatenate![ndarray::Axis(0), good.0, good.0, bad.0, good.0];
+    let y = ndarray::concatenate![ndarray::Axis(0), good.1, good.1, bad.1, good.1];
+    let error = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap_err();
+    assert!(
+        matches!(error, Error::Diverged { what, epoch: 0, step: 2, last: Some(named), .. } if what == expected && named == last),
+        "{cause}: {error:?}"
+    );
+    assert_eq!(trainer.steps(), 2);
+    assert!(trainer.history().records.is_empty());
+    let mut without = new();
+    (0..2).for_each(|_| {
+        without.step(of(good)).unwrap();
+    });
+    assert_eq!(model_bits(trainer.model()), model_bits(without.model()));
+}
+
+#[test]
+fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
+    for optimizer in optimizers() {
+        for clip_norm in [None, Some(1e30)] {
+            let with = |eta: f64| Training {
+                optimizer,
+                learning_rate: LearningRate::constant(eta),
+                clip_norm,
+                ..Training::default()
+            };
+            let good = sample(1.0, 0.5);
+            // ½ (10²⁰)² > 3.4 · 10³⁸
+            let cause = "the loss overflows";
+            is_refused_and_leaves_no_trace(&with(0.01), 0.25, &good, &sample(1.0, 1e20), "loss", cause);
+            if optimizer == Optimizer::adam() {
+                // g = 10²⁵ has no square in f32; m̂/√v̂ = 0 would leave θ in order, and v never again.
+                let (bad, cause) = (sample(1e15, 1e10), "v overflows");
+                is_refused_and_leaves_no_trace(&with(1e-10), 0.0, &good, &bad, "optimizer's moments", cause);
+            } else {
+                // g = −10¹⁰, and η g = 10⁴⁰; the good sample has g = 0. The loss is 5 · 10¹⁹.
+                let (good, bad, cause) = (sample(0.0, 0.0), sample(1.0, 1e10), "the update overflows");
+                is_refused_and_leaves_no_trace(&with(1e30), 0.0, &good, &bad, "parameters", cause);
+            }
+        }
+    }
+}
+
+/// Adam moves each number by η: 2 · 10³⁸ + 3 · 10³⁸ is beyond f32, and the loss, of ŷ = 2 · 10¹⁸, is not.
+#[test]
+fn adam_overflows_too_and_leaves_no_trace() {
+    let training =
+        Training { optimizer: Optimizer::adam(), learning_rate: LearningRate::constant(3e38), ..Training::default() };
+    let mut trainer = Trainer::new(linear::<f32>(2e38), SquaredError, training).unwrap();
+    let before = model_bits(trainer.model());
+    let error = trainer.step(of(&sample(1e-20, 4e18))).unwrap_err();
+    assert!(
+        matches!(error, Error::Diverged { what: "parameters", step: 0, found, last: None, .. } if found == f64::INFINITY),
+        "{error:?}"
+    );
+    assert_eq!(model_bits(trainer.model()), before);
+}
+
+/// Velocities gather: no gradient of these is too long by itself. η is 0 in f32, so that θ stays and g is −10³⁷ throughout.
+#[test]
+fn a_velocity_that_grows_beyond_the_number_type_is_refused() {
+    // Σ 0.99ᵏ 10³⁷ is 3.38 · 10³⁸ after 41 steps and 3.44 · 10³⁸ after 42, and f32 ends at 3.40 · 10³⁸. Nesterov looks one step ahead.
+    for (optimizer, fine) in [(Optimizer::Momentum { mu: 0.99 }, 41), (Optimizer::Nesterov { mu: 0.99 }, 40)] {
+        let training = Training { optimizer, learning_rate: LearningRate::constant(1e-60), ..Training::default() };
+        let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, training).unwrap();
+        let before = model_bits(trainer.model());
+        for _ in 0..fine {
+            trainer.step(of(&sample(1e19, 1e18))).unwrap();
+        }
+        let error = trainer.step(of(&sample(1e19, 1e18))).unwrap_err();
+        assert!(matches!(error, Error::Diverged { what: "parameters", .. }), "{error:?}");
+        assert_eq!(model_bits(trainer.model()), before);
+        // Without a gradient v falls, and nothing is in the way.
+        trainer.step(of(&sample(1.0, 0.0))).unwrap();
+    }
+}
+
+/// δ = −2⁶² y₀ scales ŷ, g, v and θ by a power of two, which changes no digit, but for the scaled run each step's squares add up to more
+/// than f32 can hold: it goes by way of the copies. Both ways give the same digits, at each step, and neither raises an alarm.
+#[test]
+fn steps_on_a_copy_are_the_steps_in_place() {
+    for optimizer in [Optimizer::Sgd, MOMENTUM, NESTEROV] {
+        for clip_norm in [None, Some(0.5)] {
+            let scale = 2_f64.powi(62);
+            let run = |scale: f64| {
+                let training = Training {
+                    optimizer,
+                    learning_rate: LearningRate::constant(0.01),
+                    clip_norm: clip_norm.map(|norm: f64| norm * scale),
+                    batch: 16,
+                    epochs: 20,
+                    ..Training::default()
+                };
+                let mlp = Mlp::<f32>::he(&[6, 3], Constant::Absent, 1).unwrap();
+                let mut theta = mlp.parameters().clone();
+                theta.iter_mut().for_each(|p| *p = (f64::from(*p) * scale) as f32);
+                let mlp = Mlp::from_parameters(&[6, 3], Constant::Absent, theta).unwrap();
+                let x = common::uniform::<f32>(70, 6, 2);
+                let y = common::uniform::<f32>(70, 3, 3).mapv(|y| (f64::from(y) * scale) as f32);
+                let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+                trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+                assert_eq!(trainer.history().records.len(), 20);
+                common::flat(trainer.model().mlp.parameters()).into_iter().map(|p| p / scale).collect::<Vec<_>>()
+            };
+            assert_eq!(run(1.0), run(scale), "{optimizer:?} {clip_norm:?}");
+        }
+    }
+}
+
+/// Thousands of ordinary steps, with an ε so small that the bounds on what Adam can do fail again and again.
+#[test]
+fn a_long_run_raises_no_alarm() {
+    for optimizer in [
+        Optimizer::Sgd,
+        MOMENTUM,
+        NESTEROV,
+        Optimizer::adam(),
+        Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-37 },
+    ] {
+        let (mlp, x, y) = setting::<f32>();
+        let training = Training {
+            optimizer,
+            learning_rate: LearningRate::constant(1e-3),
+            epochs: 600,
+            batch: 7,
+            ..Training::default()
+        };
+        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+        assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(Ended::Done));
+        assert_eq!(trainer.steps(), 6000);
+    }
+}
+
+/// One step of plain loops over the unwatched trainer of the lecture: does it end with all of θ finite?
+fn sgd_stays_finite(mlp: &Mlp<f32>, x: &Array2<f32>, y: &Array2<f32>, eta: f64) -> Option<Mlp<f32>> {
+    let mut mlp = mlp.clone();
+    Sgd::new(1, eta, 0).unwrap().step(&mut mlp, x.view(), y.view(), &SquaredError).ok()?;
+    let finite = mlp.parameters().iter().all(|p| p.is_finite());
+    finite.then_some(mlp)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever the scales, up to the end of f32: a step is either made, and θ is finite, or refused, and θ is as before; the next
+    /// step is made from there. Plain descent is refused exactly when the unwatched one fails.
+    #[test]
+    fn no_overflow_is_missed_and_none_is_invented_at_any_scale(
+        which in 0..5_usize,
+        clip in proptest::option::of(-10.0..38.0_f64),
+        (of_theta, of_x, of_y, of_eta) in (-20.0..38.0_f64, -20.0..38.0_f64, -20.0..38.0_f64, -20.0..38.0_f64),
+        hidden in any::<bool>(),
+        weight_decay in any::<bool>(),
+        batch in 1..9_usize,
+        seed in any::<u64>(),
+    ) {
+        let mut all = optimizers().to_vec();
+        all.push(Optimizer::Adam { beta1: 0.5, beta2: 0.0, epsilon: 1e-30 });
+        let optimizer = all[which];
+        let eta = 10_f64.powf(of_eta);
+        let widths: &[usize] = if hidden { &[3, 5, 2] } else { &[3, 2] };
+        let scaled = |a: Array2<f32>, power: f64| a.mapv(|a| (f64::from(a) * 10_f64.powf(power)) as f32);
+        let mut mlp = common::network::<f32>(widths, Constant::EveryLayer, seed);
+        // He's weights may be 4, which is one digit more.
+        mlp.parameters_mut().iter_mut().for_each(|p| *p = (f64::from(*p) * 10_f64.powf(of_theta - 0.7)) as f32);
+        let training = Training {
+            optimizer,
+            learning_rate: LearningRate::constant(eta),
+            weight_decay: if weight_decay { 0.25 / eta } else { 0.0 },
+            clip_norm: clip.map(|power| 10_f64.powf(power)),
+            ..Training::default()
+        };
+        let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
+        for step in 0..6 {
+            let shrink = if step % 2 == 1 { 10.0 } else { 0.0 };
+            let x = scaled(common::uniform(batch, 3, seed ^ step), of_x - shrink);
+            let y = scaled(common::uniform(batch, 2, seed ^ step ^ 99), of_y - shrink);
+            let before = trainer.model().mlp.clone();
+            let steps = trainer.steps();
+            let outcome = trainer.step(Dataset::new(x.view(), y.view()));
+            match &outcome {
+                Ok(loss) => {
+                    prop_assert!(loss.is_finite());
+                    let finite = trainer.model().mlp.parameters().iter().all(|p| p.is_finite());
+                    prop_assert!(finite, "{training:?}");
+                    prop_assert_eq!(trainer.steps(), steps + 1);
+                }
+                Err(Error::Diverged { found, .. }) => {
+                    prop_assert!(!found.is_finite());
+                    prop_assert_eq!(&before, &trainer.model().mlp);
+                    prop_assert_eq!(trainer.steps(), steps);
+                }
+                Err(error) => prop_assert!(false, "{error:?}"),
+            }
+            if optimizer == Optimizer::Sgd && clip.is_none() && !weight_decay {
+                let expected = sgd_stays_finite(&before, &x, &y, eta);
+                prop_assert_eq!(outcome.is_ok(), expected.is_some());
+                prop_assert_eq!(&trainer.model().mlp, &expected.unwrap_or(before));
+            }
+        }
+    }
+}
+
+/// x, ŷ and y are 0, so g = 0 and m = 0; but η/(1 − β₁) = 10³⁹ is beyond f32, and ∞ · 0 is NaN.
+#[test]
+fn adam_does_not_make_a_nan_of_a_rate_that_overflows_when_its_bias_is_taken_out() {
+    let training =
+        Training { optimizer: Optimizer::adam(), learning_rate: LearningRate::constant(1e38), ..Training::default() };
+    let mut trainer = Trainer::new(linear::<f32>(1.0), SquaredError, training).unwrap();
+    let _ = trainer.step(of(&sample(0.0, 0.0)));
+    assert_eq!(trainer.model().mlp, linear(1.0));
+}
+
+/// The same with ε = 10⁻⁵⁰, which is 0 in f32: 0/0.
+#[test]
+fn adam_does_not_make_a_nan_of_an_epsilon_below_the_number_type() {
+    let optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-50 };
+    let Ok(mut trainer) = Trainer::new(linear::<f32>(1.0), SquaredError, Training { optimizer, ..Training::default() })
+    else {
+        return;
+    };
+    let _ = trainer.step(of(&sample(0.0, 0.0)));
+    assert_eq!(trainer.model().mlp, linear(1.0));
+}
+
+/// δ = −10¹⁵⁰ and x = 10¹⁰: the loss is 5 · 10²⁹⁹, g = 10¹⁶⁰, and ‖g‖² is beyond f64. Such a step is refused, or made as it should be.
+#[test]
+fn a_norm_that_overflows_does_not_silently_clip_to_nothing() {
+    let training =
+        Training { learning_rate: LearningRate::constant(1.0), clip_norm: Some(1.0), epochs: 1, ..Training::default() };
+    let mut trainer = Trainer::new(linear::<f64>(0.0), SquaredError, training).unwrap();
+    let (x, y) = (array![[1e10]], array![1e150]);
+    match trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()) {
+        Err(error) => assert!(matches!(error, Error::Diverged { what: "gradient's norm", .. }), "{error:?}"),
+        Ok(_) => {
+            let moved: f64 = trainer.model().mlp.parameters().iter().map(|p| p * p).sum();
+            assert!((moved - 1.0).abs() < 1e-9, "a step of length 1, found {moved}");
+            assert!(trainer.history().records[0].gradient_norm.is_finite());
+        }
+    }
+}
+
+/// Nothing has been learned from that epoch, so it need not be gone on with.
+#[test]
+fn an_epoch_that_diverges_in_its_first_step_does_not_hold_the_trainer_to_its_data() {
+    let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, Training::default()).unwrap();
+    assert!(trainer.fit(of(&sample(1.0, 1e30)), None, &mut ()).is_err());
+    let (x, y) = (array![[1.0], [2.0]], array![1.0, 2.0]);
+    assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(Ended::Done));
+}
+
+/// "The model is then as it was before that step": so is its standardisation.
+#[test]
+fn a_first_step_that_diverges_leaves_no_standardisation_behind() {
+    let mut trainer =
+        Trainer::new(linear::<f32>(0.0), SquaredError, Training { standardize: true, ..Training::default() }).unwrap();
+    let before = trainer.model().clone();
+    trainer.step(of(&sample(7.0, 1e30))).unwrap_err();
+    assert_eq!(trainer.model(), &before);
+}
