@@ -6,11 +6,12 @@ use gemmprop::{History, Record};
 use proptest::prelude::*;
 
 /// All of them, the floating-point numbers as bits: 0 and −0 differ, and NaN is like itself.
-fn bits(records: &[Record]) -> Vec<(usize, u64, u64, Option<u64>, [u64; 3])> {
+fn bits(records: &[Record]) -> Vec<[u64; 8]> {
     let record = |record: &Record| {
         let Record { epoch, steps, loss, validation_loss, learning_rate, gradient_norm, seconds } = *record;
-        let others = [learning_rate, gradient_norm, seconds].map(f64::to_bits);
-        (epoch, steps, loss.to_bits(), validation_loss.map(f64::to_bits), others)
+        let validation = [u64::from(validation_loss.is_some()), validation_loss.map_or(0, f64::to_bits)];
+        let [loss, eta, norm, seconds] = [loss, learning_rate, gradient_norm, seconds].map(f64::to_bits);
+        [epoch as u64, steps, loss, validation[0], validation[1], eta, norm, seconds]
     };
     records.iter().map(record).collect()
 }
