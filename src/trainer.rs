@@ -193,7 +193,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         self.check(&batch)?;
         let samples = batch.x.nrows();
         self.standardize(batch.x, 0..samples)?;
-        let now = self.progress.now(&self.training, 1);
+        // Of the epoch that runs, if one does.
+        let batches = self.progress.samples.div_ceil(self.training.batch).max(1);
+        let now = self.progress.now(&self.training, batches);
         let mut one = One { rule: self.training.rule(&now, false), mean: 0.0 };
         let _one = one_blas_thread()?;
         let Self { model, loss, moments, engine, progress, .. } = self;
