@@ -280,7 +280,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             (validation, _) => (Part { data: train, rows: None }, validation.map(|data| Part { data, rows: None })),
         };
         let (begun, samples) = (self.progress.samples, train.samples());
-        if begun != 0 && begun != samples {
+        if self.progress.batch > 0 && begun != samples {
             return Err(Error::Length { what: "the rest of the epoch", expected: begun, found: samples });
         }
         match &train.rows {
