@@ -161,8 +161,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
                 return Ok(Ended::Observer);
             }
         }
-        if let Some(best) = self.best.take() {
-            *self.model.mlp.parameters_mut() = best;
+        // It is kept: a later call may find no better one.
+        if let Some(best) = &self.best {
+            self.model.mlp.parameters_mut().clone_from(best);
             self.moments.watch_again(self.model.mlp.parameters());
         }
         Ok(if self.progress.stopped_early { Ended::Early } else { Ended::Done })
