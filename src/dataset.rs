@@ -76,8 +76,13 @@ pub(crate) fn weighted<'a, F: Scalar>(
     weights: Option<&'a [F]>,
 ) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
     move |i, y_hat, d| {
+        let Some(weights) = weights else { return seed(i, y_hat, d) };
+        if weights[i] == F::ZERO {
+            // Not a product: its loss may be infinite.
+            d.fill(F::ZERO);
+            return 0.0;
+        }
         let loss = seed(i, y_hat, d);
-        let Some(weights) = weights else { return loss };
         d.iter_mut().for_each(|d| *d = *d * weights[i]);
         loss * weights[i].to_f64()
     }
