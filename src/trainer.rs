@@ -28,7 +28,7 @@ use crate::loss::{Loss, check_targets, seed};
 use crate::model::Model;
 use crate::network::{Generator, Mlp, Parameters};
 use crate::observer::{Batch, Observer};
-use crate::optimizer::{Moments, Rule};
+use crate::optimizer::{Moments, Optimizer, Rule};
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::one_blas_thread;
@@ -127,6 +127,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// fit.
     pub fn new(mlp: Mlp<F>, loss: L, training: Training) -> Result<Self> {
         training.check()?;
+        if let Optimizer::Adam { epsilon, .. } = training.optimizer
+            && F::from_f64(epsilon) == F::ZERO
+        {
+            let expected = "a number that the network's type can tell from 0";
+            return Err(Error::Hyperparameter { name: "epsilon", expected, found: epsilon });
+        }
         loss.target_len(mlp.outputs())?;
         let moments = Moments::new(training.optimizer, mlp.parameters());
         Ok(Self {
