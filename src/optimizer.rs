@@ -256,11 +256,14 @@ impl Watch {
             }
         };
         let theta = (1.0 - eta * lambda).abs() * self.theta + eta * change;
+        // ‖ΔᵀZ‖ ≤ ‖Δ‖ ‖Z‖ over all layers; its square is summed up in double precision.
+        let of_norm = (0.25 * squares * squares + samples as f64 * squares) / (samples as f64).powi(2);
+        let norm_fine = (rule.clip.is_none() && !rule.norm) || of_norm < f64::MAX / 2.0;
         // The comparison is false for NaN.
         let fine = [of_sums, theta, rate, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);
         // The bounds are rounded too.
         let up = |bound: f64| bound * (1.0 + 1e-6);
-        fine.then(|| Self { theta: up(theta), moments: moments.map(up) })
+        (fine && norm_fine).then(|| Self { theta: up(theta), moments: moments.map(up) })
     }
 }
 
