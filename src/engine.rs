@@ -181,12 +181,18 @@ impl<F: Scalar> Engine<F> {
         })
     }
 
-    /// Σ ℓ over `samples` samples, at most a capacity of them at a time.
-    pub(crate) fn loss<Seed>(&mut self, theta: &Parameters<F>, samples: usize, data: &Samples<F, Seed>) -> f64
+    /// Σ ℓ over `samples` samples, `batch` of them at a time: by the caller's word and not by the capacity, which depends on what came
+    /// before.
+    pub(crate) fn loss<Seed>(
+        &mut self,
+        theta: &Parameters<F>,
+        (samples, batch): (usize, usize),
+        data: &Samples<F, Seed>,
+    ) -> f64
     where
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
-        let (batch, rest) = (self.capacity.min(samples), samples % self.capacity.min(samples));
+        let rest = samples % batch;
         let Self { widths, capacity, layers, losses, crew, .. } = self;
         let mut find = |samples| {
             let make = |shapes: &[(usize, usize)]| Schedule::loss(widths, shapes, samples);

@@ -394,7 +394,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 
     /// The mean ℓ over a data set, or some rows of it.
     fn mean_loss(&mut self, part: &Part<'_, F, L::Target>) -> f64 {
-        let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
+        let Self { model: Model { mlp, standardizer }, loss, engine, training, .. } = self;
         let y = part.data.y.as_standard_layout();
         let weights = part.data.weights.map(|weights| weights.to_vec());
         let data = Samples {
@@ -403,7 +403,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             standardize: standardizer.as_ref().map(Standardizer::slices),
             seed: weighted(seed(loss, y.view()), weights.as_deref()),
         };
-        Engine::kept(engine, mlp, 1).loss(mlp.parameters(), part.samples(), &data) / part.samples() as f64
+        let (samples, batch) = (part.samples(), training.batch.min(part.samples()));
+        Engine::kept(engine, mlp, batch).loss(mlp.parameters(), (samples, batch), &data) / samples as f64
     }
 
     /// Everything that changes between two epochs.
