@@ -199,6 +199,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     pub fn step(&mut self, batch: Dataset<'_, F, L::Target>) -> Result<f64> {
         self.check(&batch)?;
         let samples = batch.x.nrows();
+        let unfitted = self.model.standardizer.is_none();
         self.standardize(batch.x, 0..samples)?;
         // Of the epoch that runs, if one does.
         let batches = self.progress.samples.div_ceil(self.training.batch).max(1);
@@ -215,9 +216,17 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             standardize: standardizer.as_ref().map(Standardizer::slices),
             seed: weighted(seed(loss, y.view()), weights.as_deref()),
         };
-        Engine::kept(engine, mlp, samples)
-            .descend(mlp.parameters_mut(), moments, (samples, samples, 0..1), &data, &mut one)
-            .map_err(|diverged| diverged.error(progress.epoch, progress.last))?;
+        let made = Engine::kept(engine, mlp, samples).descend(
+            mlp.parameters_mut(),
+            moments,
+            (samples, samples, 0..1),
+            &data,
+            &mut one,
+        );
+        if made.is_err() && unfitted {
+            *standardizer = None;
+        }
+        made.map_err(|diverged| diverged.error(progress.epoch, progress.last))?;
         progress.steps += 1;
         progress.last = Some(one.mean);
         Ok(one.mean)
