@@ -185,7 +185,7 @@ fn stops_and_goes_on<F: common::Real>(training: &Training, stops: &[(usize, bool
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn a_run_that_is_stopped_anywhere_and_goes_on_has_the_bits_of_one_that_is_not(
@@ -968,7 +968,7 @@ fn steps_at<F: common::Real>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(30000))]
 
     #[test]
     fn no_overflow_is_missed_and_none_is_invented_at_any_scale(
