@@ -4,6 +4,7 @@
 //! gemm   C ← α A B + β C       A: (m, k)   B: (k, n)   C: (m, n)
 //! gemv   y ← α A x + β y       A: (m, n)   x: (n)      y: (m)
 //! ger    A ← α x yᵀ + A        A: (m, n)   x: (m)      y: (n)
+//! dot    xᵀ y                   x: (n)      y: (n)
 //! ```
 //!
 //! With the feature `blas` these are CBLAS calls for `f32` and `f64`, reached directly: ndarray's own dispatch falls back to
@@ -29,7 +30,7 @@ use ndarray::{
     ShapeBuilder, StrideShape,
 };
 
-/// The three products. Public in a private module, which seals [`Scalar`](crate::Scalar).
+/// The four products. Public in a private module, which seals [`Scalar`](crate::Scalar).
 pub trait Kernels: Copy + Send + Sync + 'static {
     /// C ← α A B + β C.
     fn gemm(alpha: Self, a: ArrayView2<Self>, b: ArrayView2<Self>, beta: Self, c: ArrayViewMut2<Self>);
@@ -37,6 +38,8 @@ pub trait Kernels: Copy + Send + Sync + 'static {
     fn gemv(alpha: Self, a: ArrayView2<Self>, x: ArrayView1<Self>, beta: Self, y: ArrayViewMut1<Self>);
     /// A ← α x yᵀ + A.
     fn ger(alpha: Self, x: ArrayView1<Self>, y: ArrayView1<Self>, a: ArrayViewMut2<Self>);
+    /// xᵀ y.
+    fn dot(x: &[Self], y: &[Self]) -> Self;
 }
 
 /// Panics with all three shapes unless C = A B makes sense.
@@ -56,7 +59,8 @@ mod cblas {
     //! Arguments of a CBLAS call, taken from ndarray views.
     use super::*;
     use cblas_sys::{
-        CBLAS_LAYOUT, CBLAS_TRANSPOSE, cblas_dgemm, cblas_dgemv, cblas_dger, cblas_sgemm, cblas_sgemv, cblas_sger,
+        CBLAS_LAYOUT, CBLAS_TRANSPOSE, cblas_ddot, cblas_dgemm, cblas_dgemv, cblas_dger, cblas_sdot, cblas_sgemm,
+        cblas_sgemv, cblas_sger,
     };
 
     #[track_caller]
@@ -108,7 +112,7 @@ mod cblas {
     }
 
     macro_rules! kernels {
-        ($f:ty, $gemm:ident, $gemv:ident, $ger:ident) => {
+        ($f:ty, $gemm:ident, $gemv:ident, $ger:ident, $dot:ident) => {
             impl Kernels for $f {
                 fn gemm(alpha: $f, a: ArrayView2<$f>, b: ArrayView2<$f>, beta: $f, mut c: ArrayViewMut2<$f>) {
                     assert_gemm_shapes(a.dim(), b.dim(), c.dim());
@@ -190,12 +194,18 @@ mod cblas {
                         );
                     }
                 }
+
+                fn dot(x: &[$f], y: &[$f]) -> $f {
+                    assert_eq!(x.len(), y.len(), "dot: lengths of x and y");
+                    // SAFETY: both slices have so many numbers, one beside the other.
+                    unsafe { $dot(int(x.len()), x.as_ptr(), 1, y.as_ptr(), 1) }
+                }
             }
         };
     }
 
-    kernels!(f32, cblas_sgemm, cblas_sgemv, cblas_sger);
-    kernels!(f64, cblas_dgemm, cblas_dgemv, cblas_dger);
+    kernels!(f32, cblas_sgemm, cblas_sgemv, cblas_sger, cblas_sdot);
+    kernels!(f64, cblas_dgemm, cblas_dgemv, cblas_dger, cblas_ddot);
 }
 
 #[cfg(not(feature = "blas"))]
@@ -219,6 +229,9 @@ mod portable {
                     for (mut row, &x) in a.outer_iter_mut().zip(x) {
                         row.scaled_add(alpha * x, &y);
                     }
+                }
+                fn dot(x: &[$f], y: &[$f]) -> $f {
+                    ArrayView1::from(x).dot(&ArrayView1::from(y))
                 }
             }
         };

@@ -144,4 +144,8 @@ impl Kernels for Counted {
             *a = scaled(alpha, x[i] * y[j], Self::ONE, *a);
         }
     }
+
+    fn dot(x: &[Self], y: &[Self]) -> Self {
+        dot(x.into(), y.into())
+    }
 }

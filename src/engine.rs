@@ -19,7 +19,7 @@ use ndarray::{Array2, ArrayView2, Axis, Slice};
 use crate::blas::{SharedTiles, Tile};
 use crate::error::Error;
 use crate::network::{Mlp, Parameters};
-use crate::optimizer::{Moments, Rule, Watch};
+use crate::optimizer::{Moments, Rule};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, Op, Schedule, Update, sum};
@@ -243,34 +243,23 @@ impl<F: Scalar> Engine<F> {
                     if !sum.is_finite() {
                         return Err(Diverged { step, what: "loss", found: sum });
                     }
+                    if let Some(rho) = rule.sam {
+                        let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
+                        update.move_uphill(crew, &batch, (&rule, rho), theta, beyond);
+                        let found = schedule.run(crew, layers, theta, data, first, moments.watch.is_some());
+                        update.move_back(crew, theta, beyond);
+                        if !found.is_finite() {
+                            return Err(Diverged { step, what: "loss at the point uphill", found });
+                        }
+                    }
                     let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
                     let watched = moments.watch.map(|watch| watch.after::<F>(&rule, samples, schedule.squares()));
-                    let norm = match watched {
-                        // On a copy, for it may overflow.
-                        Some(None) => {
-                            let (mut theta_after, mut moments_after) = (theta.clone(), moments.clone());
-                            let norm = update.step(crew, &batch, &rule, &mut theta_after, &mut moments_after, beyond);
-                            let bad = |p: &Parameters<F>| p.iter().find(|p| !p.is_finite()).map(|p| p.to_f64());
-                            let diverged = |what, found| Diverged { step, what, found };
-                            if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
-                                return Err(diverged("gradient's norm", norm));
-                            }
-                            if let Some(found) = bad(&theta_after) {
-                                return Err(diverged("parameters", found));
-                            }
-                            if let Some(found) = moments_after.arrays.iter().find_map(bad) {
-                                return Err(diverged("optimizer's moments", found));
-                            }
-                            moments_after.watch = Some(Watch::new(&theta_after, &moments_after));
-                            (*theta, *moments) = (theta_after, moments_after);
-                            norm
-                        }
-                        Some(watch) => {
-                            moments.watch = watch;
-                            update.step(crew, &batch, &rule, theta, moments, beyond)
-                        }
-                        None => update.step(crew, &batch, &rule, theta, moments, beyond),
-                    };
+                    if let Some(None) = watched {
+                        let norm = step_on_a_copy(update, crew, &batch, &rule, theta, moments, beyond);
+                        return norm.map(|norm| (sum, norm)).map_err(|(what, found)| Diverged { step, what, found });
+                    }
+                    moments.watch = watched.flatten();
+                    let norm = update.step(crew, &batch, &rule, theta, moments, beyond);
                     Ok((sum, norm))
                 })?;
                 if steps.made(&Made { step, samples, sum, norm }).is_break() {
@@ -280,6 +269,36 @@ impl<F: Scalar> Engine<F> {
             Ok(())
         })
     }
+}
+
+/// A step that may overflow, on copies of θ and the moments, which they replace if it has not. Returns ‖g‖ as other steps do.
+///
+/// # Errors
+/// What is not finite after it.
+fn step_on_a_copy<F: Scalar>(
+    update: &Update,
+    crew: &Assembled,
+    batch: &Batch<F>,
+    rule: &Rule,
+    theta: &mut Parameters<F>,
+    moments: &mut Moments<F>,
+    beyond: &mut Option<Beyond<F>>,
+) -> Result<Option<f64>, (&'static str, f64)> {
+    let (mut theta_after, mut moments_after) = (theta.clone(), moments.clone());
+    let norm = update.step(crew, batch, rule, &mut theta_after, &mut moments_after, beyond);
+    let infinite = |p: &Parameters<F>| p.iter().find(|p| !p.is_finite()).map(|p| p.to_f64());
+    if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
+        return Err(("gradient's norm", norm));
+    }
+    if let Some(found) = infinite(&theta_after) {
+        return Err(("parameters", found));
+    }
+    if let Some(found) = moments_after.arrays.iter().find_map(infinite) {
+        return Err(("optimizer's moments", found));
+    }
+    moments_after.watch_again(&theta_after);
+    (*theta, *moments) = (theta_after, moments_after);
+    Ok(norm)
 }
 
 /// Buffers and plan of forward passes over so many samples at once. In numbers: samples × (d[0] + … + m).

@@ -112,6 +112,26 @@ pub enum Error {
         /// The mean loss of the last step before this one, if there was one.
         last: Option<f64>,
     },
+    /// The product of an operator and a vector has a NaN, an infinity, or a number so large that sums overflow.
+    #[error(
+        "product {product} of the operator: expected numbers whose sums are finite, found {found} in component {component}"
+    )]
+    Operator {
+        /// Which product, counted from 0.
+        product: usize,
+        /// Which component of it, counted from 0.
+        component: usize,
+        /// The value.
+        found: f64,
+    },
+    /// LAPACK has not found the eigenvalues of a small symmetric matrix.
+    #[error("eigenvalues of a symmetric matrix of order {order}: expected LAPACK to find them; found: {reason}")]
+    Eigenvalues {
+        /// Its order.
+        order: usize,
+        /// What is known of the failure.
+        reason: String,
+    },
     /// OpenBLAS cannot be held to one thread, so results would depend on the number of threads.
     #[error(
         "OpenBLAS ({config}): expected one thread after openblas_set_num_threads(1), found {found}; \

@@ -44,12 +44,13 @@
 //!
 //! ```text
 //! top       batched (rung 4, predict)   sgd (the lecture's training)   model   training (settings)   observer   dataset   trainer
-//!           checkpoint (a run as a file)
+//!           progress (a bar on the terminal)   checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
 //! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
 //!           archive (a directory of numbered files, of which the newest whole one can be read)
+//!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
 //! ```
 //!
 //! # Threads and bits
@@ -77,6 +78,8 @@ mod dataset;
 mod engine;
 mod error;
 pub mod history;
+#[cfg(feature = "curvature")]
+pub mod lanczos;
 pub mod learning_rate;
 pub mod loss;
 pub mod matrix_vector;
@@ -87,6 +90,8 @@ pub mod observer;
 pub mod optimizer;
 mod pace;
 pub mod per_neuron;
+#[cfg(feature = "progress")]
+mod progress;
 mod rows;
 mod scalar;
 mod schedule;
@@ -111,6 +116,8 @@ pub use model::Model;
 pub use network::{Constant, Generator, Mlp, Parameters};
 pub use observer::Observer;
 pub use optimizer::Optimizer;
+#[cfg(feature = "progress")]
+pub use progress::ProgressBar;
 pub use scalar::Scalar;
 pub use sgd::Sgd;
 pub use standardizer::Standardizer;

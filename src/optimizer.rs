@@ -11,6 +11,9 @@
 //! is decoupled from the gradient: with Adam this is AdamW (Loshchilov and Hutter 2019, *Decoupled weight decay regularization*). η
 //! stands outside the velocity, so that a change of the learning rate acts at once.
 //!
+//! With any of them, g can be taken where the loss is largest nearby, at θ + ρ g/‖g‖ (sharpness-aware minimisation, SAM, Foret et al.
+//! 2021): [`Training::sam`](crate::Training::sam).
+//!
 //! Two steps deserve a note. Nesterov's gradient at the point ahead, θ − ημv, is taken here at that point throughout: θ *is* the point
 //! ahead, as in Sutskever's rewriting. And λ acts on all of θ, constants included.
 
@@ -102,6 +105,8 @@ pub(crate) struct Rule {
     pub(crate) step: u64,
     /// The norm that g is scaled down to if it is longer.
     pub(crate) clip: Option<f64>,
+    /// ρ of sharpness-aware minimisation.
+    pub(crate) sam: Option<f64>,
     /// Is ‖g‖ asked for, of a rule that does not need it?
     pub(crate) norm: bool,
 }
@@ -228,7 +233,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// What the numbers are now.
-    pub(crate) fn new<F: Scalar>(theta: &Parameters<F>, moments: &Moments<F>) -> Self {
+    fn new<F: Scalar>(theta: &Parameters<F>, moments: &Moments<F>) -> Self {
         let of = |i: usize| moments.arrays.get(i).map_or(0.0, largest);
         Self { theta: largest(theta), moments: [of(0), of(1)] }
     }

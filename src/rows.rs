@@ -98,11 +98,12 @@ pub(crate) fn squares<F: Scalar>(numbers: &[F]) -> f64 {
     sums.iter().sum()
 }
 
-/// The same of a tile.
+/// The same of a tile, in the network's own precision, in which it may overflow: as fast as the tile can be read.
 pub(crate) fn squares_of<F: Scalar>(tile: ArrayView2<F>) -> f64 {
+    let square = |row: &[F]| F::dot(row, row).to_f64();
     match tile.to_slice() {
-        Some(whole) => squares(whole),
-        None => tile.outer_iter().map(|row| squares(slice(row))).sum(),
+        Some(whole) => square(whole),
+        None => tile.outer_iter().map(|row| square(slice(row))).sum(),
     }
 }
 

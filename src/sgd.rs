@@ -169,7 +169,7 @@ struct Plain {
 impl Steps for Plain {
     fn rule(&mut self, _step: usize) -> Rule {
         let Self { eta, lambda, .. } = *self;
-        Rule { optimizer: Optimizer::Sgd, eta, lambda, step: 1, clip: None, norm: false }
+        Rule { optimizer: Optimizer::Sgd, eta, lambda, step: 1, clip: None, sam: None, norm: false }
     }
 
     fn made(&mut self, made: &Made) -> ControlFlow<()> {

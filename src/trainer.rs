@@ -167,10 +167,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
                 return Ok(Ended::Observer);
             }
         }
-        // It is kept: a later call may find no better one.
         if let Some(best) = &self.best {
             self.model.mlp.parameters_mut().clone_from(best);
-            self.moments.watch_again(self.model.mlp.parameters());
+            self.moments.watch_again(best);
         }
         Ok(if self.progress.stopped_early { Ended::Early } else { Ended::Done })
     }
@@ -256,9 +255,14 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &self.training
     }
 
-    /// Changes the number of epochs in all, to go on after the last one.
+    /// Changes the number of epochs in all, to go on after the last one; after an early stop too, with new patience. With early
+    /// stopping it goes on from the best epoch's parameters.
     pub fn set_epochs(&mut self, epochs: usize) {
         self.training.epochs = epochs;
+        if self.progress.stopped_early {
+            self.progress.stopped_early = false;
+            self.progress.least.since = 0;
+        }
     }
 
     /// Steps made so far.

@@ -35,6 +35,9 @@ pub struct Training {
     pub seed: u64,
     /// The norm, over all of θ, that g is scaled down to if it is longer (Pascanu et al. 2013). None by default.
     pub clip_norm: Option<f64>,
+    /// ρ of sharpness-aware minimisation (SAM, Foret et al. 2021), which seeks flat minima: g is taken at θ + ρ g/‖g‖ instead of θ, at the cost
+    /// of a second pass. The losses recorded are those at θ; the norm is that of the g used. None by default.
+    pub sam: Option<f64>,
     /// Are the inputs standardised, as fitted on the training part of the first data seen? False by default.
     pub standardize: bool,
     /// The part of the samples that are kept from training for validation, if no validation set is given. None by default.
@@ -55,6 +58,7 @@ impl Default for Training {
             shuffle: true,
             seed: 0,
             clip_norm: None,
+            sam: None,
             standardize: false,
             validation_fraction: None,
             early_stopping: None,
@@ -77,6 +81,9 @@ impl Training {
         if let Some(norm) = self.clip_norm {
             check(norm.is_finite() && norm > 0.0, "clip_norm", "a finite, positive number", norm)?;
         }
+        if let Some(rho) = self.sam {
+            check(rho.is_finite() && rho > 0.0, "sam", "a finite, positive number", rho)?;
+        }
         if let Some(part) = self.validation_fraction {
             check(part > 0.0 && part < 1.0, "validation_fraction", "a number between 0 and 1", part)?;
         }
@@ -94,6 +101,7 @@ impl Training {
             lambda: self.weight_decay,
             step: now.steps + 1,
             clip: self.clip_norm,
+            sam: self.sam,
             norm,
         }
     }

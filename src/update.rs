@@ -6,6 +6,7 @@
 //!            m, v, w ← rule(G, m, v, w)             and is used at once: one pass over the parameters
 //! clipped    G ← (1/B) Δᵀ Z, ‖G‖                    all of it, for its norm is needed first;
 //!            m, v, w ← rule(s G, m, v, w)           s = min(1, c / ‖G‖)
+//! sharpness  w ← w + ρ G / ‖G‖, another pass through the layers, w back, and one of the above
 //! ```
 
 use std::ops::Range;
@@ -56,6 +57,8 @@ pub(crate) struct Beyond<F> {
     of_gradient: Update,
     /// Is there room for all of it?
     whole: bool,
+    /// θ while it is moved away, for sharpness-aware minimisation.
+    saved: Option<(Parameters<F>, Update)>,
     /// Σ g² of each tile.
     squares: Vec<AtomicU64>,
 }
@@ -79,6 +82,7 @@ impl<F: Scalar> Beyond<F> {
             of_gradient: Update::of(&gradient, tiles.0, tiles.1),
             gradient,
             whole,
+            saved: None,
             squares: zeros(update.w.len()),
         }
     }
@@ -158,11 +162,7 @@ impl Update {
             descend(theta);
             return None;
         }
-        let whole = rule.clip.is_some();
-        let beyond = match beyond {
-            Some(beyond) if beyond.whole == whole => beyond,
-            other => other.insert(Beyond::new(self, theta, whole)),
-        };
+        let beyond = self.beyond(rule, theta, beyond);
         let Beyond { moments: of_moments, gradient, of_gradient, squares, .. } = beyond;
         let gradient = Shared::new(gradient, of_gradient);
         let squares = squares.as_slice();
@@ -202,6 +202,67 @@ impl Update {
                 Some(norm)
             }
         }
+    }
+
+    /// What this rule needs, kept from the last step or made.
+    fn beyond<'b, F: Scalar>(
+        &self,
+        rule: &Rule,
+        theta: &Parameters<F>,
+        beyond: &'b mut Option<Beyond<F>>,
+    ) -> &'b mut Beyond<F> {
+        let whole = rule.clip.is_some() || rule.sam.is_some();
+        if beyond.as_ref().is_none_or(|beyond| beyond.whole != whole) {
+            *beyond = None;
+        }
+        beyond.get_or_insert_with(|| Beyond::new(self, theta, whole))
+    }
+
+    /// θ ← θ + ρ g / ‖g‖; θ as it was is kept for [`move_back`](Self::move_back).
+    pub(crate) fn move_uphill<F: Scalar>(
+        &self,
+        crew: &Assembled,
+        batch: &Batch<F>,
+        (rule, rho): (&Rule, f64),
+        theta: &mut Parameters<F>,
+        beyond: &mut Option<Beyond<F>>,
+    ) {
+        let Beyond { gradient, of_gradient, squares, saved, .. } = self.beyond(rule, theta, beyond);
+        let (saved, of_saved) = saved.get_or_insert_with(|| (theta.zeros_like(), self.like()));
+        let gradient = Shared::new(gradient, of_gradient);
+        self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
+        let norm = sum(squares).sqrt();
+        // A gradient of 0 has no direction.
+        let step = F::from_f64(if norm > 0.0 { rho / norm } else { 0.0 });
+        let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
+        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
+            let rows = 0..self.w.tile(tile).rows.len();
+            let (mut theta, mut saved, mut gradient) = (theta.claim(tile), saved.claim(tile), gradient.claim(tile));
+            for ((theta, saved), g) in theta.rows(&rows).into_iter().zip(saved.rows(&rows)).zip(gradient.rows(&rows)) {
+                saved.copy_from_slice(theta);
+                theta.iter_mut().zip(g).for_each(|(theta, g)| *theta += step * *g);
+            }
+        });
+    }
+
+    /// θ as it was before [`move_uphill`](Self::move_uphill).
+    pub(crate) fn move_back<F: Scalar>(
+        &self,
+        crew: &Assembled,
+        theta: &mut Parameters<F>,
+        beyond: &mut Option<Beyond<F>>,
+    ) {
+        let Some((saved, of_saved)) = beyond.as_mut().and_then(|beyond| beyond.saved.as_mut()) else { return };
+        let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
+        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
+            let rows = 0..self.w.tile(tile).rows.len();
+            let (mut theta, mut saved) = (theta.claim(tile), saved.claim(tile));
+            theta
+                .rows(&rows)
+                .into_iter()
+                .zip(saved.rows(&rows))
+                .for_each(|(theta, saved)| theta.copy_from_slice(saved));
+        });
     }
 
     /// `visit(tile, rows of it, their gradient)` for each chunk of each tile; Σ g² of each tile where it is asked for.

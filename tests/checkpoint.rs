@@ -186,3 +186,55 @@ fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
     assert_eq!(resumed.model(), trainer.model());
     assert_eq!(resumed.history().records[0].loss, f64::INFINITY);
 }
+
+/// The lines of the module's documentation, run by a Python that has PyTorch: the environment variable `PYTHON` names it.
+#[test]
+#[ignore = "needs Python with PyTorch and safetensors; ci/peers has them and runs it"]
+fn pytorch_computes_the_same_from_a_checkpoint_by_the_documented_lines() {
+    let python = std::env::var_os("PYTHON").expect("PYTHON: the path of a Python with PyTorch");
+    let source = include_str!("../src/checkpoint.rs");
+    let (_, rest) = source.split_once("//! ```python\n").unwrap();
+    let (lines, _) = rest.split_once("//! ```\n").unwrap();
+    let line = |line: &str| format!("{}\n", line.strip_prefix("//! ").unwrap_or(""));
+    let documented: String = lines.lines().map(line).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let x = common::uniform::<f32>(64, 784, 3);
+    let y = Array1::from_shape_fn(64, |i| i % 10);
+    for standardize in [false, true] {
+        let mlp = common::network::<f32>(&[784, 512, 512, 10], Constant::Input, 1);
+        let training = Training { standardize, epochs: 1, ..Training::default() };
+        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+        trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+        let run = directory.path().join("run");
+        _ = std::fs::remove_dir_all(&run);
+        Checkpoints::create(&run).unwrap().save(&trainer, &Notes::new()).unwrap();
+        ndarray_npy::write_npy(directory.path().join("x.npy"), &x).unwrap();
+        let program = format!(
+            "import numpy, torch\nx = torch.from_numpy(numpy.load('x.npy'))\n{documented}\n\
+             numpy.save('y_hat.npy', net(x).detach().numpy())\n"
+        );
+        let output =
+            std::process::Command::new(&python).args(["-c", &program]).current_dir(&directory).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let theirs: Array2<f32> = ndarray_npy::read_npy(directory.path().join("y_hat.npy")).unwrap();
+        let ours = trainer.model().predict(x.view()).unwrap();
+        // Both round: forward error bounds of the same sums in another order (γ of the longest sum, on the absolute values).
+        let mut magnitude = x.mapv(f32::abs);
+        if let Some(standardizer) = &trainer.model().standardizer {
+            magnitude = standardizer.transform(x.view()).unwrap().mapv(f32::abs);
+        }
+        let theta = trainer.model().mlp.parameters();
+        for (w, c) in theta.w().iter().zip(theta.c()) {
+            magnitude = magnitude.dot(&w.mapv(f32::abs).t());
+            if !c.is_empty() {
+                magnitude += &c.mapv(f32::abs);
+            }
+        }
+        magnitude = magnitude.dot(&theta.alpha().mapv(f32::abs).t()) + theta.b().mapv(f32::abs);
+        let terms = 2 * (785 + 512 + 513 + 3);
+        let bound = magnitude.mapv(|m| common::gamma(terms, <f32 as common::Real>::U) as f32 * m);
+        for ((ours, theirs), bound) in ours.iter().zip(&theirs).zip(&bound) {
+            assert!((ours - theirs).abs() <= *bound, "{ours} and {theirs}, at most {bound} apart");
+        }
+    }
+}

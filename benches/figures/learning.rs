@@ -160,7 +160,7 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-const EPOCH_AXIS: Axis = Axis { label: "epoch", scale: Scale::Linear };
+const EPOCH_AXIS: Axis = Axis { label: "epoch", scale: Scale::Whole };
 const TRAIN: RGBColor = colour::BLUE;
 const TEST: RGBColor = colour::VERMILION;
 

@@ -12,12 +12,14 @@ mod fit;
 mod font;
 mod learning;
 mod machine;
+mod mnist;
 mod page;
 mod peers;
 mod plot;
 mod progress;
 mod rungs;
 mod step;
+mod training;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,10 @@ struct Arguments {
     /// Passed by `cargo bench`; without it nothing is measured
     #[arg(long, hide = true)]
     bench: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step; or peers, which is only drawn by this name
+    /// A folder with MNIST's files in IDX format, for the figure of that name
+    #[arg(long)]
+    mnist: Option<PathBuf>,
+    /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
     filter: Option<String>,
 }
 
@@ -90,6 +95,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         write_csv(&directory, "gflops", &rows)?;
         entries.push(Entry { figure: step::ratio_figure(&rows, &facts), tables: vec![step::table(&rows)] });
         entries.push(Entry { figure: step::gflops_figure(&rows, &facts), tables: vec![] });
+    }
+    if asked_for("training") {
+        let rows = training::measure(quick);
+        write_csv(&directory, "training", &rows)?;
+        entries.push(Entry { figure: training::figure(&rows, &facts), tables: vec![training::table(&rows)] });
+    }
+    // Needs a folder that not everybody has.
+    if let Some(folder) = arguments.mnist.as_deref().filter(|_| arguments.filter.as_deref() == Some("mnist")) {
+        let rows = mnist::measure(folder, &directory.with_file_name("peers"), quick)?;
+        write_csv(&directory, "mnist", &rows)?;
+        entries.push(Entry { figure: mnist::figure(&rows, &facts), tables: vec![mnist::table(&rows)] });
     }
     // Needs what `ci/peers` has built.
     if arguments.filter.as_deref() == Some("peers") {

@@ -68,6 +68,8 @@ pub(crate) struct Axis {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
+    /// Of things that are counted.
+    Whole,
     Log,
     /// Things and not numbers, at 0, 1, …
     Names(&'static [&'static str]),
@@ -130,18 +132,28 @@ impl Ranged for Ticked {
 impl Figure {
     /// Writes `name`.svg and `name`.png.
     pub(crate) fn save(&self, directory: &Path) -> Result {
-        crate::font::register(FONT);
         let path = |extension: &str| directory.join(self.name).with_extension(extension);
+        std::fs::write(path("svg"), self.svg()?)?;
+        self.png()?.save(path("png"))?;
+        Ok(())
+    }
+
+    pub(crate) fn svg(&self) -> Result<String> {
+        crate::font::register(FONT);
         let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area())?;
         // The size in which it is shown; the view box stays that of the drawing.
         let (drawn, shown) = (size_attributes((width, height)), size_attributes(SIZE));
-        std::fs::write(path("svg"), svg.replacen(&drawn, &shown, 1))?;
+        Ok(svg.replacen(&drawn, &shown, 1))
+    }
+
+    pub(crate) fn png(&self) -> Result<RgbImage> {
+        crate::font::register(FONT);
+        let (width, height) = (SIZE.0 * SCALE, SIZE.1 * SCALE);
         let mut pixels = RgbImage::new(width, height);
         self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area())?;
-        thumbnail(&pixels, SIZE.0, SIZE.1).save(path("png"))?;
-        Ok(())
+        Ok(thumbnail(&pixels, SIZE.0, SIZE.1))
     }
 
     fn draw<B: DrawingBackend>(&self, root: &DrawingArea<B, Shift>) -> Result
@@ -264,7 +276,8 @@ impl Panel {
             y = (y.0.min(py), y.1.max(py));
         }
         let with_air = |(low, high): (f64, f64)| {
-            let air = 0.04 * (high - low).max(1e-3);
+            // About a single value, enough for a tick or two.
+            let air = if high > low { 0.04 * (high - low).max(1e-3) } else { 0.5 };
             (low - air, high + air)
         };
         (with_air(x), with_air(y))
@@ -323,7 +336,7 @@ impl Scale {
     /// Where a value lies on the axis.
     fn position(self, value: f64) -> f64 {
         match self {
-            Self::Linear | Self::Names(_) => value,
+            Self::Linear | Self::Whole | Self::Names(_) => value,
             Self::Log => value.log10(),
         }
     }
@@ -342,7 +355,7 @@ impl Scale {
         let decade = 10f64.powf(((high - low) / 8.0).log10().floor());
         let steps = [1.0, 2.0, 5.0, 10.0].map(|multiple| multiple * decade);
         let step = steps.into_iter().find(|step| (high - low) / step <= 8.0).unwrap_or(decade);
-        let step = if self == Self::Log { step.max(1.0) } else { step };
+        let step = if matches!(self, Self::Log | Self::Whole) { step.max(1.0) } else { step };
         let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
         (first..=last).map(|i| i as f64 * step).collect()
     }
@@ -352,7 +365,7 @@ impl Scale {
         match self {
             Self::Log if high - low < FEW_DECADES => number(10f64.powf(position)),
             Self::Log => power_of_ten(position.round() as i32),
-            Self::Linear => number(position),
+            Self::Linear | Self::Whole => number(position),
             Self::Names(names) => names[position as usize].to_owned(),
         }
     }

@@ -1,0 +1,221 @@
+//! MNIST's digits from a folder of the user's: what accuracy the optimisers reach, in what time, beside PyTorch and scikit-learn where
+//! `ci/peers` has installed them.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use gemmprop::data::{Images, idx_folder};
+use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
+use ndarray::{Array1, Array2, Axis, concatenate, s};
+use serde::Serialize;
+
+use crate::page::Table;
+use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, colour};
+use crate::progress::Progress;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const WIDTHS: [usize; 4] = [784, 512, 512, 10];
+const SEEDS: u64 = 3;
+
+/// A network that has been trained.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    library: String,
+    recipe: &'static str,
+    seed: u64,
+    epochs: usize,
+    test_accuracy: f64,
+    seconds: f64,
+}
+
+/// Our ways to train, each for 25 epochs, of batches of 32 where nothing else is said.
+fn recipes() -> [(&'static str, Training); 4] {
+    let base = Training { epochs: 25, batch: 32, ..Training::default() };
+    [
+        ("SGD, η 0.1", base.clone()),
+        ("SGD, η 0.2, cosine", Training { learning_rate: LearningRate::cosine(0.2, 0.0), ..base.clone() }),
+        (
+            "Nesterov 0.9, η 0.05, cosine",
+            Training {
+                optimizer: Optimizer::Nesterov { mu: 0.9 },
+                learning_rate: LearningRate::cosine(0.05, 0.0),
+                ..base.clone()
+            },
+        ),
+        (
+            "AdamW, η 0.001, λ 0.5, cosine, batch 16",
+            Training {
+                optimizer: Optimizer::adam(),
+                learning_rate: LearningRate::cosine(1e-3, 0.0),
+                weight_decay: 0.5,
+                batch: 16,
+                ..base
+            },
+        ),
+    ]
+}
+
+/// Those of others: library, recipe as its script and as the table names it.
+const PEERS: [(&str, &str, &str); 4] = [
+    ("torch", "sgd", "SGD, η 0.1"),
+    ("torch", "adamw", "AdamW, η 0.001, λ 0.5, cosine, batch 16"),
+    ("sklearn", "sgd", "SGD, η 0.1"),
+    ("sklearn", "adam", "Adam, η 0.001"),
+];
+
+/// The folder's test files where it has them; else the last fifth of the samples.
+fn split(folder: &Path) -> Result<(Images<f32>, Images<f32>)> {
+    let found = idx_folder::<f32>(folder)?;
+    if let Some(test) = found.test {
+        return Ok((found.train, test));
+    }
+    let Images { x, labels } = found.train;
+    let train = x.nrows() * 4 / 5;
+    let part = |range: std::ops::Range<usize>| Images {
+        x: x.slice(s![range.clone(), ..]).to_owned(),
+        labels: labels.slice(s![range]).to_owned(),
+    };
+    Ok((part(0..train), part(train..x.nrows())))
+}
+
+fn accuracy(y_hat: &Array2<f32>, labels: &Array1<usize>) -> f64 {
+    let best = |y_hat: ndarray::ArrayView1<f32>| (0..y_hat.len()).max_by(|&a, &b| y_hat[a].total_cmp(&y_hat[b]));
+    let right = y_hat.outer_iter().zip(labels).filter(|(y_hat, label)| best(*y_hat) == Some(**label));
+    right.count() as f64 / labels.len() as f64
+}
+
+/// For the peers: inputs and labels, those to train on first.
+fn write(path: &Path, train: &Images<f32>, test: &Images<f32>) -> Result<()> {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    writeln!(file, "{} {} {}", train.x.nrows(), test.x.nrows(), train.x.ncols())?;
+    let x = concatenate(Axis(0), &[train.x.view(), test.x.view()])?;
+    x.iter().try_for_each(|x| file.write_all(&x.to_le_bytes()))?;
+    let mut labels = train.labels.iter().chain(&test.labels);
+    labels.try_for_each(|&label| file.write_all(&(label as u64).to_le_bytes()))?;
+    Ok(file.flush()?)
+}
+
+/// Every recipe with every seed, in turns. `peers` is where the Python environment of `ci/peers` is.
+pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Row>> {
+    let (train, test) = split(folder)?;
+    let python = peers.join("python/bin/python");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/python/mnist.py");
+    let file = peers.join("mnist.bin");
+    if python.exists() {
+        write(&file, &train, &test)?;
+    } else {
+        eprintln!("{} is not there: without peers, which ci/peers installs", python.display());
+    }
+    let seeds = if quick { 1 } else { SEEDS };
+    let progress = Progress::new("mnist", seeds as usize);
+    let mut rows = Vec::new();
+    for seed in 1..=seeds {
+        progress.begin(format!("seed {seed}"));
+        for (recipe, training) in recipes() {
+            let epochs = if quick { 1 } else { training.epochs };
+            let mlp = Mlp::<f32>::he(&WIDTHS, Constant::Input, seed)?;
+            let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { seed, epochs, ..training })?;
+            let start = Instant::now();
+            trainer.fit(Dataset::new(train.x.view(), train.labels.view()), None, &mut ())?;
+            let seconds = start.elapsed().as_secs_f64();
+            let test_accuracy = accuracy(&trainer.model().predict(test.x.view())?, &test.labels);
+            rows.push(Row { library: "gemmprop".into(), recipe, seed, epochs, test_accuracy, seconds });
+        }
+        for (library, recipe, name) in PEERS.iter().filter(|_| python.exists() && !quick) {
+            // Until the threads of whoever ran before sleep.
+            std::thread::sleep(Duration::from_millis(250));
+            let mut command = Command::new(&python);
+            command.arg(&script).args([library, recipe]).arg(seed.to_string()).arg(&file);
+            let output = command.envs([("OMP_NUM_THREADS", "2"), ("OPENBLAS_NUM_THREADS", "2")]).output()?;
+            let line = String::from_utf8(output.stdout)?;
+            let Some([version, test_accuracy, seconds]) =
+                line.trim().split(',').collect::<Vec<_>>().first_chunk().copied()
+            else {
+                eprintln!("{library}: {}", String::from_utf8_lossy(&output.stderr));
+                continue;
+            };
+            let (test_accuracy, seconds) = (test_accuracy.parse()?, seconds.parse()?);
+            rows.push(Row { library: version.to_owned(), recipe: name, seed, epochs: 25, test_accuracy, seconds });
+        }
+        progress.end();
+    }
+    Ok(rows)
+}
+
+/// The rows of each library and recipe, in their order.
+fn groups(rows: &[Row]) -> Vec<(&str, &'static str, Vec<&Row>)> {
+    let mut groups: Vec<(&str, &'static str, Vec<&Row>)> = Vec::new();
+    for row in rows {
+        match groups.iter_mut().find(|(library, recipe, _)| (*library, *recipe) == (row.library.as_str(), row.recipe)) {
+            Some((_, _, group)) => group.push(row),
+            None => groups.push((&row.library, row.recipe, vec![row])),
+        }
+    }
+    groups
+}
+
+pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
+    let looks = [
+        (colour::VERMILION, Marker::Diamond),
+        (colour::ORANGE, Marker::Square),
+        (colour::PURPLE, Marker::Cross),
+        (colour::BLUE, Marker::Circle),
+    ];
+    let kinds: Vec<&str> = {
+        let mut kinds = Vec::new();
+        for (library, ..) in groups(rows) {
+            if !kinds.contains(&library) {
+                kinds.push(library);
+            }
+        }
+        kinds
+    };
+    let series = groups(rows).into_iter().enumerate().map(|(i, (library, recipe, group))| {
+        let kind = kinds.iter().position(|&kind| kind == library).unwrap_or(0);
+        let (own, peer) = (looks[i % looks.len()], [colour::GREEN, colour::GREY][kind.saturating_sub(1) % 2]);
+        let (colour, marker) = if kind == 0 { own } else { (peer, looks[i % looks.len()].1) };
+        let marks = group.iter().map(|row| (row.seconds, row.test_accuracy)).collect();
+        Series { label: format!("{library}: {recipe}"), colour, marker, marks, ..Series::default() }
+    });
+    Figure {
+        name: "mnist",
+        title: "MNIST's digits: accuracy and the time it took".to_owned(),
+        panels: vec![Panel {
+            title: format!(
+                "784-512-512-10, a point for each of {} seeds",
+                rows.iter().map(|row| row.seed).max().unwrap_or(0)
+            ),
+            x: FigureAxis { label: "time of training, seconds", scale: Scale::Log },
+            y: FigureAxis { label: "accuracy on the test set", scale: Scale::Linear },
+            series: series.collect(),
+        }],
+        caption: format!(
+            "f32, 25 epochs, batch 32 unless named, inputs 0 to 1, He initialisation (scikit-learn: its own, and a bias on every layer). PyTorch eager. \
+             Two threads each, one after another. {facts}"
+        ),
+    }
+}
+
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let header = ["library", "recipe", "seeds", "test accuracy, mean", "least", "most", "seconds, median"];
+    let table = groups(rows).into_iter().map(|(library, recipe, group)| {
+        let accuracies: Vec<f64> = group.iter().map(|row| row.test_accuracy).collect();
+        let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+        let (least, most) = accuracies.iter().fold((1.0_f64, 0.0_f64), |(a, b), &x| (a.min(x), b.max(x)));
+        let seconds = crate::step::median(group.iter().map(|row| row.seconds).collect());
+        vec![
+            library.to_owned(),
+            recipe.to_owned(),
+            group.len().to_string(),
+            format!("{mean:.4}"),
+            format!("{least:.4}"),
+            format!("{most:.4}"),
+            format!("{seconds:.2}"),
+        ]
+    });
+    Table { header: header.map(str::to_owned).to_vec(), rows: table.collect() }
+}

@@ -1,0 +1,284 @@
+//! A step of the trainer, by each optimiser and with each comfort, beside the engine's plain step.
+
+use std::time::Instant;
+
+use gemmprop::{
+    Constant, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+};
+use gemmprop::{Loss, Targets};
+use ndarray::{Array1, Array2, s};
+use rayon::ThreadPoolBuilder;
+use serde::Serialize;
+
+use crate::page::Table;
+use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use crate::progress::Progress;
+use crate::step::median;
+
+/// One shape, trained in one way with so many threads.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    optimizer: &'static str,
+    widths: String,
+    batch: usize,
+    threads: usize,
+    /// Of the trainer: an epoch, divided by its steps.
+    step_seconds: f64,
+    /// Of the engine alone: an epoch of `Sgd::train`, or `Sgd::step` on batches where they lie, whichever is faster.
+    engine_seconds: f64,
+    /// The median over the rounds of one divided by the other, each of the same round.
+    ratio: f64,
+}
+
+const THREADS: [usize; 2] = [1, 2];
+
+/// The ways to train, the engine's own first.
+const WAYS: [&str; 9] = [
+    "sgd",
+    "sgd, shuffled",
+    "sgd, shuffled and standardized",
+    "sgd, clipped",
+    "momentum",
+    "nesterov",
+    "adam",
+    "adamw",
+    "adamw, clipped",
+];
+
+fn training(way: &str, batch: usize) -> Training {
+    // So small a rate that the work stays the same.
+    let base = Training {
+        batch,
+        learning_rate: LearningRate::constant(1e-9),
+        shuffle: way.contains("shuffled"),
+        standardize: way.contains("standardized"),
+        clip_norm: way.contains("clipped").then_some(1e-3),
+        ..Training::default()
+    };
+    let optimizer = match way.split(',').next() {
+        Some("momentum") => Optimizer::Momentum { mu: 0.9 },
+        Some("nesterov") => Optimizer::Nesterov { mu: 0.9 },
+        Some("adam" | "adamw") => Optimizer::adam(),
+        _ => Optimizer::Sgd,
+    };
+    Training { optimizer, weight_decay: if way.starts_with("adamw") { 1e-2 } else { 0.0 }, ..base }
+}
+
+/// A shape with its data, and all that is timed on it with one number of threads.
+struct Timed<L: Loss<f32>, Y> {
+    widths: Vec<usize>,
+    batch: usize,
+    batches: usize,
+    epochs: usize,
+    loss: L,
+    x: Array2<f32>,
+    y: Y,
+    mlp: Mlp<f32>,
+    sgd: Sgd<f32>,
+    trainers: Vec<Trainer<f32, L>>,
+    /// Of a step: the engine's two, and then each way.
+    seconds: Vec<Vec<f64>>,
+}
+
+/// What can be trained on, whatever its targets are.
+trait Subject {
+    fn measure(&mut self);
+    fn rows(&self, threads: usize) -> Vec<Row>;
+}
+
+/// Targets that can be cut into batches.
+trait Batches<T> {
+    fn all(&self) -> impl Targets<'_, T>;
+    fn batch(&self, first: usize, samples: usize) -> impl Targets<'_, T>;
+}
+
+impl Batches<f32> for Array2<f32> {
+    fn all(&self) -> impl Targets<'_, f32> {
+        self.view()
+    }
+    fn batch(&self, first: usize, samples: usize) -> impl Targets<'_, f32> {
+        self.slice(s![first..first + samples, ..])
+    }
+}
+
+impl Batches<usize> for Array1<usize> {
+    fn all(&self) -> impl Targets<'_, usize> {
+        self.view()
+    }
+    fn batch(&self, first: usize, samples: usize) -> impl Targets<'_, usize> {
+        self.slice(s![first..first + samples])
+    }
+}
+
+impl<L: Loss<f32> + Clone, Y> Timed<L, Y> {
+    fn new(widths: &[usize], batch: usize, loss: L, y: impl FnOnce(usize) -> Y, quick: bool) -> Self {
+        let edges: usize = widths.windows(2).map(|d| d[0] * d[1]).sum();
+        let steps = ((if quick { 1e9 } else { 1e10 }) / (6 * batch * edges) as f64) as usize;
+        let batches = steps.clamp(32, 64);
+        let x =
+            Array2::from_shape_fn((batches * batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
+        let mlp = Mlp::he(widths, Constant::EveryLayer, 1).expect("valid widths");
+        let trainer = |way| Trainer::new(mlp.clone(), loss.clone(), training(way, batch)).expect("valid settings");
+        Self {
+            widths: widths.to_vec(),
+            batch,
+            batches,
+            epochs: (steps / batches).max(1),
+            trainers: WAYS.map(trainer).into(),
+            loss,
+            y: y(x.nrows()),
+            x,
+            mlp,
+            sgd: Sgd::new(batch, 1e-9, 1).expect("valid"),
+            seconds: vec![Vec::new(); 2 + WAYS.len()],
+        }
+    }
+}
+
+impl<L: Loss<f32> + Clone, Y: Batches<L::Target>> Subject for Timed<L, Y> {
+    fn measure(&mut self) {
+        let Self { batch, batches, epochs, loss, x, y, mlp, sgd, trainers, seconds, .. } = self;
+        let (batch, epochs, steps) = (*batch, *epochs, (*batches * *epochs) as f64);
+        let long = mlp.parameters().count() > 1_000_000;
+        let mut time = |what: usize, run: &mut dyn FnMut(usize)| {
+            // The first epoch wakes the threads and fills the caches, unless an epoch is so long that this does not matter.
+            if !long {
+                run(1);
+            }
+            let start = Instant::now();
+            run(epochs);
+            seconds[what].push(start.elapsed().as_secs_f64() / steps);
+        };
+        {
+            time(0, &mut |epochs| {
+                sgd.train(mlp, x.view(), y.all(), loss, epochs).expect("a finite loss");
+            });
+            time(1, &mut |epochs| {
+                for _ in 0..epochs {
+                    for first in (0..x.nrows()).step_by(batch) {
+                        let rows = x.slice(s![first..first + batch, ..]);
+                        sgd.step(mlp, rows, y.batch(first, batch), loss).expect("a finite loss");
+                    }
+                }
+            });
+            for (i, trainer) in trainers.iter_mut().enumerate() {
+                time(2 + i, &mut |epochs| {
+                    trainer.set_epochs(trainer.history().records.len() + epochs);
+                    trainer.fit(Dataset::new(x.view(), y.all()), None, &mut ()).expect("a finite loss");
+                });
+            }
+        }
+    }
+
+    fn rows(&self, threads: usize) -> Vec<Row> {
+        let engine: Vec<f64> = self.seconds[0].iter().zip(&self.seconds[1]).map(|(a, b)| a.min(*b)).collect();
+        let row = |(&optimizer, seconds): (&&'static str, &Vec<f64>)| Row {
+            optimizer,
+            widths: self.widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-"),
+            batch: self.batch,
+            threads,
+            step_seconds: median(seconds.clone()),
+            engine_seconds: median(engine.clone()),
+            ratio: median(seconds.iter().zip(&engine).map(|(step, engine)| step / engine).collect()),
+        };
+        WAYS.iter().zip(&self.seconds[2..]).map(row).collect()
+    }
+}
+
+/// All shapes take turns, and all ways within a shape.
+pub(crate) fn measure(quick: bool) -> Vec<Row> {
+    let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
+    let targets = |outputs: usize| move |n| Array2::from_shape_fn((n, outputs), |(i, j)| ((i + j) % 3) as f32 - 1.0);
+    let labels = |n| Array1::from_shape_fn(n, |i| i % 10);
+    let subjects = || -> Vec<Box<dyn Subject + Send>> {
+        let mut subjects: Vec<Box<dyn Subject + Send>> = vec![
+            Box::new(Timed::new(&[16, 16, 16, 1], 32, SquaredError, targets(1), quick)),
+            Box::new(Timed::new(&[64, 64, 64, 1], 32, SquaredError, targets(1), quick)),
+            Box::new(Timed::new(&[784, 512, 512, 10], 128, SoftmaxCrossEntropy, labels, quick)),
+        ];
+        if !quick {
+            subjects.push(Box::new(Timed::new(&[1024, 1024, 1024, 1024, 1], 256, SquaredError, targets(1), quick)));
+        }
+        subjects
+    };
+    let mut subjects = THREADS.map(|_| subjects());
+    let rounds = if quick { 3 } else { 7 };
+    let progress = Progress::new("training", rounds);
+    for round in 1..=rounds {
+        progress.begin(format!("round {round}"));
+        for (pool, subjects) in pools.iter().zip(&mut subjects) {
+            pool.install(|| subjects.iter_mut().for_each(|subject| subject.measure()));
+        }
+        progress.end();
+    }
+    let rows = THREADS.iter().zip(&subjects);
+    rows.flat_map(|(&threads, subjects)| subjects.iter().flat_map(move |subject| subject.rows(threads))).collect()
+}
+
+/// The ways as the figure names them.
+const NAMES: &[&str] =
+    &["SGD", "shuffled", "standardized", "clipped", "momentum", "Nesterov", "Adam", "AdamW", "AdamW clipped"];
+
+/// Trainer ÷ engine for each way and shape, with two threads.
+pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
+    let mut shapes: Vec<(&str, usize)> = Vec::new();
+    for row in rows {
+        if !shapes.contains(&(row.widths.as_str(), row.batch)) {
+            shapes.push((&row.widths, row.batch));
+        }
+    }
+    let looks = [
+        (colour::VERMILION, Marker::Diamond),
+        (colour::BLUE, Marker::Circle),
+        (colour::GREEN, Marker::Square),
+        (colour::PURPLE, Marker::Cross),
+    ];
+    let mut series: Vec<Series> = shapes
+        .iter()
+        .zip(looks)
+        .map(|(&(widths, batch), (colour, marker))| {
+            let of_shape =
+                rows.iter().filter(|row| (row.widths.as_str(), row.batch, row.threads) == (widths, batch, 2));
+            let points: Vec<_> = of_shape.enumerate().map(|(i, row)| (i as f64, row.ratio)).collect();
+            let label = format!("{widths}, batch {batch}");
+            Series { label, colour, marker, line: points.clone(), marks: points, ..Series::default() }
+        })
+        .collect();
+    let level = [(0.0, 1.0), ((NAMES.len() - 1) as f64, 1.0)].to_vec();
+    let (label, stroke) = ("the engine's plain step".to_owned(), Stroke::Dashed);
+    series.push(Series { label, colour: colour::GREY, stroke, line: level, ..Series::default() });
+    Figure {
+        name: "training",
+        title: "What optimisers and comforts cost".to_owned(),
+        panels: vec![Panel {
+            title: "Time of a step of the trainer ÷ the engine's plain step, 2 threads".to_owned(),
+            x: Axis { label: "way of training; the second to fourth are plain SGD too", scale: Scale::Names(NAMES) },
+            y: Axis { label: "trainer ÷ engine", scale: Scale::Linear },
+            series,
+        }],
+        caption: format!(
+            "f32, epochs of up to 64 batches, medians of the ratios of interleaved measurements. The engine's step: an epoch of Sgd::train, or \
+             Sgd::step on batches where they lie, whichever was faster. All of the trainer's steps are watched for overflow. {facts}"
+        ),
+    }
+}
+
+/// Every row with two threads.
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let header = ["optimizer", "widths", "batch", "trainer", "engine", "ratio", "ratio, 1 thread"];
+    let table = rows.iter().filter(|row| row.threads == 2).map(|row| {
+        let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
+        let key = |row: &Row| (row.optimizer, row.widths.clone(), row.batch);
+        let one = rows.iter().find(|other| other.threads == 1 && key(other) == key(row)).expect("both are measured");
+        vec![
+            row.optimizer.to_owned(),
+            row.widths.clone(),
+            row.batch.to_string(),
+            micros(row.step_seconds),
+            micros(row.engine_seconds),
+            format!("{:.2}", row.ratio),
+            format!("{:.2}", one.ratio),
+        ]
+    });
+    Table { header: header.map(str::to_owned).to_vec(), rows: table.collect() }
+}

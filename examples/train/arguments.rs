@@ -1,0 +1,340 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use gemmprop::{Constant, LearningRate, Optimizer, Training};
+use serde::{Deserialize, Serialize};
+
+/// In `-h` and `--help` alike.
+const ABOUT: &str = "\
+Learn the species of flowers from a table and keep the network; name the flowers of another table with it:
+
+  cargo run --release --features progress --example train -- \\
+    --csv flowers.csv --target species --checkpoint run
+  cargo run --release --features progress --example train -- \\
+    predict --checkpoint run --csv others.csv
+
+Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C \
+stops after the current batch and keeps a checkpoint; --resume goes on from it and ends with the very numbers of a run \
+that was never stopped.
+
+Exit codes: 0 done, 1 an error, 2 wrong flags, 130 stopped by Ctrl-C.";
+
+const ABOUT_PREDICT: &str = "\
+Name the flowers of a table by a network that was trained before:
+
+  cargo run --release --features progress --example train -- \\
+    predict --checkpoint run --csv others.csv
+
+Writes a line for each sample: the class and its probability, or the number. If the data have the answers too (the \
+target's column, or labels), it says how good the predictions are.";
+
+const DATA: &str = "Data, one of --data, --csv and --idx";
+/// The headings of what a checkpoint remembers.
+const NETWORK: &str = "Network";
+const TRAINING: &str = "Training";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "train",
+    version,
+    about = ABOUT,
+    long_about = None,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) train: Train,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Predict with the network of a checkpoint.
+    #[command(before_help = ABOUT_PREDICT)]
+    Predict(Predict),
+}
+
+/// Where samples come from.
+#[derive(Debug, Args)]
+#[group(id = "source", required = true, multiple = false)]
+pub(crate) struct Source {
+    /// Inputs as a NumPy array, a sample a row.
+    #[arg(long, value_name = "X.npy", help_heading = DATA)]
+    pub(crate) data: Option<PathBuf>,
+    /// A table with a line of column names. Inputs have to be numbers; to train, they are all columns but the target.
+    #[arg(long, value_name = "FILE.csv", help_heading = DATA)]
+    pub(crate) csv: Option<PathBuf>,
+    /// A folder with images and labels in the format of MNIST, gzipped or not. If it has t10k files, they are not trained on: they validate, and are what `predict` predicts.
+    #[arg(long, value_name = "FOLDER", help_heading = DATA)]
+    pub(crate) idx: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// With --data: what to learn, a NumPy array of class numbers (whole, from 0) or of real numbers.
+    #[arg(long, value_name = "Y.npy", requires = "data", help_heading = DATA)]
+    pub(crate) targets: Option<PathBuf>,
+    /// With --csv: the name of the column to learn.
+    #[arg(long, value_name = "COLUMN", requires = "csv", help_heading = DATA)]
+    pub(crate) target: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Epochs: how often to go through all samples. [default: about 2000 steps, but at least 20 epochs and at most 200]
+    #[arg(long, value_name = "N", value_parser = at_least_1, help_heading = TRAINING)]
+    pub(crate) epochs: Option<usize>,
+    /// Keeps the run in this folder, about every 10 seconds and at the end, for `predict` and --resume.
+    #[arg(long, value_name = "FOLDER", help_heading = "Results")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Goes on with the run in --checkpoint. Give the same data again; of the settings only --epochs can be changed.
+    #[arg(long, requires = "checkpoint", help_heading = "Results")]
+    pub(crate) resume: bool,
+    /// Writes loss, learning rate and more of each epoch to this file, .csv or .json.
+    #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "json"]), help_heading = "Results")]
+    pub(crate) history: Option<PathBuf>,
+    /// Draws the losses over the epochs into this file, .svg or .png.
+    #[arg(long, value_name = "FILE", value_parser = ending(&["svg", "png"]), help_heading = "Results")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+/// What --resume takes from the checkpoint.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Neurons of each hidden layer; `none` for a linear model. Inputs and outputs follow from the data.
+    #[arg(long, value_name = "N,N,…", default_value = "128,64", value_parser = widths, help_heading = NETWORK)]
+    pub(crate) widths: Widths,
+    /// What is minimised. [default: softmax for classes, squared for numbers; it says which]
+    #[arg(long, value_enum, help_heading = NETWORK)]
+    pub(crate) loss: Option<LossKind>,
+    /// Which layers have a constant (bias); the output always has.
+    #[arg(long, value_enum, default_value = "every-layer", help_heading = NETWORK)]
+    pub(crate) constant: Biases,
+    /// Samples of one step.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_1, help_heading = TRAINING)]
+    pub(crate) batch: usize,
+    /// The rule of a step.
+    #[arg(long, value_enum, default_value = "adam", help_heading = TRAINING)]
+    pub(crate) optimizer: Rule,
+    /// How much of the last step's direction momentum and nesterov keep.
+    #[arg(long, value_name = "M", default_value_t = 0.9, help_heading = TRAINING)]
+    pub(crate) momentum: f64,
+    /// The learning rate. [default: 0.001 for adam, 0.01 for momentum and nesterov, 0.1 for sgd]
+    #[arg(long, value_name = "ETA", value_parser = positive, help_heading = TRAINING)]
+    pub(crate) rate: Option<f64>,
+    /// How the rate changes: constant | cosine (down to 0) | step:N,F (times F each N epochs) | inverse:P (over step^P) | plateau:F,N
+    /// (times F when N epochs bring nothing better).
+    #[arg(long, value_name = "SCHEDULE", default_value = "constant", help_heading = TRAINING)]
+    pub(crate) schedule: Schedule,
+    /// Lets the rate grow from 0 over so many steps.
+    #[arg(long, value_name = "STEPS", default_value_t = 0, help_heading = TRAINING)]
+    pub(crate) warm_up: u64,
+    /// Shrinks all parameters by rate × this in each step.
+    #[arg(long, value_name = "L", default_value_t = 0.0, help_heading = TRAINING)]
+    pub(crate) weight_decay: f64,
+    /// Scales a gradient that is longer than this down to it.
+    #[arg(long, value_name = "NORM", value_parser = positive, help_heading = TRAINING)]
+    pub(crate) clip: Option<f64>,
+    /// Ends when so many epochs have brought nothing better, and takes the best epoch's network.
+    #[arg(long, value_name = "EPOCHS", value_parser = at_least_1, help_heading = TRAINING)]
+    pub(crate) early_stopping: Option<usize>,
+    /// Keeps this part of the samples from training, to measure with: 0.2 is a fifth.
+    #[arg(long, value_name = "PART", value_parser = part, help_heading = TRAINING)]
+    pub(crate) validation: Option<f64>,
+    /// Brings each input column, and a target of numbers, to mean 0 and deviation 1. [default: yes, but for --idx no]
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        help_heading = TRAINING
+    )]
+    pub(crate) standardize: Option<YesNo>,
+    /// Takes the samples in the data's own order in each epoch.
+    #[arg(long, help_heading = TRAINING)]
+    pub(crate) no_shuffle: bool,
+    /// Of all that is random: the first weights, the shuffles, the part for validation.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = TRAINING)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Predict {
+    /// The folder of the run.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) checkpoint: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// The file to write: .csv, or .npy with class numbers or numbers alone. [default: CSV on the standard output]
+    #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "npy"]))]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub(crate) enum LossKind {
+    /// Half the squared distance to the target, for numbers.
+    Squared,
+    /// For two classes, by one output.
+    Logistic,
+    /// For any number of classes, by one output each.
+    Softmax,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Biases {
+    /// On the inputs alone.
+    Input,
+    /// On every layer.
+    EveryLayer,
+    /// Nowhere.
+    Absent,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Rule {
+    /// Plain gradient descent.
+    Sgd,
+    /// With momentum.
+    Momentum,
+    /// With Nesterov's momentum.
+    Nesterov,
+    /// Adam, a pace for each parameter; with --weight-decay AdamW.
+    Adam,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum YesNo {
+    Yes,
+    No,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Widths(pub(crate) Vec<usize>);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Schedule {
+    Constant,
+    Cosine,
+    Step(usize, f64),
+    Inverse(f64),
+    Plateau(f64, usize),
+}
+
+impl FromStr for Schedule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        fn number<T: FromStr>(text: &str) -> Result<T, String> {
+            text.parse().map_err(|_| format!("{text:?} is no such number"))
+        }
+        let (name, values) = text.split_once(':').unwrap_or((text, ""));
+        let values: Vec<&str> = values.split(',').filter(|value| !value.is_empty()).collect();
+        match (name, values.as_slice()) {
+            ("constant", []) => Ok(Self::Constant),
+            ("cosine", []) => Ok(Self::Cosine),
+            ("step", [every, factor]) => Ok(Self::Step(number(every)?, number(factor)?)),
+            ("inverse", [power]) => Ok(Self::Inverse(number(power)?)),
+            ("plateau", [factor, patience]) => Ok(Self::Plateau(number(factor)?, number(patience)?)),
+            _ => Err("expected constant, cosine, step:10,0.5, inverse:0.5 or plateau:0.5,5".to_owned()),
+        }
+    }
+}
+
+fn widths(text: &str) -> Result<Widths, String> {
+    let width = |text: &str| match text.trim().parse() {
+        Ok(width) if width > 0 => Ok(width),
+        _ => Err(format!("{text:?} is no width; expected whole numbers from 1 with commas, or none")),
+    };
+    if text == "none" {
+        Ok(Widths(Vec::new()))
+    } else {
+        text.split(',').map(width).collect::<Result<_, _>>().map(Widths)
+    }
+}
+
+fn at_least_1(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let fine = |number: &f64| number.is_finite() && *number > 0.0;
+    text.parse().ok().filter(fine).ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    let inside = |part: &f64| *part > 0.0 && *part < 1.0;
+    text.parse().ok().filter(inside).ok_or_else(|| "expected a number between 0 and 1".to_owned())
+}
+
+/// A path that ends in one of these.
+fn ending(endings: &'static [&'static str]) -> impl Fn(&str) -> Result<PathBuf, String> + Clone {
+    move |text| {
+        let path = PathBuf::from(text);
+        let known = path.extension().is_some_and(|found| endings.iter().any(|ending| found == *ending));
+        if known { Ok(path) } else { Err(format!("expected a file that ends in .{}", endings.join(" or ."))) }
+    }
+}
+
+impl Cli {
+    /// The command line, or the help or message that it asks for.
+    pub(crate) fn read() -> Self {
+        let matches = Self::whole().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    pub(crate) fn whole() -> clap::Command {
+        Self::command().mut_args(|argument| match argument.get_help_heading() {
+            Some(NETWORK | TRAINING) if argument.get_id() != "epochs" => argument.conflicts_with("resume"),
+            _ => argument,
+        })
+    }
+}
+
+impl Settings {
+    pub(crate) fn training(&self, epochs: usize, standardize: bool) -> Training {
+        let mu = self.momentum;
+        let (optimizer, usual) = match self.optimizer {
+            Rule::Sgd => (Optimizer::Sgd, 0.1),
+            Rule::Momentum => (Optimizer::Momentum { mu }, 0.01),
+            Rule::Nesterov => (Optimizer::Nesterov { mu }, 0.01),
+            Rule::Adam => (Optimizer::adam(), 0.001),
+        };
+        let rate = self.rate.unwrap_or(usual);
+        let learning_rate = match self.schedule {
+            Schedule::Constant => LearningRate::constant(rate),
+            Schedule::Cosine => LearningRate::cosine(rate, 0.0),
+            Schedule::Step(every, factor) => LearningRate::step(rate, every, factor),
+            Schedule::Inverse(power) => LearningRate::inverse_scaling(rate, power),
+            Schedule::Plateau(factor, patience) => LearningRate::on_plateau(rate, factor, patience),
+        };
+        Training {
+            optimizer,
+            learning_rate: learning_rate.warm_up(self.warm_up),
+            weight_decay: self.weight_decay,
+            epochs,
+            batch: self.batch,
+            shuffle: !self.no_shuffle,
+            seed: self.seed,
+            clip_norm: self.clip,
+            standardize,
+            // The program splits, since it measures more on that part than the loss.
+            validation_fraction: None,
+            early_stopping: self.early_stopping,
+        }
+    }
+
+    pub(crate) fn constant(&self) -> Constant {
+        match self.constant {
+            Biases::Input => Constant::Input,
+            Biases::EveryLayer => Constant::EveryLayer,
+            Biases::Absent => Constant::Absent,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Samples from files, and what a run has to remember of them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use csv::{ReaderBuilder, Trim};
+use gemmprop::{Generator, data};
+use ndarray::{Array1, Array2, Axis};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::arguments::{LossKind, Source, Train};
+
+/// What is learned, kept with each checkpoint: what `predict` and --resume need beside the network.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) loss: LossKind,
+    /// Class i is called so; none where the target is a number.
+    pub(crate) classes: Vec<String>,
+    /// Of a CSV file: the inputs in order, and the target.
+    pub(crate) columns: Vec<String>,
+    pub(crate) target: Option<String>,
+    /// Mean and deviation of each target, by which they are standardised.
+    pub(crate) scale: Vec<(f64, f64)>,
+    pub(crate) validation: Option<f64>,
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Target {
+    Labels(Array1<usize>),
+    Numbers(Array2<f32>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Samples {
+    pub(crate) x: Array2<f32>,
+    pub(crate) y: Option<Target>,
+}
+
+impl Samples {
+    fn new(x: Array2<f32>, y: Target) -> Result<Self> {
+        let (rows, targets) = (x.nrows(), y.len());
+        if rows != targets {
+            return Err(format!("targets: expected {rows}, one for each row of the data, found {targets}").into());
+        }
+        Ok(Self { x, y: Some(y) })
+    }
+
+    fn select(&self, rows: &[usize]) -> Self {
+        let y = self.y.as_ref().map(|y| match y {
+            Target::Labels(y) => Target::Labels(y.select(Axis(0), rows)),
+            Target::Numbers(y) => Target::Numbers(y.select(Axis(0), rows)),
+        });
+        Self { x: self.x.select(Axis(0), rows), y }
+    }
+}
+
+impl Target {
+    fn len(&self) -> usize {
+        match self {
+            Self::Labels(y) => y.len(),
+            Self::Numbers(y) => y.nrows(),
+        }
+    }
+
+    pub(crate) fn labels(&self) -> Array2<usize> {
+        match self {
+            Self::Labels(y) => y.clone().insert_axis(Axis(1)),
+            Self::Numbers(y) => y.mapv(|y| (y >= 0.5).into()),
+        }
+    }
+
+    pub(crate) fn numbers(&self) -> Array2<f32> {
+        match self {
+            Self::Labels(y) => y.mapv(|label| label as f32).insert_axis(Axis(1)),
+            Self::Numbers(y) => y.clone(),
+        }
+    }
+}
+
+/// Training data and a validation set, if there is one.
+pub(crate) type Both = (Samples, Option<Samples>);
+
+/// The data of a new run. It says which loss was chosen, if that was left open.
+pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Both)> {
+    let Train { source, settings, .. } = arguments;
+    let mut task = Task {
+        loss: LossKind::Softmax,
+        classes: Vec::new(),
+        columns: Vec::new(),
+        target: arguments.target.clone(),
+        scale: Vec::new(),
+        validation: settings.validation,
+        seed: settings.seed,
+    };
+    let open = |loss: LossKind, why: &str| {
+        settings.loss.unwrap_or_else(|| {
+            say(format!("loss: {}, as {why}; --loss chooses another", format!("{loss:?}").to_lowercase()));
+            loss
+        })
+    };
+    let mut test = None;
+    let train = if let Some(path) = &source.csv {
+        let target = task.target.as_deref().expect("required with --csv");
+        let table = data::csv_classes(path, target)?;
+        let classes = table.y.names;
+        task.loss = match are_numbers(&classes) {
+            true => open(LossKind::Squared, &format!("{target:?} has numbers")),
+            false => open(LossKind::Softmax, &format!("{target:?} has {} classes", classes.len())),
+        };
+        task.columns = table.columns;
+        let y = if task.loss == LossKind::Squared {
+            Target::Numbers(data::csv_numbers(path, target)?.y)
+        } else {
+            task.classes = classes;
+            Target::Labels(table.y.labels)
+        };
+        Samples::new(table.x, y)?
+    } else if let Some(folder) = &source.idx {
+        task.loss = open(LossKind::Softmax, "the images have labels");
+        let folder = data::idx_folder(folder)?;
+        test = folder.test.map(|test| Samples::new(test.x, Target::Labels(test.labels))).transpose()?;
+        Samples::new(folder.train.x, Target::Labels(folder.train.labels))?
+    } else {
+        let path = source.data.as_deref().expect("one of the three");
+        let targets = arguments.targets.as_deref().expect("required with --data");
+        task.loss = match has_floats(targets)? {
+            true => open(LossKind::Squared, "the targets are floating-point numbers"),
+            false => open(LossKind::Softmax, "the targets are whole numbers"),
+        };
+        Samples::new(data::npy(path)?, npy_target(targets, task.loss)?)?
+    };
+    if task.loss != LossKind::Squared && task.classes.is_empty() {
+        let labels = [Some(&train), test.as_ref()].into_iter().flatten().flat_map(|samples| &samples.y);
+        let most = labels.flat_map(Target::labels).max().unwrap_or(0);
+        task.classes = (0..=most).map(|class| class.to_string()).collect();
+    }
+    match (task.loss, task.classes.len()) {
+        (LossKind::Logistic, found) if found != 2 => {
+            return Err(format!("--loss logistic: expected 2 classes, found {found}; softmax takes any number").into());
+        }
+        (LossKind::Softmax, 1) => return Err("target: expected 2 classes or more, found 1".into()),
+        _ => {}
+    }
+    let (train, validation) = task.divide(train, test)?;
+    if let (LossKind::Squared, Some(y), true) = (task.loss, &train.y, arguments.standardizes()) {
+        let scale = |y: ndarray::ArrayView1<f32>| {
+            let y = y.mapv(f64::from);
+            let deviation = y.std(0.0);
+            (y.mean().unwrap_or(0.0), if deviation > 0.0 { deviation } else { 1.0 })
+        };
+        task.scale = y.numbers().columns().into_iter().map(scale).collect();
+    }
+    Ok((task, (train, validation)))
+}
+
+impl Task {
+    /// The data of a run that is resumed.
+    pub(crate) fn again(&self, arguments: &Train) -> Result<Both> {
+        if let (Some(expected), Some(found)) = (&self.target, &arguments.target)
+            && expected != found
+        {
+            return Err(format!("--target: expected {expected:?}, as the run began, found {found:?}").into());
+        }
+        let (train, test) = self.read(&arguments.source, arguments.targets.as_deref())?;
+        if train.y.is_none() {
+            return Err(match &self.target {
+                Some(target) => format!("expected a column {target:?} to learn from").into(),
+                None => "expected the targets to learn from; --targets names their file".into(),
+            });
+        }
+        self.divide(train, test)
+    }
+
+    /// Samples in the form that this run has, and a test set where the format has one. Targets are read if they are there.
+    pub(crate) fn read(&self, source: &Source, targets: Option<&Path>) -> Result<Both> {
+        if let Some(path) = &source.csv {
+            if self.columns.is_empty() {
+                return Err("the run has not learned from a table: expected --data or --idx".into());
+            }
+            return Ok((self.table(path)?, None));
+        }
+        if !self.columns.is_empty() {
+            return Err("the run has learned from a table: expected --csv, with its columns".into());
+        }
+        if let Some(folder) = &source.idx {
+            let folder = data::idx_folder(folder)?;
+            let test = folder.test.map(|test| Samples::new(test.x, Target::Labels(test.labels))).transpose()?;
+            return Ok((Samples::new(folder.train.x, Target::Labels(folder.train.labels))?, test));
+        }
+        let x = data::npy(source.data.as_deref().expect("one of the three"))?;
+        match targets {
+            Some(targets) => Ok((Samples::new(x, npy_target(targets, self.loss)?)?, None)),
+            None => Ok((Samples { x, y: None }, None)),
+        }
+    }
+
+    /// The columns of this run, found by name; others do not matter.
+    fn table(&self, path: &Path) -> Result<Samples> {
+        let show = path.display();
+        let io = |error: csv::Error| format!("{show}: {error}");
+        // Opened here, as the message of csv says nothing of a file.
+        let file = File::open(path).map_err(|error| format!("{show}: {error}"))?;
+        let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(file);
+        let names = reader.headers().map_err(io)?.clone();
+        let find = |name: &String| names.iter().position(|found| found == name);
+        let missing = |name| format!("{show}: expected a column {name:?}, as the run has learned from");
+        let at: std::result::Result<Vec<usize>, String> =
+            self.columns.iter().map(|name| find(name).ok_or_else(|| missing(name))).collect();
+        let at = at?;
+        let target = self.target.as_ref().and_then(find);
+        let classes: HashMap<&str, usize> = self.classes.iter().enumerate().map(|(i, name)| (&**name, i)).collect();
+        let (mut x, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        for record in reader.records() {
+            let record = record.map_err(io)?;
+            let field = |i: usize| record.get(i).unwrap_or_default();
+            let refused = |i: usize, expected: &str| {
+                let line = record.position().map_or(0, csv::Position::line);
+                format!("{show}:{line}: column {:?}: expected {expected}, found {:?}", &names[i], field(i))
+            };
+            let number = |i: usize| {
+                let number = field(i).parse().ok().filter(|number: &f32| number.is_finite());
+                number.ok_or_else(|| refused(i, "a finite number"))
+            };
+            for &i in &at {
+                x.push(number(i)?);
+            }
+            match target {
+                Some(i) if self.loss == LossKind::Squared => numbers.push(number(i)?),
+                Some(i) => {
+                    let class = classes.get(field(i)).ok_or_else(|| refused(i, "a class that the run knows"))?;
+                    labels.push(*class);
+                }
+                None => {}
+            }
+        }
+        let rows = x.len().checked_div(at.len()).unwrap_or(0);
+        if rows == 0 {
+            return Err(format!("{show}: expected at least one row").into());
+        }
+        let y = target.map(|_| match self.loss {
+            LossKind::Squared => Target::Numbers(Array1::from(numbers).insert_axis(Axis(1))),
+            _ => Target::Labels(labels.into()),
+        });
+        Ok(Samples { x: Array2::from_shape_vec((rows, at.len()), x)?, y })
+    }
+
+    /// Splits off what --validation asks for, always the same; without it the test set is for validation.
+    fn divide(&self, train: Samples, test: Option<Samples>) -> Result<Both> {
+        let Some(part) = self.validation else { return Ok((train, test)) };
+        let samples = train.x.nrows();
+        let kept = ((samples as f64 * part).round() as usize).max(1);
+        if kept >= samples {
+            return Err(format!("--validation {part}: nothing is left to train on, of {samples} samples").into());
+        }
+        let mut rows: Vec<usize> = (0..samples).collect();
+        let mut generator = Generator::seed_from_u64(self.seed);
+        // The shuffles of the training have the first stream.
+        generator.set_stream(1);
+        rows.shuffle(&mut generator);
+        let validation = rows.split_off(samples - kept);
+        Ok((train.select(&rows), Some(train.select(&validation))))
+    }
+
+    /// Numbers as the network learns them.
+    pub(crate) fn scaled(&self, mut y: Array2<f32>) -> Array2<f32> {
+        for (mut column, (mean, deviation)) in y.columns_mut().into_iter().zip(&self.scale) {
+            column.mapv_inplace(|y| ((f64::from(y) - mean) / deviation) as f32);
+        }
+        y
+    }
+
+    /// And back.
+    pub(crate) fn unscaled(&self, mut y: Array2<f32>) -> Array2<f32> {
+        for (mut column, (mean, deviation)) in y.columns_mut().into_iter().zip(&self.scale) {
+            column.mapv_inplace(|y| (f64::from(y) * deviation + mean) as f32);
+        }
+        y
+    }
+}
+
+/// Are these no classes? Numbers are, if they are few and whole.
+fn are_numbers(classes: &[String]) -> bool {
+    const FEW: usize = 20;
+    let finite = |text: &String| text.parse::<f64>().is_ok_and(f64::is_finite);
+    let whole = |text: &String| text.parse::<i64>().is_ok();
+    classes.iter().all(finite) && !(classes.len() <= FEW && classes.iter().all(whole))
+}
+
+/// As the header of a `.npy` file says. What is wrong with the file, its reader says better.
+fn has_floats(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    file.take(256).read_to_end(&mut start)?;
+    Ok(String::from_utf8_lossy(&start).contains("'<f"))
+}
+
+fn npy_target(path: &Path, loss: LossKind) -> Result<Target> {
+    Ok(match loss {
+        LossKind::Squared => Target::Numbers(data::npy(path)?),
+        _ => Target::Labels(data::npy_labels(path)?),
+    })
+}
