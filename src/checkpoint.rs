@@ -38,10 +38,11 @@ use crate::history::{History, Record};
 use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::{Constant, Generator, Mlp, Parameters};
+use crate::position::Progress;
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::blas_description;
-use crate::trainer::{Progress, Trainer};
+use crate::trainer::Trainer;
 use crate::training::Training;
 
 /// What this file writes; a change of its meaning counts up.

@@ -245,7 +245,10 @@ impl<F: Scalar> Engine<F> {
                     }
                     if let Some(rho) = rule.sam {
                         let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
-                        update.move_uphill(crew, &batch, (&rule, rho), theta, beyond);
+                        let norm = update.move_uphill(crew, &batch, (&rule, rho), theta, beyond);
+                        if !norm.is_finite() {
+                            return Err(Diverged { step, what: "gradient's norm", found: norm });
+                        }
                         let found = schedule.run(crew, layers, theta, data, first, moments.watch.is_some());
                         update.move_back(crew, theta, beyond);
                         if !found.is_finite() {

@@ -43,7 +43,7 @@
 //! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
 //!
 //! ```text
-//! top       batched (rung 4, predict)   sgd (the lecture's training)   model   training (settings)   observer   dataset   trainer
+//! top       batched (rung 4, predict)   sgd (the lecture's training)   model   training (settings)   position   observer   dataset   trainer
 //!           progress (a bar on the terminal)   checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
@@ -90,6 +90,7 @@ pub mod observer;
 pub mod optimizer;
 mod pace;
 pub mod per_neuron;
+mod position;
 #[cfg(feature = "progress")]
 mod progress;
 mod rows;

@@ -23,12 +23,12 @@ use crate::dataset::{Dataset, Divided, Part, split, weighted};
 use crate::engine::{Engine, Made, Samples, Steps};
 use crate::error::{Error, Result};
 use crate::history::{History, Record};
-use crate::learning_rate::Now;
 use crate::loss::{Loss, check_targets, seed};
 use crate::model::Model;
 use crate::network::{Generator, Mlp, Parameters};
 use crate::observer::{Batch, Observer};
 use crate::optimizer::{Moments, Optimizer, Rule};
+use crate::position::Progress;
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::one_blas_thread;
@@ -43,48 +43,6 @@ pub enum Ended {
     Early,
     /// An observer stopped it; the next call goes on from there.
     Observer,
-}
-
-/// The least loss so far and the epochs since.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Least {
-    pub(crate) loss: Option<f64>,
-    pub(crate) since: usize,
-}
-
-impl Least {
-    /// Is this loss, of the next epoch, a new least one? A NaN is not.
-    fn improves(&mut self, loss: f64) -> bool {
-        let improves = self.loss.map_or(loss < f64::INFINITY, |least| loss < least);
-        (self.loss, self.since) = if improves { (Some(loss), 0) } else { (self.loss, self.since + 1) };
-        improves
-    }
-}
-
-/// Where a run stands.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Progress {
-    /// Epochs done.
-    pub(crate) epoch: usize,
-    /// Batches done of the one that runs, and the samples that it trains on, if it has begun.
-    pub(crate) batch: usize,
-    pub(crate) samples: usize,
-    /// Σ ℓ over them.
-    pub(crate) sum: f64,
-    /// Steps over the life of the trainer.
-    pub(crate) steps: u64,
-    /// Mean ℓ of the last one.
-    pub(crate) last: Option<f64>,
-    /// Wall time inside of calls.
-    pub(crate) seconds: f64,
-    /// Of the current learning rate, and how often it has been lowered.
-    pub(crate) plateau: Least,
-    pub(crate) plateaus: u32,
-    /// Over all epochs.
-    pub(crate) least: Least,
-    pub(crate) stopped_early: bool,
 }
 
 /// A training run: the model, how it is trained, and where it stands.
@@ -441,18 +399,6 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             self.best.get_or_insert_with(|| theta.zeros_like()).clone_from(theta);
         }
         self.history.records.push(record);
-    }
-}
-
-impl Progress {
-    fn now(&self, training: &Training, batches: usize) -> Now {
-        Now {
-            steps: self.steps,
-            epoch: self.epoch,
-            part: self.batch as f64 / batches as f64,
-            epochs: training.epochs,
-            plateaus: self.plateaus,
-        }
     }
 }
 
