@@ -349,7 +349,7 @@ impl Schedule {
     }
 
     /// Runs all phases for the samples from `first` on: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
-    fn run<F: Scalar, Seed>(
+    pub(crate) fn run<F: Scalar, Seed>(
         &self,
         crew: &Assembled,
         layers: &mut [Array2<F>],
