@@ -38,10 +38,11 @@ use crate::history::{History, Record};
 use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::{Constant, Generator, Mlp, Parameters};
+use crate::position::Position;
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::blas_description;
-use crate::trainer::{Progress, Trainer};
+use crate::trainer::Trainer;
 use crate::training::Training;
 
 /// What this file writes; a change of its meaning counts up.
@@ -61,13 +62,16 @@ pub struct Saved<T> {
     pub path: PathBuf,
     /// Newer files that could not be used. A caller should say so.
     pub damaged: Vec<Damaged>,
-    /// The BLAS it was written with, as [`blas_description`] had it. The bits go on as they would have with the same one only.
+    /// The BLAS it was written with, as [`blas_description`] had it, and the version of this crate. The bits go on as they would have
+    /// with the same ones only.
     pub blas: String,
+    /// See [`blas`](Self::blas).
+    pub version: String,
 }
 
 /// Where the generator stands in its stream.
 #[derive(Serialize, Deserialize)]
-struct Position {
+struct StreamPosition {
     seed: [u8; 32],
     stream: u64,
     /// A number of 68 bits, for which JSON has no type.
@@ -87,7 +91,7 @@ impl Checkpoints {
     ) -> Result<PathBuf, CheckpointError> {
         let mut contents = Contents::default();
         let Trainer {
-            model: Model { mlp, standardizer }, training, moments, generator, progress, history, best, ..
+            model: Model { mlp, standardizer }, training, moments, generator, position, history, best, ..
         } = trainer;
         put(&mut contents, "", mlp.parameters());
         for (i, moment) in moments.arrays.iter().enumerate() {
@@ -100,7 +104,7 @@ impl Checkpoints {
             contents.tensors.insert("standardizer.mean".into(), tensor(mean.iter(), vec![mean.len()]));
             contents.tensors.insert("standardizer.factor".into(), tensor(factor.iter(), vec![factor.len()]));
         }
-        let position = Position {
+        let stream = StreamPosition {
             seed: generator.get_seed(),
             stream: generator.get_stream(),
             word: generator.get_word_pos().to_string(),
@@ -111,13 +115,13 @@ impl Checkpoints {
             ("blas", blas_description()),
             ("constant", json(&mlp.constant())),
             ("training", json(training)),
-            ("progress", json(progress)),
-            ("generator", json(&position)),
+            ("position", json(position)),
+            ("generator", json(&stream)),
             ("history", history.to_csv()),
         ];
         contents.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
         contents.facts.extend(notes.iter().map(|(name, note)| (format!("note.{name}"), note.clone())));
-        self.write(progress.steps, &contents)
+        self.write(position.steps, &contents)
     }
 
     /// The newest run that is whole, to go on with. The loss is the caller's, as its code is; so are the data.
@@ -130,9 +134,8 @@ impl Checkpoints {
         let model: Model<F> = read.model()?;
         let training: Training = read.json("training")?;
         let epochs = training.epochs;
-        let mut trainer = Trainer::new(model.mlp, loss, training)
+        let mut trainer = Trainer::new(model, loss, training)
             .map_err(|error| read.mismatch("settings", "such as can be trained with", &error.to_string()))?;
-        trainer.model.standardizer = model.standardizer;
         let shape = trainer.model.mlp.widths().to_vec();
         let constant = trainer.model.mlp.constant();
         for i in 0..trainer.moments.arrays.len() {
@@ -142,14 +145,14 @@ impl Checkpoints {
         if read.contents.tensors.contains_key("best.0.weight") {
             trainer.best = Some(read.parameters("best.", &shape, constant)?);
         }
-        let progress: Progress = read.json("progress")?;
-        let batches = progress.samples.div_ceil(trainer.training.batch);
-        if progress.batch > 0 && progress.batch >= batches {
-            let found = format!("batch {} of {batches} in epoch {} of {epochs}", progress.batch, progress.epoch);
+        let position: Position = read.json("position")?;
+        let batches = position.samples.div_ceil(trainer.training.batch);
+        if position.batch > 0 && position.batch >= batches {
+            let found = format!("batch {} of {batches} in epoch {} of {epochs}", position.batch, position.epoch);
             return Err(read.mismatch("position", "a batch of the epoch", &found));
         }
-        trainer.progress = progress;
-        let Position { seed, stream, word } = read.json("generator")?;
+        trainer.position = position;
+        let StreamPosition { seed, stream, word } = read.json("generator")?;
         let word = word.parse().map_err(|_| read.mismatch("generator", "a position in its stream", &word))?;
         let mut generator = Generator::from_seed(seed);
         generator.set_stream(stream);
@@ -329,10 +332,10 @@ impl Read {
     }
 
     fn saved<T>(self, value: T, damaged: Vec<Damaged>) -> Result<Saved<T>, CheckpointError> {
-        let blas = self.fact("blas")?.to_owned();
+        let (blas, version) = (self.fact("blas")?.to_owned(), self.fact("gemmprop")?.to_owned());
         let notes = self.contents.facts.into_iter();
         let notes = notes.filter_map(|(name, note)| Some((name.strip_prefix("note.")?.to_owned(), note))).collect();
-        Ok(Saved { value, notes, path: self.path, damaged, blas })
+        Ok(Saved { value, notes, path: self.path, damaged, blas, version })
     }
 }
 

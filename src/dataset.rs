@@ -56,7 +56,7 @@ pub(crate) type Divided<'a, F, T> = (Part<'a, F, T>, Option<Part<'a, F, T>>);
 pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
     let kept = ((samples as f64 * part).round() as usize).max(1);
     if kept >= samples {
-        return Err(Error::Length { what: "training part", expected: samples, found: samples.saturating_sub(kept) });
+        return Err(Error::Split { samples, kept });
     }
     let mut rows: Vec<usize> = (0..samples).collect();
     // A stream of its own: the shuffles are the same with and without a split.
@@ -76,8 +76,13 @@ pub(crate) fn weighted<'a, F: Scalar>(
     weights: Option<&'a [F]>,
 ) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
     move |i, y_hat, d| {
+        let Some(weights) = weights else { return seed(i, y_hat, d) };
+        if weights[i] == F::ZERO {
+            // Not a product: its loss may be infinite.
+            d.fill(F::ZERO);
+            return 0.0;
+        }
         let loss = seed(i, y_hat, d);
-        let Some(weights) = weights else { return loss };
         d.iter_mut().for_each(|d| *d = *d * weights[i]);
         loss * weights[i].to_f64()
     }

@@ -45,6 +45,9 @@ pub(crate) struct Engine<F> {
     crew: Crew,
 }
 
+/// Schedules kept, of batches of different sizes.
+const MOST_SCHEDULES: usize = 32;
+
 /// What a step reads: sample i of it is x[order[i]], or x[i], shifted and scaled if that is asked for. `seed(j, ŷ, ∂)` writes ∂ℓ/∂ŷ of
 /// x[j] into ∂ and returns its ℓ.
 pub(crate) struct Samples<'a, F, Seed> {
@@ -95,9 +98,10 @@ pub(crate) struct Diverged {
 }
 
 impl Diverged {
-    pub(crate) fn error(&self, epoch: usize, last: Option<f64>) -> Error {
+    /// In an epoch, counted from 0, or in a step by itself; with the loss of the step before.
+    pub(crate) fn error(&self, epoch: Option<usize>, last: Option<f64>) -> Error {
         let Self { step, what, found } = *self;
-        Error::Diverged { what, epoch, step, found, last }
+        Error::Diverged { what, at: epoch.map(|epoch| (epoch + 1, step + 1)), found, last }
     }
 }
 
@@ -181,12 +185,18 @@ impl<F: Scalar> Engine<F> {
         })
     }
 
-    /// Σ ℓ over `samples` samples, at most a capacity of them at a time.
-    pub(crate) fn loss<Seed>(&mut self, theta: &Parameters<F>, samples: usize, data: &Samples<F, Seed>) -> f64
+    /// Σ ℓ over `samples` samples, `batch` of them at a time: by the caller's word and not by the capacity, which depends on what came
+    /// before.
+    pub(crate) fn loss<Seed>(
+        &mut self,
+        theta: &Parameters<F>,
+        (samples, batch): (usize, usize),
+        data: &Samples<F, Seed>,
+    ) -> f64
     where
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
-        let (batch, rest) = (self.capacity.min(samples), samples % self.capacity.min(samples));
+        let rest = samples % batch;
         let Self { widths, capacity, layers, losses, crew, .. } = self;
         let mut find = |samples| {
             let make = |shapes: &[(usize, usize)]| Schedule::loss(widths, shapes, samples);
@@ -222,6 +232,10 @@ impl<F: Scalar> Engine<F> {
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
         let (whole, rest) = (samples / batch, samples % batch);
+        // A caller with batches of ever new sizes.
+        if self.schedules.len() > MOST_SCHEDULES {
+            self.schedules.clear();
+        }
         let full = if whole > 0 { self.schedule(batch) } else { 0 };
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
         let Self { layers, schedules, update, beyond, crew, .. } = self;
@@ -239,7 +253,10 @@ impl<F: Scalar> Engine<F> {
                     }
                     if let Some(rho) = rule.sam {
                         let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
-                        update.move_uphill(crew, &batch, (&rule, rho), theta, beyond);
+                        let norm = update.move_uphill(crew, &batch, (&rule, rho), theta, beyond);
+                        if !norm.is_finite() {
+                            return Err(Diverged { step, what: "gradient's norm", found: norm });
+                        }
                         let found = schedule.run(crew, layers, theta, data, first, moments.watch.is_some());
                         update.move_back(crew, theta, beyond);
                         if !found.is_finite() {

@@ -44,8 +44,8 @@
 //!
 //! ```text
 //! top       batched (rung 4, predict)   hessian (its products with directions)   sgd (the lecture's training)   model
-//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   observer   dataset   trainer
-//!           progress (a bar on the terminal)   checkpoint (a run as a file)
+//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   position   observer   dataset
+//!           trainer   progress (a bar on the terminal)   checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
@@ -92,6 +92,7 @@ pub mod observer;
 pub mod optimizer;
 mod pace;
 pub mod per_neuron;
+mod position;
 #[cfg(feature = "progress")]
 mod progress;
 mod rows;

@@ -246,23 +246,29 @@ impl Watch {
         let g = of_sums / samples as f64;
         let Rule { optimizer, eta, lambda, step, .. } = *rule;
         let [first, second] = self.moments;
+        // What m is multiplied with first, in Adam.
+        let mut rate = eta;
         let (moments, change) = match optimizer {
             Optimizer::Sgd => ([0.0; 2], g),
             Optimizer::Momentum { mu } => ([mu * first + g, 0.0], mu * first + g),
             Optimizer::Nesterov { mu } => ([mu * first + g, 0.0], g + mu * (mu * first + g)),
             Optimizer::Adam { beta1, beta2, epsilon } => {
                 let bias = 1.0 - beta1.powf(step as f64);
+                rate = eta / bias;
                 let first = beta1 * first + (1.0 - beta1) * g;
                 // Divided by ε, or multiplied by η alone on the way there.
                 ([first, beta2 * second + g * g], first / bias / epsilon.min(1.0))
             }
         };
         let theta = (1.0 - eta * lambda).abs() * self.theta + eta * change;
+        // ‖ΔᵀZ‖ ≤ ‖Δ‖ ‖Z‖ over all layers; its square is summed up in double precision.
+        let of_norm = (0.25 * squares * squares + samples as f64 * squares) / (samples as f64).powi(2);
+        let norm_fine = (rule.clip.is_none() && !rule.norm) || of_norm < f64::MAX / 2.0;
         // The comparison is false for NaN.
-        let fine = [of_sums, theta, eta, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);
+        let fine = [of_sums, theta, rate, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);
         // The bounds are rounded too.
         let up = |bound: f64| bound * (1.0 + 1e-6);
-        fine.then(|| Self { theta: up(theta), moments: moments.map(up) })
+        (fine && norm_fine).then(|| Self { theta: up(theta), moments: moments.map(up) })
     }
 }
 

@@ -213,7 +213,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
             for (point, ((theta, d), e)) in point.iter_mut().zip(numbers) {
                 *point = F::from_f64(theta.to_f64() + alphas[i] * d.to_f64() + betas[j] * e.to_f64());
             }
-            engine.loss(&point, x.nrows(), &data) / x.nrows() as f64
+            engine.loss(&point, (x.nrows(), x.nrows().min(BLOCK)), &data) / x.nrows() as f64
         }))
     }
 

@@ -43,20 +43,20 @@ impl<F: Scalar> Standardizer<F> {
                 *sum += (x.to_f64() - mean) * (x.to_f64() - mean);
             }
         }
-        // The mean of equal numbers is rounded; what is left of them is no deviation.
-        let factor = square.iter().zip(&mean).map(|(&sum, &mean): (&f64, &f64)| {
+        let mut fitted = Self { mean: mean.mapv(F::from_f64), factor: Array1::from_elem(x.ncols(), F::ONE) };
+        for (column, (&sum, &mean)) in square.iter().zip(&mean).enumerate() {
             let deviation = (sum / n).sqrt();
+            // The mean of equal numbers is rounded; what is left of them is no deviation.
             let rounding = mean.abs() * n.sqrt() * f64::EPSILON;
-            F::from_f64(if deviation > rounding { 1.0 / deviation } else { 1.0 })
-        });
-        let fitted = Self { factor: factor.collect(), mean: mean.mapv(F::from_f64) };
-        let finite = |p: &Array1<F>| p.iter().position(|p| !p.is_finite());
-        match finite(&fitted.mean).or_else(|| finite(&fitted.factor)) {
-            Some(column) => {
-                Err(Error::NotFinite { what: "mean and scale", row: 0, column, found: fitted.mean[column].to_f64() })
+            if deviation > rounding {
+                fitted.factor[column] = F::from_f64(1.0 / deviation);
             }
-            None => Ok(fitted),
+            let numbers = [fitted.mean[column].to_f64(), deviation, fitted.factor[column].to_f64()];
+            if let Some(&found) = numbers.iter().find(|number| !number.is_finite()) {
+                return Err(Error::NotFinite { what: "mean and scale", row: 0, column, found });
+            }
         }
+        Ok(fitted)
     }
 
     /// The mean of each column.

@@ -218,7 +218,7 @@ impl Update {
         beyond.get_or_insert_with(|| Beyond::new(self, theta, whole))
     }
 
-    /// θ ← θ + ρ g / ‖g‖; θ as it was is kept for [`move_back`](Self::move_back).
+    /// θ ← θ + ρ g / ‖g‖; θ as it was is kept for [`move_back`](Self::move_back). Returns ‖g‖; if that is not finite, θ has not moved.
     pub(crate) fn move_uphill<F: Scalar>(
         &self,
         crew: &Assembled,
@@ -226,12 +226,15 @@ impl Update {
         (rule, rho): (&Rule, f64),
         theta: &mut Parameters<F>,
         beyond: &mut Option<Beyond<F>>,
-    ) {
+    ) -> f64 {
         let Beyond { gradient, of_gradient, squares, saved, .. } = self.beyond(rule, theta, beyond);
         let (saved, of_saved) = saved.get_or_insert_with(|| (theta.zeros_like(), self.like()));
         let gradient = Shared::new(gradient, of_gradient);
         self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
         let norm = sum(squares).sqrt();
+        if !norm.is_finite() {
+            return norm;
+        }
         // A gradient of 0 has no direction.
         let step = F::from_f64(if norm > 0.0 { rho / norm } else { 0.0 });
         let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
@@ -243,6 +246,7 @@ impl Update {
                 theta.iter_mut().zip(g).for_each(|(theta, g)| *theta += step * *g);
             }
         });
+        norm
     }
 
     /// θ as it was before [`move_uphill`](Self::move_uphill).

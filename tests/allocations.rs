@@ -10,7 +10,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{
+    Constant, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+};
 use ndarray::{Array1, Array2, s};
 
 struct Counting;
@@ -41,6 +43,56 @@ fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     work();
     ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// As many settings as there are ways through an update.
+fn trainings() -> Vec<Training> {
+    let momentum = [Optimizer::Momentum { mu: 0.9 }, Optimizer::Nesterov { mu: 0.9 }];
+    let mut trainings = Vec::new();
+    for optimizer in [Optimizer::Sgd, Optimizer::adam()].into_iter().chain(momentum) {
+        for clip_norm in [None, Some(1e-3), Some(1e3)] {
+            for standardize in [false, true] {
+                let learning_rate = LearningRate::constant(1e-3);
+                let training = Training { optimizer, learning_rate, clip_norm, standardize, ..Training::default() };
+                trainings.push(Training { weight_decay: 0.1, batch: 64, ..training });
+            }
+        }
+    }
+    trainings
+}
+
+/// Steps of changing sizes on the calling thread: nothing at all after two of each size.
+fn small_steps_of_a_trainer() {
+    let (x, y) = (Array2::from_shape_fn((32, 16), |(i, j)| (i * j % 7) as f32), Array1::from_elem(32, 1.0_f32));
+    for training in trainings() {
+        let mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Constant::Input, 1).unwrap();
+        let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
+        let mut step = |rows: usize| {
+            trainer.step(Dataset::new(x.slice(s![..rows, ..]), y.slice(s![..rows]))).unwrap();
+        };
+        for rows in [32, 32, 7, 7, 1, 1] {
+            step(rows);
+        }
+        assert_eq!(allocations(|| (0..100).for_each(|i| step([32, 7, 1][i % 3]))), 0, "{training:?}");
+    }
+}
+
+/// An epoch: the record, and a helper's job and a block of rayon's queue for each helper, however many steps it has.
+fn epochs_of_a_trainer() {
+    let steps = 30;
+    let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
+    for training in trainings() {
+        let mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
+        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
+        let mut epoch = || {
+            trainer.partial_fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+        };
+        epoch();
+        epoch();
+        let helpers = rayon::current_num_threads() - 1;
+        let found = allocations(epoch);
+        assert!(found <= 1 + 2 * helpers, "{found} allocations in {steps} steps with {helpers} helpers, {training:?}");
+    }
 }
 
 /// One test, since the allocator is global and tests run side by side.
@@ -81,4 +133,7 @@ fn a_step_allocates_nothing_and_buffers_have_the_stated_size() {
     let bytes = LIVE_BYTES.load(Ordering::Relaxed) - before;
     let stated = 64 * (64 + 2 * (256 + 256 + 10)) * size_of::<f32>();
     assert!((stated..stated + 16_384).contains(&bytes), "{bytes} bytes, stated {stated}");
+
+    small_steps_of_a_trainer();
+    epochs_of_a_trainer();
 }

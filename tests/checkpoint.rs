@@ -167,6 +167,26 @@ fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
     assert!(matches!(Checkpoints::create(directory.path()).unwrap_err(), CheckpointError::Used { .. }));
 }
 
+/// ½ (1.3 · 10¹⁵⁴)² = 8.45 · 10³⁰⁷ is finite, and three times that is not: the sum of the losses is infinite, for which JSON has no number.
+#[test]
+fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
+    let (x, y) = (Array2::<f64>::zeros((4, 1)), Array1::from_elem(4, 1.3e154));
+    let training =
+        Training { batch: 1, epochs: 1, learning_rate: LearningRate::constant(1e-300), ..Training::default() };
+    let mlp = gemmprop::Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mut trainer = Trainer::new(mlp, gemmprop::SquaredError, training).unwrap();
+    let data = Dataset::new(x.view(), y.view());
+    assert_eq!(trainer.fit(data, None, &mut Every(3, 0)), Ok(Ended::Observer));
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    checkpoints.save(&trainer, &Notes::new()).unwrap();
+    let mut resumed = checkpoints.resume::<f64, _>(gemmprop::SquaredError).unwrap().value;
+    trainer.fit(data, None, &mut ()).unwrap();
+    resumed.fit(data, None, &mut ()).unwrap();
+    assert_eq!(resumed.model(), trainer.model());
+    assert_eq!(resumed.history().records[0].loss, f64::INFINITY);
+}
+
 /// The lines of the module's documentation, run by a Python that has PyTorch: the environment variable `PYTHON` names it.
 #[test]
 #[ignore = "needs Python with PyTorch and safetensors; ci/peers has them and runs it"]

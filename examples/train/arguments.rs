@@ -327,6 +327,7 @@ impl Settings {
             // The program splits, since it measures more on that part than the loss.
             validation_fraction: None,
             early_stopping: self.early_stopping,
+            ..Training::default()
         }
     }
 
