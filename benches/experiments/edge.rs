@@ -75,8 +75,8 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     );
     context.csv("edge_of_stability", &rows)?;
 
-    let courses = if quick { [0.1, 0.2, 0.3] } else { [0.05, 0.1, 0.2] };
-    let (last, every) = if quick { (400, 40) } else { (8000, 80) };
+    let courses = if quick { [0.1, 0.2, 0.4] } else { [0.1, 0.2, 0.3] };
+    let (last, every) = if quick { (400, 40) } else { (20_000, 200) };
     let moments: Vec<Moment> = in_parallel(
         "course",
         &courses,

@@ -289,7 +289,7 @@ fn sam_figure(rows: &[Row], about: &str, facts: &str) -> Figure {
     }
 }
 
-/// What SAM changes, in pairs of the same batch and seed: the mean difference and its interval.
+/// What SAM changes, in pairs of the same batch and seed: the mean difference and its interval, by resampling pairs.
 fn gains(rows: &[Row]) -> Table {
     let header = ["SAM − SGD, in pairs", "pairs", "mean difference", "95 %"];
     let mut rhos: Vec<f64> = rows.iter().map(|row| row.rho).filter(|&rho| rho > 0.0).collect();
