@@ -103,25 +103,14 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     );
     Ok(vec![
         Entry {
-            figure: figure(&rows, &stop, &format!("{about} Seeds: {seeds}")).with(&context.facts()),
+            figure: figure(&rows, &stop, [&format!("{about} Seeds: {seeds}"), &context.facts()]),
             tables: vec![table(&rows)],
         },
-        Entry { figure: course_figure(&moments, &about).with(&context.facts()), tables: vec![] },
+        Entry { figure: course_figure(&moments, [&about, &context.facts()]), tables: vec![] },
     ])
 }
 
-trait With {
-    fn with(self, facts: &str) -> Self;
-}
-
-impl With for Figure {
-    fn with(mut self, facts: &str) -> Self {
-        self.caption = format!("{} {facts}", self.caption);
-        self
-    }
-}
-
-fn figure(rows: &[Row], stop: &Stop, about: &str) -> Figure {
+fn figure(rows: &[Row], stop: &Stop, [about, facts]: [&str; 2]) -> Figure {
     let points = |converged: bool| {
         let those = rows.iter().filter(move |row| row.converged == converged);
         those.filter_map(|row| Some((row.eta, row.lambda_max?))).collect::<Vec<_>>()
@@ -173,13 +162,13 @@ fn figure(rows: &[Row], stop: &Stop, about: &str) -> Figure {
             ],
         }],
         caption: format!(
-            "{about}, a mark for each. λmax by Lanczos to five digits; before the first step it is {least:.1} to {most:.1}. Diverged: {}.",
+            "{about}, a mark for each. λmax by Lanczos to five digits; before the first step it is {least:.1} to {most:.1}. Diverged: {}. {facts}",
             if diverged.is_empty() { "none".to_owned() } else { format!("η = {}", diverged.join(", ")) }
         ),
     }
 }
 
-fn course_figure(moments: &[Moment], about: &str) -> Figure {
+fn course_figure(moments: &[Moment], [about, facts]: [&str; 2]) -> Figure {
     let colours = [colour::BLUE, colour::GREEN, colour::VERMILION];
     let mut etas: Vec<f64> = moments.iter().map(|moment| moment.eta).collect();
     etas.dedup();
@@ -216,7 +205,7 @@ fn course_figure(moments: &[Moment], about: &str) -> Figure {
                 series: losses,
             },
         ],
-        caption: format!("{about} Seed 0."),
+        caption: format!("{about} Seed 0. {facts}"),
     }
 }
 

@@ -7,6 +7,7 @@
 
 use gemmprop::{Mlp, SoftmaxCrossEntropy};
 use ndarray::Array2;
+use plotters::style::RGBColor;
 use serde::Serialize;
 
 use crate::page::{Entry, Table};
@@ -87,8 +88,10 @@ fn rescaled(mlp: &Mlp<f64>, k: i32) -> Mlp<f64> {
     scaled
 }
 
+type Look = (&'static str, RGBColor, Marker, fn(&Row) -> f64);
+
 fn figure(rows: &[Row], caption: String) -> Figure {
-    let measures: [(&str, _, _, fn(&Row) -> f64); 5] = [
+    let measures: [Look; 5] = [
         ("λmax(H)", colour::BLUE, Marker::Circle, |row| row.lambda_max),
         ("trace H", colour::GREEN, Marker::Square, |row| row.trace),
         ("Keskar's φ", colour::ORANGE, Marker::Cross, |row| row.phi),

@@ -81,7 +81,9 @@ impl Context {
     }
 }
 
-const EXPERIMENTS: [(&str, fn(&Context) -> Outcome); 6] = [
+type Experiment = (&'static str, fn(&Context) -> Outcome);
+
+const EXPERIMENTS: [Experiment; 6] = [
     ("edge_of_stability", edge::experiment),
     ("batch_size", batch::experiment),
     ("generalisation", generalisation::experiment),

@@ -146,7 +146,7 @@ fn figure(history: &History, task: &Task) -> Figure {
     let few = history.records.len() <= 40;
     let series = |label: &str, colour, marker, stroke, line: Vec<(f64, f64)>| {
         let marks = if few { line.clone() } else { Vec::new() };
-        Series { label: label.to_owned(), colour, marker, marks, stroke, line, band: Vec::new() }
+        Series { label: label.to_owned(), colour, marker, marks, stroke, line, ..Series::default() }
     };
     let mut all = vec![
         series("training, mean over the epoch", colour::BLUE, Marker::Circle, Stroke::Solid, training),
