@@ -287,15 +287,21 @@ fn a_run_that_is_killed_at_once_can_be_resumed_and_ends_with_the_same_bits() {
     let folder = Folder::new();
     folder.flowers("flowers.csv", &FLOWERS, 600);
     folder.fine(&format!("{LONG} --checkpoint whole"));
-    let mut child = folder.command(&format!("{LONG} --checkpoint killed")).stderr(Stdio::null()).spawn().unwrap();
     let first = folder.path("killed").join(format!("step-{:012}.safetensors", 1));
-    while !first.exists() {
-        assert_eq!(child.try_wait().unwrap(), None, "it has ended before its first checkpoint");
-        std::thread::sleep(std::time::Duration::from_millis(1));
+    loop {
+        let mut child = folder.command(&format!("{LONG} --checkpoint killed")).stderr(Stdio::null()).spawn().unwrap();
+        while !first.exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "it has ended before its first checkpoint");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if newest(&folder.path("killed")) == first {
+            break;
+        }
+        // On a machine that was busy elsewhere, it had come to its end.
+        fs::remove_dir_all(folder.path("killed")).unwrap();
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(newest(&folder.path("killed")), first);
     folder.fine("--csv flowers.csv --resume --checkpoint killed");
     assert_eq!(folder.model("killed"), folder.model("whole"));
 }
