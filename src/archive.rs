@@ -203,6 +203,9 @@ impl Checkpoints {
             return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
         }
 
+        // A second process that writes here waits, so that none writes into the other's file. Not every system locks directories.
+        let directory = File::open(&self.directory);
+        _ = directory.as_ref().map(File::lock);
         let writing = self.directory.join(".writing");
         let put = || {
             let mut file = File::create(&writing)?;

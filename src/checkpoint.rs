@@ -38,7 +38,7 @@ use crate::history::{History, Record};
 use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::{Constant, Generator, Mlp, Parameters};
-use crate::position::Progress;
+use crate::position::Position;
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::blas_description;
@@ -62,14 +62,17 @@ pub struct Saved<T> {
     pub path: PathBuf,
     /// Newer files that could not be used. A caller should say so.
     pub damaged: Vec<Damaged>,
-    /// The BLAS it was written with, as [`blas_description`] had it. The bits go on as they would have with the same one only.
+    /// The BLAS it was written with, as [`blas_description`] had it, and the version of this crate. The bits go on as they would have
+    /// with the same ones only.
     pub blas: String,
+    /// See [`blas`](Self::blas).
+    pub version: String,
 }
 
 impl<T> Saved<T> {
     fn with<U>(self, make: impl FnOnce(T) -> Result<U, CheckpointError>) -> Result<Saved<U>, CheckpointError> {
-        let Self { value, notes, path, damaged, blas } = self;
-        Ok(Saved { value: make(value)?, notes, path, damaged, blas })
+        let Self { value, notes, path, damaged, blas, version } = self;
+        Ok(Saved { value: make(value)?, notes, path, damaged, blas, version })
     }
 }
 
@@ -82,7 +85,7 @@ pub struct Stored {
 
 /// Where the generator stands in its stream.
 #[derive(Serialize, Deserialize)]
-struct Position {
+struct StreamPosition {
     seed: [u8; 32],
     stream: u64,
     /// A number of 68 bits, for which JSON has no type.
@@ -102,7 +105,7 @@ impl Checkpoints {
     ) -> Result<PathBuf, CheckpointError> {
         let mut contents = Contents::default();
         let Trainer {
-            model: Model { mlp, standardizer }, training, moments, generator, progress, history, best, ..
+            model: Model { mlp, standardizer }, training, moments, generator, position, history, best, ..
         } = trainer;
         put(&mut contents, "", mlp.parameters());
         for (i, moment) in moments.arrays.iter().enumerate() {
@@ -115,7 +118,7 @@ impl Checkpoints {
             contents.tensors.insert("standardizer.mean".into(), tensor(mean.iter(), vec![mean.len()]));
             contents.tensors.insert("standardizer.factor".into(), tensor(factor.iter(), vec![factor.len()]));
         }
-        let position = Position {
+        let stream = StreamPosition {
             seed: generator.get_seed(),
             stream: generator.get_stream(),
             word: generator.get_word_pos().to_string(),
@@ -126,13 +129,13 @@ impl Checkpoints {
             ("blas", blas_description()),
             ("constant", json(&mlp.constant())),
             ("training", json(training)),
-            ("progress", json(progress)),
-            ("generator", json(&position)),
+            ("position", json(position)),
+            ("generator", json(&stream)),
             ("history", history.to_csv()),
         ];
         contents.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
         contents.facts.extend(notes.iter().map(|(name, note)| (format!("note.{name}"), note.clone())));
-        self.write(progress.steps, &contents)
+        self.write(position.steps, &contents)
     }
 
     /// The newest checkpoint that is whole, for a caller that chooses the loss by its notes; else [`resume`](Self::resume) does it all.
@@ -231,9 +234,8 @@ impl Stored {
         let model: Model<F> = self.model()?;
         let training: Training = self.json("training")?;
         let epochs = training.epochs;
-        let mut trainer = Trainer::new(model.mlp, loss, training)
+        let mut trainer = Trainer::new(model, loss, training)
             .map_err(|error| self.mismatch("settings", "such as can be trained with", &error.to_string()))?;
-        trainer.model.standardizer = model.standardizer;
         let shape = trainer.model.mlp.widths().to_vec();
         let constant = trainer.model.mlp.constant();
         for i in 0..trainer.moments.arrays.len() {
@@ -243,14 +245,14 @@ impl Stored {
         if self.contents.tensors.contains_key("best.0.weight") {
             trainer.best = Some(self.parameters("best.", &shape, constant)?);
         }
-        let progress: Progress = self.json("progress")?;
-        let batches = progress.samples.div_ceil(trainer.training.batch);
-        if progress.batch > 0 && progress.batch >= batches {
-            let found = format!("batch {} of {batches} in epoch {} of {epochs}", progress.batch, progress.epoch);
+        let position: Position = self.json("position")?;
+        let batches = position.samples.div_ceil(trainer.training.batch);
+        if position.batch > 0 && position.batch >= batches {
+            let found = format!("batch {} of {batches} in epoch {} of {epochs}", position.batch, position.epoch);
             return Err(self.mismatch("position", "a batch of the epoch", &found));
         }
-        trainer.progress = progress;
-        let Position { seed, stream, word } = self.json("generator")?;
+        trainer.position = position;
+        let StreamPosition { seed, stream, word } = self.json("generator")?;
         let word = word.parse().map_err(|_| self.mismatch("generator", "a position in its stream", &word))?;
         let mut generator = Generator::from_seed(seed);
         generator.set_stream(stream);
@@ -348,10 +350,11 @@ impl Stored {
         if format != FORMAT {
             return Err(self.mismatch("format", FORMAT, format));
         }
-        let blas = self.fact("blas")?.to_owned();
+        let (blas, version) = (self.fact("blas")?.to_owned(), self.fact("gemmprop")?.to_owned());
         let notes = self.contents.facts.iter();
         let note = |(name, note): (&String, &String)| Some((name.strip_prefix("note.")?.to_owned(), note.clone()));
-        Ok(Saved { notes: notes.filter_map(note).collect(), path: self.path.clone(), damaged, blas, value: self })
+        let notes = notes.filter_map(note).collect();
+        Ok(Saved { notes, path: self.path.clone(), damaged, blas, version, value: self })
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) type Divided<'a, F, T> = (Part<'a, F, T>, Option<Part<'a, F, T>>);
 pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
     let kept = ((samples as f64 * part).round() as usize).max(1);
     if kept >= samples {
-        return Err(Error::Length { what: "training part", expected: samples, found: samples.saturating_sub(kept) });
+        return Err(Error::Split { samples, kept });
     }
     let mut rows: Vec<usize> = (0..samples).collect();
     // A stream of its own: the shuffles are the same with and without a split.

@@ -45,6 +45,9 @@ pub(crate) struct Engine<F> {
     crew: Crew,
 }
 
+/// Schedules kept, of batches of different sizes.
+const MOST_SCHEDULES: usize = 32;
+
 /// What a step reads: sample i of it is x[order[i]], or x[i], shifted and scaled if that is asked for. `seed(j, ŷ, ∂)` writes ∂ℓ/∂ŷ of
 /// x[j] into ∂ and returns its ℓ.
 pub(crate) struct Samples<'a, F, Seed> {
@@ -95,9 +98,10 @@ pub(crate) struct Diverged {
 }
 
 impl Diverged {
-    pub(crate) fn error(&self, epoch: usize, last: Option<f64>) -> Error {
+    /// In an epoch, counted from 0, or in a step by itself; with the loss of the step before.
+    pub(crate) fn error(&self, epoch: Option<usize>, last: Option<f64>) -> Error {
         let Self { step, what, found } = *self;
-        Error::Diverged { what, epoch, step, found, last }
+        Error::Diverged { what, at: epoch.map(|epoch| (epoch + 1, step + 1)), found, last }
     }
 }
 
@@ -228,6 +232,10 @@ impl<F: Scalar> Engine<F> {
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
     {
         let (whole, rest) = (samples / batch, samples % batch);
+        // A caller with batches of ever new sizes.
+        if self.schedules.len() > MOST_SCHEDULES {
+            self.schedules.clear();
+        }
         let full = if whole > 0 { self.schedule(batch) } else { 0 };
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
         let Self { layers, schedules, update, beyond, crew, .. } = self;
@@ -341,7 +349,7 @@ impl Schedule {
     }
 
     /// Runs all phases for the samples from `first` on: fills Z, Ŷ, ∂ℓ/∂Ŷ and Δ. Returns Σ ℓ.
-    fn run<F: Scalar, Seed>(
+    pub(crate) fn run<F: Scalar, Seed>(
         &self,
         crew: &Assembled,
         layers: &mut [Array2<F>],

@@ -33,6 +33,25 @@ pub enum Error {
     /// There is no sample to compute with.
     #[error("expected at least one sample, found none")]
     NoSamples,
+    /// Other data than those that an epoch began with, before it was through.
+    #[error(
+        "the rest of the epoch: expected {} samples to train on in {} rows, as it began with, found {} in {}",
+        .expected.0, .expected.1, .found.0, .found.1
+    )]
+    Rest {
+        /// Samples trained on, and rows of x, at the beginning of the epoch.
+        expected: (usize, usize),
+        /// The same now.
+        found: (usize, usize),
+    },
+    /// A split that leaves nothing to train on.
+    #[error("validation_fraction: expected a part of {samples} samples that leaves some to train on, found {kept}")]
+    Split {
+        /// Samples in all.
+        samples: usize,
+        /// Those that would be kept for validation.
+        kept: usize,
+    },
     /// A mini-batch of no samples.
     #[error("batch: expected at least 1 sample, found 0")]
     EmptyBatch,
@@ -97,16 +116,15 @@ pub enum Error {
     /// The loss of a step was NaN or infinite, or the parameters after it would be. The steps before it have been made, and the
     /// parameters are as they were before it.
     #[error(
-        "{what}: expected a finite number, found {found} in step {step} of epoch {epoch}{}",
+        "{what}: expected a finite number, found {found} in {}{}",
+        .at.map_or("a single step".into(), |(epoch, batch)| format!("batch {batch} of epoch {epoch}")),
         .last.map_or(String::new(), |last| format!("; the loss of the step before was {last}"))
     )]
     Diverged {
-        /// What was not finite: the loss, the parameters after the step, or the gradient's norm.
+        /// What was not finite: the loss, the parameters after the step, the optimiser's moments, or the gradient's norm.
         what: &'static str,
-        /// Epoch, counted from 0 over the life of the trainer.
-        epoch: usize,
-        /// Step within that epoch, counted from 0.
-        step: usize,
+        /// Its epoch, over the life of the trainer, and its batch in that epoch, both from 1; none for a step by itself.
+        at: Option<(usize, usize)>,
         /// Its value; of the parameters the first that is not finite.
         found: f64,
         /// The mean loss of the last step before this one, if there was one.

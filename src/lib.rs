@@ -43,8 +43,9 @@
 //! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
 //!
 //! ```text
-//! top       batched (rung 4, predict)   sgd (the lecture's training)   model   training (settings)   position   observer   dataset   trainer
-//!           progress (a bar on the terminal)   checkpoint (a run as a file)
+//! top       batched (rung 4, predict)   hessian (its products with directions)   sgd (the lecture's training)   model
+//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   position   observer   dataset
+//!           trainer   progress (a bar on the terminal)   checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
@@ -77,6 +78,7 @@ pub mod data;
 mod dataset;
 mod engine;
 mod error;
+mod hessian;
 pub mod history;
 #[cfg(feature = "curvature")]
 pub mod lanczos;
@@ -97,6 +99,8 @@ mod rows;
 mod scalar;
 mod schedule;
 mod sgd;
+#[cfg(feature = "curvature")]
+pub mod sharpness;
 mod standardizer;
 mod threads;
 mod trace;
@@ -110,6 +114,7 @@ pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
 pub use checkpoint::{Notes, Saved, Stored};
 pub use dataset::Dataset;
 pub use error::{Error, Result};
+pub use hessian::Hessian;
 pub use history::{History, Record};
 pub use learning_rate::LearningRate;
 pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};

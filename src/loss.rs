@@ -231,3 +231,13 @@ pub(crate) fn seed<'a, F: Scalar, L: Loss<F>>(
     let y = y.to_slice().expect("row-major targets");
     move |i, y_hat, d| loss.value_and_derivative(y_hat, &y[i * len..][..len], d).to_f64()
 }
+
+/// The same of its second derivative: writes (∂²ℓ/∂ŷ²) v of sample `i`.
+pub(crate) fn curvature<'a, F: Scalar, L: Loss<F>>(
+    loss: &'a L,
+    y: ArrayView2<'a, L::Target>,
+) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 'a {
+    let len = y.ncols();
+    let y = y.to_slice().expect("row-major targets");
+    move |i, y_hat, v, hv| loss.second_derivative(y_hat, &y[i * len..][..len], v, hv)
+}

@@ -16,6 +16,13 @@ pub struct Model<F> {
     pub standardizer: Option<Standardizer<F>>,
 }
 
+/// A network that reads its inputs as they are, until a trainer standardises them.
+impl<F> From<Mlp<F>> for Model<F> {
+    fn from(mlp: Mlp<F>) -> Self {
+        Self { mlp, standardizer: None }
+    }
+}
+
 impl<F: Scalar> Model<F> {
     /// ŷ for each row of x: (samples, m).
     ///

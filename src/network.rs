@@ -140,11 +140,16 @@ impl<F: Scalar> Parameters<F> {
 
     /// Refuses a gradient that belongs to a network of another shape.
     pub(crate) fn check_same_shape(&self, g: &Self) -> Result<()> {
+        self.check_shape_of("gradient", g)
+    }
+
+    /// Refuses numbers, called `what`, that belong to a network of another shape.
+    pub(crate) fn check_shape_of(&self, what: &'static str, g: &Self) -> Result<()> {
         let shapes = |p: &Self| -> Vec<usize> {
             p.w.iter().zip(&p.c).flat_map(|(w, c)| [w.nrows(), w.ncols(), c.len()]).collect()
         };
         let (expected, found) = (shapes(self), shapes(g));
-        if expected == found { Ok(()) } else { Err(Error::Shape { what: "gradient", expected, found }) }
+        if expected == found { Ok(()) } else { Err(Error::Shape { what, expected, found }) }
     }
 }
 

@@ -23,12 +23,14 @@ impl Least {
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Progress {
+pub(crate) struct Position {
     /// Epochs done.
     pub(crate) epoch: usize,
     /// Batches done of the one that runs, and the samples that it trains on, if it has begun.
     pub(crate) batch: usize,
     pub(crate) samples: usize,
+    /// Rows of its data in all, with those that are kept for validation.
+    pub(crate) rows: usize,
     /// Σ ℓ over them; infinite if the losses are finite and their sum is not, which JSON has no number for.
     #[cfg_attr(feature = "files", serde(with = "as_text"))]
     pub(crate) sum: f64,
@@ -60,7 +62,7 @@ mod as_text {
     }
 }
 
-impl Progress {
+impl Position {
     pub(crate) fn now(&self, training: &Training, batches: usize) -> Now {
         Now {
             steps: self.steps,

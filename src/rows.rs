@@ -29,7 +29,7 @@ pub(crate) fn part<'a, F, D: Dimension>(
 }
 
 /// C ← a A B + β C by the cheapest of the three products.
-fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
+pub(crate) fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
     if right.ncols() == 1 {
         F::gemv(a, left, right.column(0), beta, c.column_mut(0));
     } else if left.nrows() == 1 {
@@ -185,7 +185,7 @@ pub(crate) fn deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, z: Array
 }
 
 /// Δ ← Δ ⊙ 1[Z > 0]
-fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
+pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
     let row = |z: &[F], delta: &mut [F]| delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
     match (z.to_slice(), delta.as_slice_mut()) {
         (Some(z), Some(delta)) => row(z, delta),

@@ -113,7 +113,7 @@ impl<F: Scalar> Sgd<F> {
             let plan = (samples, batch, 0..samples.div_ceil(batch));
             let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
             self.last = steps.last;
-            made.map_err(|diverged| diverged.error(epoch, steps.last))?;
+            made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
             history.push(steps.sum / samples as f64);
         }
         Ok(history)
@@ -146,7 +146,7 @@ impl<F: Scalar> Sgd<F> {
         let plan = (samples, samples, 0..1);
         let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
         self.last = steps.last;
-        made.map_err(|diverged| diverged.error(self.epochs_done, steps.last))?;
+        made.map_err(|diverged| diverged.error(None, steps.last))?;
         Ok(steps.sum / samples as f64)
     }
 

@@ -25,10 +25,10 @@ use crate::error::{Error, Result};
 use crate::history::{History, Record};
 use crate::loss::{Loss, check_targets, seed};
 use crate::model::Model;
-use crate::network::{Generator, Mlp, Parameters};
+use crate::network::{Generator, Parameters};
 use crate::observer::{Batch, Observer};
 use crate::optimizer::{Moments, Optimizer, Rule};
-use crate::position::Progress;
+use crate::position::Position;
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::one_blas_thread;
@@ -68,7 +68,7 @@ pub struct Trainer<F, L> {
     pub(crate) moments: Moments<F>,
     /// As it was before the shuffle of the epoch that runs or comes next.
     pub(crate) generator: Generator,
-    pub(crate) progress: Progress,
+    pub(crate) position: Position,
     pub(crate) history: History,
     /// θ of the epoch with the least loss, kept for early stopping.
     pub(crate) best: Option<Parameters<F>>,
@@ -78,28 +78,34 @@ pub struct Trainer<F, L> {
 }
 
 impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
-    /// A run that has not begun.
+    /// A run that has not begun, of a network, or of a model with the standardisation that it was trained with, which stays.
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] or [`Error::EmptyBatch`] for a setting out of its range; [`Error::Outputs`] if loss and network do not
     /// fit.
-    pub fn new(mlp: Mlp<F>, loss: L, training: Training) -> Result<Self> {
+    pub fn new(model: impl Into<Model<F>>, loss: L, training: Training) -> Result<Self> {
         training.check()?;
-        if let Optimizer::Adam { epsilon, .. } = training.optimizer
-            && F::from_f64(epsilon) == F::ZERO
-        {
-            let expected = "a number that the network's type can tell from 0";
-            return Err(Error::Hyperparameter { name: "epsilon", expected, found: epsilon });
+        let epsilon = match training.optimizer {
+            Optimizer::Adam { epsilon, .. } => Some(epsilon),
+            _ => None,
+        };
+        let eta = Some(training.learning_rate.most());
+        for (name, found) in [("epsilon", epsilon), ("eta", eta), ("clip_norm", training.clip_norm)] {
+            if let Some(found) = found.filter(|&found| F::from_f64(found) == F::ZERO) {
+                let expected = "a number that the network's type can tell from 0";
+                return Err(Error::Hyperparameter { name, expected, found });
+            }
         }
-        loss.target_len(mlp.outputs())?;
-        let moments = Moments::new(training.optimizer, mlp.parameters());
+        let model = model.into();
+        loss.target_len(model.mlp.outputs())?;
+        let moments = Moments::new(training.optimizer, model.mlp.parameters());
         Ok(Self {
-            model: Model { mlp, standardizer: None },
+            model,
             loss,
             moments,
             generator: Generator::seed_from_u64(training.seed),
             training,
-            progress: Progress::default(),
+            position: Position::default(),
             history: History::default(),
             best: None,
             order: None,
@@ -119,21 +125,26 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation: Option<Dataset<'a, F, L::Target>>,
         observer: &mut impl Observer<F>,
     ) -> Result<Ended> {
-        let (train, validation) = self.parts(train, validation)?;
-        while self.progress.epoch < self.training.epochs && !self.progress.stopped_early {
-            if self.epoch(&train, validation.as_ref(), observer)?.is_break() {
-                return Ok(Ended::Observer);
+        let goes_on = |run: &Self| run.position.epoch < run.training.epochs && !run.position.stopped_early;
+        self.with_parts(train, validation, |run, train, validation| {
+            while goes_on(run) {
+                // Stopped at the very end, it is over.
+                if run.epoch(train, validation, observer)?.is_break() && goes_on(run) {
+                    return Ok(Ended::Observer);
+                }
             }
-        }
-        if let Some(best) = &self.best {
-            self.model.mlp.parameters_mut().clone_from(best);
-            self.moments.watch_again(best);
-        }
-        Ok(if self.progress.stopped_early { Ended::Early } else { Ended::Done })
+            // Not while an epoch runs, of a run that has been given fewer epochs meanwhile.
+            if let (Some(best), 0) = (&run.best, run.position.batch) {
+                run.model.mlp.parameters_mut().clone_from(best);
+                run.moments.watch_again(best);
+            }
+            Ok(if run.position.stopped_early { Ended::Early } else { Ended::Done })
+        })
     }
 
     /// Trains to the end of an epoch: of the one that was stopped, or of a new one, whatever [`Training::epochs`] says. The data may be
-    /// others at each new epoch.
+    /// others at each new epoch. Returns [`Ended::Early`] when the patience of early stopping is at its end; the parameters stay those of this
+    /// epoch, and another call goes on.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
@@ -143,9 +154,13 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation: Option<Dataset<'a, F, L::Target>>,
         observer: &mut impl Observer<F>,
     ) -> Result<Ended> {
-        let (train, validation) = self.parts(train, validation)?;
-        let flow = self.epoch(&train, validation.as_ref(), observer)?;
-        Ok(if flow.is_break() { Ended::Observer } else { Ended::Done })
+        self.with_parts(train, validation, |run, train, validation| {
+            Ok(match run.epoch(train, validation, observer)? {
+                ControlFlow::Break(()) => Ended::Observer,
+                ControlFlow::Continue(()) if run.position.stopped_early => Ended::Early,
+                ControlFlow::Continue(()) => Ended::Done,
+            })
+        })
     }
 
     /// One step with a batch of any size; it counts as a step of the optimiser and of the learning rate and belongs to no epoch.
@@ -155,15 +170,21 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// As [`fit`](Self::fit).
     pub fn step(&mut self, batch: Dataset<'_, F, L::Target>) -> Result<f64> {
         self.check(&batch)?;
+        let samples = batch.samples();
+        self.undone_if_nothing_was(|run| {
+            run.standardize(batch.x, 0..samples)?;
+            run.one_step(&batch)
+        })
+    }
+
+    fn one_step(&mut self, batch: &Dataset<'_, F, L::Target>) -> Result<f64> {
         let samples = batch.x.nrows();
-        let unfitted = self.model.standardizer.is_none();
-        self.standardize(batch.x, 0..samples)?;
         // Of the epoch that runs, if one does.
-        let batches = self.progress.samples.div_ceil(self.training.batch).max(1);
-        let now = self.progress.now(&self.training, batches);
+        let batches = self.position.samples.div_ceil(self.training.batch).max(1);
+        let now = self.position.now(&self.training, batches);
         let mut one = One { rule: self.training.rule(&now, false), mean: 0.0 };
         let _one = one_blas_thread()?;
-        let Self { model, loss, moments, engine, progress, .. } = self;
+        let Self { model, loss, moments, engine, position, .. } = self;
         let Model { mlp, standardizer } = model;
         let y = batch.y.as_standard_layout();
         let weights = batch.weights.map(|weights| weights.to_vec());
@@ -180,12 +201,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             &data,
             &mut one,
         );
-        if made.is_err() && unfitted {
-            *standardizer = None;
-        }
-        made.map_err(|diverged| diverged.error(progress.epoch, progress.last))?;
-        progress.steps += 1;
-        progress.last = Some(one.mean);
+        made.map_err(|diverged| diverged.error(None, position.last))?;
+        position.steps += 1;
+        position.last = Some(one.mean);
         Ok(one.mean)
     }
 
@@ -213,20 +231,20 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &self.training
     }
 
-    /// Changes the number of epochs in all, to go on after the last one; after an early stop too, with new patience. With early
-    /// stopping it goes on from the best epoch's parameters.
+    /// Changes the number of epochs in all, to go on after the last one. With early stopping it goes on from the best epoch's parameters, and
+    /// more epochs bring new patience after an early stop. A cosine schedule stretches to the new number.
     pub fn set_epochs(&mut self, epochs: usize) {
-        self.training.epochs = epochs;
-        if self.progress.stopped_early {
-            self.progress.stopped_early = false;
-            self.progress.least.since = 0;
+        if self.position.stopped_early && epochs > self.training.epochs {
+            self.position.stopped_early = false;
+            self.position.least.since = 0;
         }
+        self.training.epochs = epochs;
     }
 
     /// Steps made so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
-        self.progress.steps
+        self.position.steps
     }
 
     fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
@@ -257,15 +275,38 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             }
             (validation, _) => (Part { data: train, rows: None }, validation.map(|data| Part { data, rows: None })),
         };
-        let (begun, samples) = (self.progress.samples, train.samples());
-        if self.progress.batch > 0 && begun != samples {
-            return Err(Error::Length { what: "the rest of the epoch", expected: begun, found: samples });
+        let (expected, found) = ((self.position.samples, self.position.rows), (train.samples(), train.data.samples()));
+        if self.position.batch > 0 && expected != found {
+            return Err(Error::Rest { expected, found });
         }
         match &train.rows {
             Some(rows) => self.standardize(train.data.x, rows.iter().copied())?,
-            None => self.standardize(train.data.x, 0..samples)?,
+            None => self.standardize(train.data.x, 0..train.samples())?,
         }
         Ok((train, validation))
+    }
+
+    /// A call on data that are checked and divided.
+    fn with_parts<'a, R>(
+        &mut self,
+        train: Dataset<'a, F, L::Target>,
+        validation: Option<Dataset<'a, F, L::Target>>,
+        call: impl FnOnce(&mut Self, &Part<'a, F, L::Target>, Option<&Part<'a, F, L::Target>>) -> Result<R>,
+    ) -> Result<R> {
+        self.undone_if_nothing_was(|run| {
+            let (train, validation) = run.parts(train, validation)?;
+            call(run, &train, validation.as_ref())
+        })
+    }
+
+    /// A call that leaves no standardisation behind if it fails before its first step: other data may follow.
+    fn undone_if_nothing_was<R>(&mut self, call: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        let (unfitted, steps) = (self.model.standardizer.is_none(), self.position.steps);
+        let result = call(self);
+        if result.is_err() && unfitted && self.position.steps == steps {
+            self.model.standardizer = None;
+        }
+        result
     }
 
     fn standardize(&mut self, x: ArrayView2<F>, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<()> {
@@ -282,30 +323,30 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation: Option<&Part<'_, F, L::Target>>,
         observer: &mut impl Observer<F>,
     ) -> Result<ControlFlow<()>> {
-        let (start, before) = (Instant::now(), self.progress.seconds);
+        let (start, before) = (Instant::now(), self.position.seconds);
         let _one = one_blas_thread()?;
         let samples = train.samples();
         let batch = self.training.batch.min(samples);
         let batches = samples.div_ceil(batch);
-        self.progress.samples = samples;
+        (self.position.samples, self.position.rows) = (samples, train.data.samples());
         self.shuffle(train);
 
         let (made, rate, norm, mut flow) = self.batches(train, batch, observer);
-        self.progress.seconds = before + start.elapsed().as_secs_f64();
+        self.position.seconds = before + start.elapsed().as_secs_f64();
         made?;
 
-        if let (true, Some(gradient_norm)) = (self.progress.batch == batches, norm) {
+        if let (true, Some(gradient_norm)) = (self.position.batch == batches, norm) {
             let validation_loss = validation.map(|validation| self.mean_loss(validation));
-            let progress = &mut self.progress;
-            progress.seconds = before + start.elapsed().as_secs_f64();
+            let position = &mut self.position;
+            position.seconds = before + start.elapsed().as_secs_f64();
             let record = Record {
-                epoch: progress.epoch + 1,
-                steps: progress.steps,
-                loss: progress.sum / samples as f64,
+                epoch: position.epoch + 1,
+                steps: position.steps,
+                loss: position.sum / samples as f64,
                 validation_loss,
                 learning_rate: rate,
                 gradient_norm,
-                seconds: progress.seconds,
+                seconds: position.seconds,
             };
             self.end_epoch(record);
             if observer.epoch(&record, &self.model).is_break() {
@@ -324,7 +365,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     ) -> (Result<()>, f64, Option<f64>, ControlFlow<()>) {
         let samples = train.samples();
         let batches = samples.div_ceil(batch);
-        let Self { model, loss, training, moments, progress, order, engine, .. } = self;
+        let Self { model, loss, training, moments, position, order, engine, .. } = self;
         let y = train.data.y.as_standard_layout();
         let weights = train.data.weights.map(|weights| weights.to_vec());
         let in_order = !training.shuffle && train.rows.is_none();
@@ -334,20 +375,20 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             standardize: model.standardizer.as_ref().map(Standardizer::slices),
             seed: weighted(seed(loss, y.view()), weights.as_deref()),
         };
-        let first = progress.batch;
+        let first = position.batch;
         let tell = |batch: &Batch| observer.batch(batch);
         let mut pilot =
-            Pilot { training, progress, tell, batches, rate: 0.0, norm: None, flow: ControlFlow::Continue(()) };
+            Pilot { training, position, tell, batches, rate: 0.0, norm: None, flow: ControlFlow::Continue(()) };
         let engine = Engine::kept(engine, &model.mlp, batch);
         let made =
             engine.descend(model.mlp.parameters_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
-        let Pilot { progress, rate, norm, flow, .. } = pilot;
-        (made.map_err(|diverged| diverged.error(progress.epoch, progress.last)), rate, norm, flow)
+        let Pilot { position, rate, norm, flow, .. } = pilot;
+        (made.map_err(|diverged| diverged.error(Some(position.epoch), position.last)), rate, norm, flow)
     }
 
     /// The order of the running epoch: of all samples or of the training part.
     fn shuffle(&mut self, train: &Part<'_, F, L::Target>) {
-        if self.order.as_ref().is_some_and(|(order, _)| order.len() == train.samples()) && self.progress.batch > 0 {
+        if self.order.as_ref().is_some_and(|(order, _)| order.len() == train.samples()) && self.position.batch > 0 {
             return;
         }
         let mut order = self.order.take().map_or_else(Vec::new, |(order, _)| order);
@@ -380,20 +421,20 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 
     /// Everything that changes between two epochs.
     fn end_epoch(&mut self, record: Record) {
-        let progress = &mut self.progress;
-        (progress.epoch, progress.batch, progress.samples, progress.sum) = (progress.epoch + 1, 0, 0, 0.0);
+        let position = &mut self.position;
+        (position.epoch, position.batch, position.samples, position.sum) = (position.epoch + 1, 0, 0, 0.0);
         if let Some((_, generator)) = &self.order {
             self.generator = generator.clone();
         }
         let watched = record.validation_loss.unwrap_or(record.loss);
-        let plateau = &mut progress.plateau;
+        let plateau = &mut position.plateau;
         if !plateau.improves(watched) && self.training.learning_rate.patience().is_some_and(|n| plateau.since > n) {
-            progress.plateaus += 1;
+            position.plateaus += 1;
             plateau.since = 0;
         }
-        let improves = progress.least.improves(watched);
+        let improves = position.least.improves(watched);
         let patience = self.training.early_stopping;
-        progress.stopped_early = patience.is_some_and(|patience| progress.least.since >= patience);
+        position.stopped_early = patience.is_some_and(|patience| position.least.since >= patience);
         if improves && patience.is_some() {
             let theta = self.model.mlp.parameters();
             self.best.get_or_insert_with(|| theta.zeros_like()).clone_from(theta);
@@ -422,7 +463,7 @@ impl Steps for One {
 /// The steps of an epoch.
 struct Pilot<'a, O> {
     training: &'a Training,
-    progress: &'a mut Progress,
+    position: &'a mut Position,
     tell: O,
     batches: usize,
     /// Of the last step.
@@ -433,7 +474,7 @@ struct Pilot<'a, O> {
 
 impl<O: FnMut(&Batch) -> ControlFlow<()>> Steps for Pilot<'_, O> {
     fn rule(&mut self, step: usize) -> Rule {
-        let rule = self.training.rule(&self.progress.now(self.training, self.batches), step + 1 == self.batches);
+        let rule = self.training.rule(&self.position.now(self.training, self.batches), step + 1 == self.batches);
         self.rate = rule.eta;
         rule
     }
@@ -441,15 +482,15 @@ impl<O: FnMut(&Batch) -> ControlFlow<()>> Steps for Pilot<'_, O> {
     fn made(&mut self, made: &Made) -> ControlFlow<()> {
         let mean = made.sum / made.samples as f64;
         self.norm = made.norm;
-        let progress = &mut *self.progress;
-        progress.batch = made.step + 1;
-        progress.steps += 1;
-        progress.sum += made.sum;
-        progress.last = Some(mean);
+        let position = &mut *self.position;
+        position.batch = made.step + 1;
+        position.steps += 1;
+        position.sum += made.sum;
+        position.last = Some(mean);
         self.flow = (self.tell)(&Batch {
-            epoch: progress.epoch + 1,
+            epoch: position.epoch + 1,
             epochs: self.training.epochs,
-            batch: progress.batch,
+            batch: position.batch,
             batches: self.batches,
             samples: made.samples,
             loss: mean,

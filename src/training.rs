@@ -18,6 +18,7 @@ use crate::optimizer::{Optimizer, Rule};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "files", serde(default))] // settings that an older version did not have
 pub struct Training {
     /// The rule of a step. Plain descent by default.
     pub optimizer: Optimizer,
@@ -38,7 +39,8 @@ pub struct Training {
     /// ρ of sharpness-aware minimisation (SAM, Foret et al. 2021), which seeks flat minima: g is taken at θ + ρ g/‖g‖ instead of θ, at the cost
     /// of a second pass. The losses recorded are those at θ; the norm is that of the g used. None by default.
     pub sam: Option<f64>,
-    /// Are the inputs standardised, as fitted on the training part of the first data seen? False by default.
+    /// Are the inputs standardised, as fitted on the training part of the first data seen (with [`Trainer::step`](crate::Trainer::step), on
+    /// the first batch)? Each sample counts once, whatever its weight. False by default.
     pub standardize: bool,
     /// The part of the samples that are kept from training for validation, if no validation set is given. None by default.
     pub validation_fraction: Option<f64>,

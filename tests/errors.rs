@@ -241,7 +241,7 @@ fn divergence_is_found_at_its_step_and_leaves_the_parameters_before_it() {
     // |1 − η x²| ≫ 1: each step multiplies the residual by 10⁶, until its square leaves the range of f64.
     let error = Sgd::new(1, 1.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();
     assert!(
-        matches!(error, Error::Diverged { epoch: 20..40, step: 0, found, .. } if found == f64::INFINITY),
+        matches!(error, Error::Diverged { at: Some((21..=40, 1)), found, .. } if found == f64::INFINITY),
         "{error}"
     );
     assert!(mlp.parameters().iter().all(|p| p.is_finite()));

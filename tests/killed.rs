@@ -40,6 +40,7 @@ fn new(run: usize) -> Run {
             optimizer: Optimizer::Nesterov { mu: 0.9 },
             learning_rate: LearningRate::constant(0.01),
             clip_norm: Some(0.5),
+            sam: Some(0.05),
             validation_fraction: Some(0.1),
             early_stopping: Some(4),
             ..base
@@ -108,7 +109,6 @@ fn begin(directory: &Path, run: usize) -> std::process::Child {
 /// One run, killed whenever the generator says until it has come to its end. Returns how often.
 fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generator) -> usize {
     let directory = tempfile::tempdir().unwrap();
-    // Killed before it began, a process leaves no directory; it has to be there to be watched.
     let mut kills = 0;
     let mut begun = false;
     loop {
@@ -130,10 +130,11 @@ fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generato
             assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             break;
         }
-        kills += 1;
         match Checkpoints::open(directory.path()) {
             Ok(checkpoints) => {
+                // Those before the first checkpoint show nothing.
                 begun = true;
+                kills += 1;
                 let saved = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
                 assert!(saved.damaged.is_empty(), "after {kills} kills: {:?}", saved.damaged);
             }

@@ -139,10 +139,13 @@ fn a_run_that_diverges_says_when_and_leaves_the_network_as_before_that_batch() {
     let mut mlp = Mlp::<f32>::he(&[1, 1], Constant::Input, 1).unwrap();
     let mut replayed = mlp.clone();
     let error = Sgd::new(3, 10.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();
-    let Error::Diverged { what: "loss", epoch, step: 0, found, last: Some(last) } = error else { panic!("{error:?}") };
+    let Error::Diverged { what: "loss", at: Some((failed, 1)), found, last: Some(last) } = error else {
+        panic!("{error:?}")
+    };
+    let epoch = failed - 1;
     assert!(epoch > 3 && !found.is_finite(), "{error}");
     assert!(mlp.parameters().iter().all(|p| p.is_finite()), "{mlp:?}");
-    let text = format!("loss: expected a finite number, found {found} in step 0 of epoch {epoch}");
+    let text = format!("loss: expected a finite number, found {found} in batch 1 of epoch {failed}");
     assert_eq!(error.to_string(), format!("{text}; the loss of the step before was {last}"));
 
     // The epochs before it have been made, and no other.
@@ -152,7 +155,7 @@ fn a_run_that_diverges_says_when_and_leaves_the_network_as_before_that_batch() {
     assert_eq!(history.last(), Some(&last));
     // A second try fails at once, and still nothing moves.
     let error = Sgd::new(3, 10.0, 2).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
-    assert!(matches!(error, Error::Diverged { epoch: 0, step: 0, .. }), "{error:?}");
+    assert!(matches!(error, Error::Diverged { at: Some((1, 1)), .. }), "{error:?}");
     assert_eq!(bits(&replayed), bits(&mlp));
 }
 
@@ -166,7 +169,8 @@ fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {
         let mut mlp = Mlp::<f32>::he(&[1, 1], Constant::Absent, 1).unwrap();
         let mut sgd = Sgd::new(1, 0.01, 9).unwrap();
         let error = sgd.train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
-        let Error::Diverged { epoch: 0, step, .. } = error else { panic!("{error:?}") };
+        let Error::Diverged { at: Some((1, batch)), .. } = error else { panic!("{error:?}") };
+        let step = batch - 1;
         // Epochs are shuffled, so `step` is where the shuffle puts the sample: that many steps have been made, all with y = 0.
         let mut replayed = Mlp::<f32>::he(&[1, 1], Constant::Absent, 1).unwrap();
         let mut sgd = Sgd::new(1, 0.01, 9).unwrap();
@@ -186,7 +190,7 @@ fn a_nan_in_the_parameters_is_reported_and_spreads_no_further() {
     let before = bits(&mlp);
     let mut sgd = Sgd::new(16, 0.1, 3).unwrap();
     let error = sgd.train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap_err();
-    assert!(matches!(error, Error::Diverged { epoch: 0, step: 0, found, .. } if found.is_nan()), "{error:?}");
+    assert!(matches!(error, Error::Diverged { at: Some((1, 1)), found, .. } if found.is_nan()), "{error:?}");
     let error = sgd.step(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(error, Error::Diverged { found, .. } if found.is_nan()), "{error:?}");
     assert_eq!(bits(&mlp), before);

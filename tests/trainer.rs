@@ -660,7 +660,8 @@ fn the_rest_of_an_epoch_wants_as_many_samples() {
     for error in
         [trainer.fit(other, None, &mut ()).unwrap_err(), trainer.partial_fit(other, None, &mut ()).unwrap_err()]
     {
-        let text = "the rest of the epoch: expected 70 samples, one for each row of x; found 60";
+        let text =
+            "the rest of the epoch: expected 70 samples to train on in 70 rows, as it began with, found 60 in 60";
         assert_eq!(error.to_string(), text);
     }
     assert_eq!(state(&trainer), before);
@@ -678,7 +679,10 @@ fn a_split_leaves_samples_to_train_on() {
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
         let data = Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
         let error = trainer.fit(data, None, &mut ()).unwrap_err().to_string();
-        assert_eq!(error, format!("training part: expected {n} samples, one for each row of x; found 0"));
+        assert_eq!(
+            error,
+            format!("validation_fraction: expected a part of {n} samples that leaves some to train on, found {n}")
+        );
     }
 }
 
@@ -751,10 +755,10 @@ fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: 
     }
     for _ in 0..2 {
         let error = trainer.step(of(bad)).unwrap_err();
-        let Error::Diverged { what, epoch: 0, step: 0, found, last: Some(named) } = error else { panic!("{error:?}") };
+        let Error::Diverged { what, at: None, found, last: Some(named) } = error else { panic!("{error:?}") };
         assert_eq!((what, named), (expected, last), "{cause}: {training:?}");
         assert!(!found.is_finite());
-        let text = format!("{what}: expected a finite number, found {found} in step 0 of epoch 0");
+        let text = format!("{what}: expected a finite number, found {found} in a single step");
         assert_eq!(error.to_string(), format!("{text}; the loss of the step before was {last}"));
         assert_eq!(model_bits(trainer.model()), model_bits(without.model()), "{cause}: {training:?}");
         assert_eq!(trainer.steps(), 2);
@@ -771,7 +775,7 @@ fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: 
     let y = ndarray::concatenate![ndarray::Axis(0), good.1, good.1, bad.1, good.1];
     let error = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap_err();
     assert!(
-        matches!(error, Error::Diverged { what, epoch: 0, step: 2, last: Some(named), .. } if what == expected && named == last),
+        matches!(error, Error::Diverged { what, at: Some((1, 3)), last: Some(named), .. } if what == expected && named == last),
         "{cause}: {error:?}"
     );
     assert_eq!(trainer.steps(), 2);
@@ -819,25 +823,25 @@ fn adam_overflows_too_and_leaves_no_trace() {
     let before = model_bits(trainer.model());
     let error = trainer.step(of(&sample(1e-20, 4e18))).unwrap_err();
     assert!(
-        matches!(error, Error::Diverged { what: "parameters", step: 0, found, last: None, .. } if found == f64::INFINITY),
+        matches!(error, Error::Diverged { what: "parameters", at: None, found, last: None } if found == f64::INFINITY),
         "{error:?}"
     );
     assert_eq!(model_bits(trainer.model()), before);
 }
 
-/// Velocities gather: no gradient of these is too long by itself. η is 0 in f32, so that θ stays and g is −10³⁷ throughout.
+/// Velocities gather: no gradient of these is too long by itself. η is so small that θ hardly moves and g is −10³⁷ throughout.
 #[test]
 fn a_velocity_that_grows_beyond_the_number_type_is_refused() {
     // Σ 0.99ᵏ 10³⁷ is 3.38 · 10³⁸ after 41 steps and 3.44 · 10³⁸ after 42, and f32 ends at 3.40 · 10³⁸. Nesterov looks one step ahead.
     for (optimizer, fine) in [(Optimizer::Momentum { mu: 0.99 }, 41), (Optimizer::Nesterov { mu: 0.99 }, 40)] {
-        let training = Training { optimizer, learning_rate: LearningRate::constant(1e-60), ..Training::default() };
+        let training = Training { optimizer, learning_rate: LearningRate::constant(1e-44), ..Training::default() };
         let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, training).unwrap();
-        let before = model_bits(trainer.model());
         for _ in 0..fine {
             trainer.step(of(&sample(1e19, 1e18))).unwrap();
         }
+        let before = model_bits(trainer.model());
         let error = trainer.step(of(&sample(1e19, 1e18))).unwrap_err();
-        assert!(matches!(error, Error::Diverged { what: "parameters", .. }), "{error:?}");
+        assert!(matches!(error, Error::Diverged { .. }), "{error:?}");
         assert_eq!(model_bits(trainer.model()), before);
         // Without a gradient v falls, and nothing is in the way.
         trainer.step(of(&sample(1.0, 0.0))).unwrap();
@@ -1045,4 +1049,91 @@ fn a_first_step_that_diverges_leaves_no_standardisation_behind() {
     let before = trainer.model().clone();
     trainer.step(of(&sample(7.0, 1e30))).unwrap_err();
     assert_eq!(trainer.model(), &before);
+}
+
+/// As many samples to train on, of other rows: with a split 13 of 15 and 13 of 14.
+#[test]
+fn the_rest_of_an_epoch_is_of_the_same_rows() {
+    let (mlp, x, y) = setting::<f32>();
+    let training = Training { batch: 4, validation_fraction: Some(0.1), ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    let of = |n| Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
+    trainer.fit(of(15), None, &mut Stop { batches: 1, at_epoch: false }).unwrap();
+    let error = trainer.fit(of(14), None, &mut ()).unwrap_err();
+    assert_eq!(error, Error::Rest { expected: (13, 15), found: (13, 14) });
+    assert_eq!(trainer.partial_fit(of(15), None, &mut ()).unwrap(), Ended::Done);
+}
+
+/// Stopped by the observer in the very last batch, or after the epoch at which patience ends, a run is over: the best epoch is put back.
+#[test]
+fn a_run_that_is_stopped_at_its_end_is_over() {
+    let (mlp, x, y) = setting::<f32>();
+    let training = Training { batch: 16, epochs: 3, early_stopping: Some(3), ..Training::default() };
+    let data = Dataset::new(x.view(), y.view());
+    let mut once = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+    assert_eq!(once.fit(data, None, &mut ()).unwrap(), Ended::Done);
+    for at_epoch in [false, true] {
+        let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+        let mut stop = Stop { batches: 15, at_epoch };
+        let calls = if at_epoch { 3 } else { 1 };
+        let ended: Vec<Ended> = (0..calls).map(|_| trainer.fit(data, None, &mut stop).unwrap()).collect();
+        assert_eq!(ended.last(), Some(&Ended::Done), "{ended:?}");
+        assert_eq!(model_bits(trainer.model()), model_bits(once.model()));
+    }
+}
+
+/// Fewer epochs than begun: the network in the middle of the epoch stays, and the run goes on from there.
+#[test]
+fn a_run_with_fewer_epochs_than_begun_keeps_its_place() {
+    let (mlp, x, y) = setting::<f32>();
+    let training = Training { batch: 16, epochs: 6, early_stopping: Some(5), ..Training::default() };
+    let data = Dataset::new(x.view(), y.view());
+    let mut once = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+    once.fit(data, None, &mut ()).unwrap();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    trainer.fit(data, None, &mut Stop { batches: 17, at_epoch: false }).unwrap();
+    trainer.set_epochs(2);
+    trainer.fit(data, None, &mut ()).unwrap();
+    trainer.set_epochs(6);
+    trainer.fit(data, None, &mut ()).unwrap();
+    assert_eq!(model_bits(trainer.model()), model_bits(once.model()));
+}
+
+#[test]
+fn a_failed_first_call_leaves_no_standardisation_behind() {
+    let (x, y) = (array![[1e30_f32], [2e30]], array![3e38_f32, -3e38]);
+    let (good, targets) = (array![[1.0_f32], [2.0]], array![1.0_f32, 2.0]);
+    let training = Training { standardize: true, batch: 2, ..Training::default() };
+    let mut trainer = Trainer::new(linear::<f32>(1.0), SquaredError, training).unwrap();
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap_err();
+    assert_eq!(trainer.model().standardizer, None);
+    trainer.fit(Dataset::new(good.view(), targets.view()), None, &mut ()).unwrap();
+    assert_eq!(trainer.model().standardizer.as_ref().unwrap().mean()[0], 1.5);
+}
+
+/// What a model was standardised with stays, when it is trained on.
+#[test]
+fn a_model_is_trained_on_with_its_standardisation() {
+    let (mlp, x, y) = setting::<f32>();
+    let training = Training { standardize: true, epochs: 1, ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    let model = trainer.into_model();
+    let standardizer = model.standardizer.clone();
+    let mut trainer = Trainer::new(model, SoftmaxCrossEntropy, training).unwrap();
+    let other = x.mapv(|x| 3.0 * x + 1.0);
+    trainer.fit(Dataset::new(other.view(), y.view()), None, &mut ()).unwrap();
+    assert_eq!(trainer.model().standardizer, standardizer);
+}
+
+#[test]
+fn settings_that_vanish_in_the_type_of_the_network_are_refused() {
+    let refused = |training: Training| {
+        let (mlp, ..) = setting::<f32>();
+        Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap_err().to_string()
+    };
+    let text = refused(Training { learning_rate: LearningRate::constant(1e-60), ..Training::default() });
+    assert!(text.starts_with("eta: expected a number that the network's type can tell from 0"), "{text}");
+    let text = refused(Training { clip_norm: Some(1e-60), ..Training::default() });
+    assert!(text.starts_with("clip_norm: expected"), "{text}");
 }

@@ -10,6 +10,7 @@ mod bare;
 mod complexity;
 mod fit;
 mod font;
+mod hessian;
 mod learning;
 mod machine;
 mod mnist;
@@ -99,7 +100,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     if asked_for("training") {
         let rows = training::measure(quick);
         write_csv(&directory, "training", &rows)?;
-        entries.push(Entry { figure: training::figure(&rows, &facts), tables: vec![training::table(&rows)] });
+        let products = hessian::measure(quick);
+        write_csv(&directory, "hessian", &products)?;
+        let tables = vec![training::table(&rows), hessian::table(&products)];
+        entries.push(Entry { figure: training::figure(&rows, &facts), tables });
     }
     // Needs a folder that not everybody has.
     if let Some(folder) = arguments.mnist.as_deref().filter(|_| arguments.filter.as_deref() == Some("mnist")) {
