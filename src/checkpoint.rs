@@ -69,6 +69,20 @@ pub struct Saved<T> {
     pub version: String,
 }
 
+impl<T> Saved<T> {
+    fn with<U>(self, make: impl FnOnce(T) -> Result<U, CheckpointError>) -> Result<Saved<U>, CheckpointError> {
+        let Self { value, notes, path, damaged, blas, version } = self;
+        Ok(Saved { value: make(value)?, notes, path, damaged, blas, version })
+    }
+}
+
+/// A whole checkpoint as it was read, whose loss the notes may tell.
+#[derive(Debug)]
+pub struct Stored {
+    contents: Contents,
+    path: PathBuf,
+}
+
 /// Where the generator stands in its stream.
 #[derive(Serialize, Deserialize)]
 struct StreamPosition {
@@ -124,46 +138,21 @@ impl Checkpoints {
         self.write(position.steps, &contents)
     }
 
+    /// The newest checkpoint that is whole, for a caller that chooses the loss by its notes; else [`resume`](Self::resume) does it all.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], with what was expected and found.
+    pub fn read(&self) -> Result<Saved<Stored>, CheckpointError> {
+        let (contents, path, damaged) = self.newest()?;
+        Stored { contents, path }.saved(damaged)
+    }
+
     /// The newest run that is whole, to go on with. The loss is the caller's, as its code is; so are the data.
     ///
     /// # Errors
     /// [`CheckpointError`], with what was expected and found.
     pub fn resume<F: Scalar, L: Loss<F>>(&self, loss: L) -> Result<Saved<Trainer<F, L>>, CheckpointError> {
-        let (contents, path, damaged) = self.newest()?;
-        let read = Read { contents, path };
-        let model: Model<F> = read.model()?;
-        let training: Training = read.json("training")?;
-        let epochs = training.epochs;
-        let mut trainer = Trainer::new(model, loss, training)
-            .map_err(|error| read.mismatch("settings", "such as can be trained with", &error.to_string()))?;
-        let shape = trainer.model.mlp.widths().to_vec();
-        let constant = trainer.model.mlp.constant();
-        for i in 0..trainer.moments.arrays.len() {
-            trainer.moments.arrays[i] = read.parameters(&format!("moment{}.", i + 1), &shape, constant)?;
-        }
-        trainer.moments.watch_again(trainer.model.mlp.parameters());
-        if read.contents.tensors.contains_key("best.0.weight") {
-            trainer.best = Some(read.parameters("best.", &shape, constant)?);
-        }
-        let position: Position = read.json("position")?;
-        let batches = position.samples.div_ceil(trainer.training.batch);
-        if position.batch > 0 && position.batch >= batches {
-            let found = format!("batch {} of {batches} in epoch {} of {epochs}", position.batch, position.epoch);
-            return Err(read.mismatch("position", "a batch of the epoch", &found));
-        }
-        trainer.position = position;
-        let StreamPosition { seed, stream, word } = read.json("generator")?;
-        let word = word.parse().map_err(|_| read.mismatch("generator", "a position in its stream", &word))?;
-        let mut generator = Generator::from_seed(seed);
-        generator.set_stream(stream);
-        generator.set_word_pos(word);
-        trainer.generator = generator;
-        let records: Result<Vec<Record>, _> =
-            csv::Reader::from_reader(read.fact("history")?.as_bytes()).deserialize().collect();
-        let records =
-            records.map_err(|error| read.mismatch("history", "a record for each epoch", &error.to_string()))?;
-        trainer.history = History { records };
-        read.saved(trainer, damaged)
+        self.read()?.with(|stored| stored.trainer(loss))
     }
 
     /// The model of the newest run that is whole.
@@ -171,10 +160,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`], with what was expected and found.
     pub fn model<F: Scalar>(&self) -> Result<Saved<Model<F>>, CheckpointError> {
-        let (contents, path, damaged) = self.newest()?;
-        let read = Read { contents, path };
-        let model = read.model()?;
-        read.saved(model, damaged)
+        self.read()?.with(|stored| stored.model())
     }
 }
 
@@ -185,9 +171,7 @@ impl<F: Scalar> Model<F> {
     /// [`CheckpointError`], with what was expected and found.
     pub fn load(path: impl Into<PathBuf>) -> Result<Saved<Self>, CheckpointError> {
         let path = path.into();
-        let read = Read { contents: read(&path)?, path };
-        let model = read.model()?;
-        read.saved(model, Vec::new())
+        Stored { contents: read(&path)?, path }.saved(Vec::new())?.with(|stored| stored.model())
     }
 }
 
@@ -241,13 +225,47 @@ fn json(fact: &impl Serialize) -> String {
     serde_json::to_string(fact).expect("settings and positions have a text")
 }
 
-/// A file that has been read, to be understood.
-struct Read {
-    contents: Contents,
-    path: PathBuf,
-}
+impl Stored {
+    /// The run, to go on with; its data are the caller's.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`], with what was expected and found.
+    pub fn trainer<F: Scalar, L: Loss<F>>(&self, loss: L) -> Result<Trainer<F, L>, CheckpointError> {
+        let model: Model<F> = self.model()?;
+        let training: Training = self.json("training")?;
+        let epochs = training.epochs;
+        let mut trainer = Trainer::new(model, loss, training)
+            .map_err(|error| self.mismatch("settings", "such as can be trained with", &error.to_string()))?;
+        let shape = trainer.model.mlp.widths().to_vec();
+        let constant = trainer.model.mlp.constant();
+        for i in 0..trainer.moments.arrays.len() {
+            trainer.moments.arrays[i] = self.parameters(&format!("moment{}.", i + 1), &shape, constant)?;
+        }
+        trainer.moments.watch_again(trainer.model.mlp.parameters());
+        if self.contents.tensors.contains_key("best.0.weight") {
+            trainer.best = Some(self.parameters("best.", &shape, constant)?);
+        }
+        let position: Position = self.json("position")?;
+        let batches = position.samples.div_ceil(trainer.training.batch);
+        if position.batch > 0 && position.batch >= batches {
+            let found = format!("batch {} of {batches} in epoch {} of {epochs}", position.batch, position.epoch);
+            return Err(self.mismatch("position", "a batch of the epoch", &found));
+        }
+        trainer.position = position;
+        let StreamPosition { seed, stream, word } = self.json("generator")?;
+        let word = word.parse().map_err(|_| self.mismatch("generator", "a position in its stream", &word))?;
+        let mut generator = Generator::from_seed(seed);
+        generator.set_stream(stream);
+        generator.set_word_pos(word);
+        trainer.generator = generator;
+        let records: Result<Vec<Record>, _> =
+            csv::Reader::from_reader(self.fact("history")?.as_bytes()).deserialize().collect();
+        let records =
+            records.map_err(|error| self.mismatch("history", "a record for each epoch", &error.to_string()))?;
+        trainer.history = History { records };
+        Ok(trainer)
+    }
 
-impl Read {
     fn mismatch(&self, what: &str, expected: &str, found: &str) -> CheckpointError {
         let what = format!("{}: {what}", self.path.display());
         CheckpointError::Mismatch { what, expected: expected.to_owned(), found: found.to_owned() }
@@ -314,10 +332,6 @@ impl Read {
     }
 
     fn model<F: Scalar>(&self) -> Result<Model<F>, CheckpointError> {
-        let format = self.fact("format")?;
-        if format != FORMAT {
-            return Err(self.mismatch("format", FORMAT, format));
-        }
         let (widths, constant) = (self.widths()?, self.json("constant")?);
         let theta = self.parameters("", &widths, constant)?;
         let mlp = Mlp::from_parameters(&widths, constant, theta)
@@ -331,11 +345,16 @@ impl Read {
         Ok(Model { mlp, standardizer })
     }
 
-    fn saved<T>(self, value: T, damaged: Vec<Damaged>) -> Result<Saved<T>, CheckpointError> {
+    fn saved(self, damaged: Vec<Damaged>) -> Result<Saved<Self>, CheckpointError> {
+        let format = self.fact("format")?;
+        if format != FORMAT {
+            return Err(self.mismatch("format", FORMAT, format));
+        }
         let (blas, version) = (self.fact("blas")?.to_owned(), self.fact("gemmprop")?.to_owned());
-        let notes = self.contents.facts.into_iter();
-        let notes = notes.filter_map(|(name, note)| Some((name.strip_prefix("note.")?.to_owned(), note))).collect();
-        Ok(Saved { value, notes, path: self.path, damaged, blas, version })
+        let notes = self.contents.facts.iter();
+        let note = |(name, note): (&String, &String)| Some((name.strip_prefix("note.")?.to_owned(), note.clone()));
+        let notes = notes.filter_map(note).collect();
+        Ok(Saved { notes, path: self.path.clone(), damaged, blas, version, value: self })
     }
 }
 

@@ -9,6 +9,9 @@
 //!
 //! let flowers = data::csv_classes::<f32>("iris.csv", "species")?;
 //! println!("{} flowers, {} species", flowers.x.nrows(), flowers.y.names.len());
+//! // The same columns and the same labels from another file.
+//! let label = data::class_of(&flowers.y.names);
+//! let more = data::csv_columns::<f32, usize>("more.csv", &flowers.columns, "species", label)?;
 //! # Ok::<(), data::ReadError>(())
 //! ```
 
@@ -329,7 +332,7 @@ pub struct Classes {
 /// UTF-8; [`ReadError::Content`] for a file without that column or without rows.
 pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Array2<F>>> {
     let path = path.as_ref();
-    let Table { columns, x, y } = table(path, target, number::<F>)?;
+    let Table { columns, x, y } = table(path, |names| all_but(names, target), number::<F>)?;
     Ok(Table { columns, x, y: samples(path, &[y.len()], false, y)? })
 }
 
@@ -340,7 +343,7 @@ pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Ta
 /// As [`csv_numbers`]; a target may be any text but the empty one.
 pub fn csv_classes<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Classes>> {
     let class = |text: &str| if text.is_empty() { Err("a class") } else { Ok(text.to_owned()) };
-    let Table { columns, x, y } = table(path.as_ref(), target, class)?;
+    let Table { columns, x, y } = table(path.as_ref(), |names| all_but(names, target), class)?;
     let mut names: Vec<String> = y.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     let value = |name: &String| name.parse::<i128>().ok();
     if names.iter().all(|name| value(name).is_some()) {
@@ -351,15 +354,55 @@ pub fn csv_classes<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Ta
     Ok(Table { columns, x, y: Classes { names, labels } })
 }
 
-fn number<F: Scalar>(text: &str) -> std::result::Result<F, &'static str> {
+/// Some columns of a CSV file with a line of column names, as a network that was trained before needs them: its features, in
+/// their order, and `target`, if the file has it. What stands in other columns does not matter. `read` makes a value of the
+/// target's text or says what belongs there, as [`number`] and [`class_of`] do.
+///
+/// # Errors
+/// As [`csv_numbers`], for these columns; one of the features that is not there is a [`ReadError::Content`].
+pub fn csv_columns<F: Scalar, T>(
+    path: impl AsRef<Path>,
+    features: &[impl AsRef<str>],
+    target: &str,
+    read: impl Fn(&str) -> std::result::Result<T, &'static str>,
+) -> Result<Table<F, Option<Vec<T>>>> {
+    let choose = |names: &[String]| {
+        let find = |name: &str| names.iter().position(|other| other == name);
+        let found = features.iter().map(AsRef::as_ref).map(|name| find(name).ok_or(name));
+        Ok((found.collect::<std::result::Result<_, _>>()?, find(target)))
+    };
+    let Table { columns, x, y } = table(path.as_ref(), choose, read)?;
+    // There are rows, so without targets there is no such column.
+    Ok(Table { columns, x, y: (!y.is_empty()).then_some(y) })
+}
+
+/// A finite number, rounded once to F.
+///
+/// # Errors
+/// What belongs there.
+pub fn number<F: Scalar>(text: &str) -> std::result::Result<F, &'static str> {
     let number = F::from_f64(text.parse().map_err(|_| "a number")?);
     if number.is_finite() { Ok(number) } else { Err("a finite number") }
 }
 
-/// `read` makes a target of a text, or says what was expected.
-fn table<F: Scalar, T>(
+/// A reader of labels: i for the i-th of these names, and for other texts an error.
+pub fn class_of(names: &[impl AsRef<str>]) -> impl Fn(&str) -> std::result::Result<usize, &'static str> {
+    let numbers: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_ref(), i)).collect();
+    move |text| numbers.get(text).copied().ok_or("a known class")
+}
+
+/// Where the features and the target stand, or which name is missing.
+type Chosen<'a> = std::result::Result<(Vec<usize>, Option<usize>), &'a str>;
+
+fn all_but<'a>(names: &[String], target: &'a str) -> Chosen<'a> {
+    let at = names.iter().position(|name| name == target).ok_or(target)?;
+    Ok(((0..names.len()).filter(|&i| i != at).collect(), Some(at)))
+}
+
+/// `choose` picks from the columns' names; `read` makes a target of a text, or says what was expected.
+fn table<'a, F: Scalar, T>(
     path: &Path,
-    target: &str,
+    choose: impl FnOnce(&[String]) -> Chosen<'a>,
     read: impl Fn(&str) -> std::result::Result<T, &'static str>,
 ) -> Result<Table<F, Vec<T>>> {
     let bytes = fs::read(path).map_err(io_error(path))?;
@@ -388,29 +431,32 @@ fn table<F: Scalar, T>(
         }
         columns.push(name);
     }
-    let Some(at) = columns.iter().position(|name| name == target) else {
+    let (features, target) = choose(&columns).map_err(|missing| {
         let names: Vec<_> = columns.iter().map(quoted).collect();
-        return Err(content(path, "column", quoted(target), names.join(", ")));
-    };
+        content(path, "column", quoted(missing), names.join(", "))
+    })?;
 
-    let (mut x, mut y) = (Vec::new(), Vec::new());
+    let (mut x, mut y, mut rows) = (Vec::new(), Vec::new(), 0);
     while next(&mut record)? {
         if record.len() != columns.len() {
             let expected = format!("{} fields, as many as column names", columns.len());
             return Err(error(&record, None, &expected, record.len().to_string()));
         }
-        for (i, field) in record.iter().enumerate() {
-            let refused = |expected| error(&record, Some(&columns[i]), expected, quoted(field));
-            let text = str::from_utf8(field).map_err(|_| refused("UTF-8"))?;
-            if i == at { y.push(read(text).map_err(refused)?) } else { x.push(number(text).map_err(refused)?) }
+        let refused = |i: usize, expected| error(&record, Some(&columns[i]), expected, quoted(&record[i]));
+        let text = |i: usize| str::from_utf8(&record[i]).map_err(|_| refused(i, "UTF-8"));
+        for &i in &features {
+            x.push(number(text(i)?).map_err(|expected| refused(i, expected))?);
         }
+        if let Some(i) = target {
+            y.push(read(text(i)?).map_err(|expected| refused(i, expected))?);
+        }
+        rows += 1;
     }
-    if y.is_empty() {
+    if rows == 0 {
         return Err(content(path, "rows", "at least one", "none"));
     }
-    columns.remove(at);
-    let x = samples(path, &[y.len(), columns.len()], false, x)?;
-    Ok(Table { columns, x, y })
+    let x = samples(path, &[rows, features.len()], false, x)?;
+    Ok(Table { columns: features.iter().map(|&i| columns[i].clone()).collect(), x, y })
 }
 
 /// Images from an IDX file of unsigned bytes, plain or compressed by gzip: a sample a row, its bytes scaled to 0 … 1.

@@ -30,6 +30,10 @@ pub struct History {
     pub records: Vec<Record>,
 }
 
+/// The fields of a [`Record`], in its order.
+#[cfg(feature = "files")]
+const COLUMNS: [&str; 7] = ["epoch", "steps", "loss", "validation_loss", "learning_rate", "gradient_norm", "seconds"];
+
 #[cfg(feature = "files")]
 impl History {
     /// A table with a header; numbers with all digits that tell them from their neighbours.
@@ -38,7 +42,9 @@ impl History {
     /// Never: numbers have a text, and memory takes it.
     #[must_use]
     pub fn to_csv(&self) -> String {
-        let mut writer = csv::Writer::from_writer(Vec::new());
+        // By hand, as csv writes no header without a row.
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+        writer.write_record(COLUMNS).expect("memory takes all");
         for record in &self.records {
             writer.serialize(record).expect("a record is a row");
         }

@@ -111,7 +111,7 @@ mod update;
 #[cfg(feature = "files")]
 pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
 #[cfg(feature = "files")]
-pub use checkpoint::{Notes, Saved};
+pub use checkpoint::{Notes, Saved, Stored};
 pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use hessian::Hessian;

@@ -106,6 +106,27 @@ fn a_run_goes_on_from_any_batch_with_the_same_bits() {
     }
 }
 
+/// The notes and the run are of one reading: what happens to the file in between does not matter.
+#[test]
+fn what_was_read_gives_its_notes_and_then_its_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let (x, y) = data::<f32>();
+    let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut Every(4, 0)).unwrap();
+    let notes = Notes::from([("loss".to_owned(), "softmax".to_owned())]);
+    checkpoints.save(&trainer, &notes).unwrap();
+    let saved = checkpoints.read().unwrap();
+    directory.close().unwrap();
+    assert_eq!((saved.notes, saved.blas), (notes, gemmprop::blas_description()));
+    let mut resumed = saved.value.trainer::<f32, _>(SoftmaxCrossEntropy).unwrap();
+    for trainer in [&mut resumed, &mut trainer] {
+        trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    }
+    assert_eq!(state(&resumed), state(&trainer));
+}
+
 #[test]
 fn a_run_that_is_over_can_be_given_more_epochs() {
     let (x, y) = data::<f32>();

@@ -333,6 +333,50 @@ fn csv_of_classes() {
 }
 
 #[test]
+fn csv_by_names_of_columns() {
+    let folder = Folder::new();
+    // Neither text nor UTF-8 matters in a column that is not asked for.
+    let text = [&b"age, note ,height,class\n 1,x,2.5,b\n3,\xff,-4e1, a \n5,,6,b\n"[..]].concat();
+    let path = folder.write("a.csv", text);
+    let class = data::class_of(&["b", "a"]);
+    let table = data::csv_columns::<f64, _>(&path, &["height", "age"], "class", &class).unwrap();
+    assert_eq!(table.columns, ["height", "age"]);
+    assert_eq!(table.x, array![[2.5, 1.0], [-40.0, 3.0], [6.0, 5.0]]);
+    assert_eq!(table.y, Some(vec![0, 1, 0]));
+    let table = data::csv_columns::<f64, _>(&path, &["age".to_owned()], "species", &class).unwrap();
+    assert_eq!((table.x, table.y), (array![[1.0], [3.0], [5.0]], None));
+    let table = data::csv_columns::<f32, _>(&path, &["age"], "height", data::number::<f64>).unwrap();
+    assert_eq!(table.y, Some(vec![2.5, -40.0, 6.0]));
+    for (features, target, text) in [
+        (["age", "weight"], "class", r#"a.csv: column: expected "weight", found "age", "note", "height", "class""#),
+        (["age", "note"], "class", r#"a.csv:2: column "note": expected a number, found "x""#),
+        (["age", "height"], "age", r#"a.csv:2: column "age": expected a known class, found "1""#),
+        (["age", "height"], "note", r#"a.csv:2: column "note": expected a known class, found "x""#),
+    ] {
+        assert_eq!(message(data::csv_columns::<f32, _>(&path, &features, target, &class), &folder), text);
+    }
+    for (content, text) in [
+        ("a,y,a\n1,b,2\n", r#"a.csv:1: column "a": expected a name for one column, found it twice"#),
+        ("a,y\n1,b,2\n", "a.csv:2: expected 2 fields, as many as column names, found 3"),
+        ("a,y\n", "a.csv: rows: expected at least one, found none"),
+    ] {
+        let path = folder.write("a.csv", content);
+        assert_eq!(message(data::csv_columns::<f32, _>(&path, &["a"], "y", &class), &folder), text);
+    }
+}
+
+/// Rounded as it is, it would be the next number after 1.
+#[test]
+fn csv_rounds_by_way_of_f64_in_every_reader() {
+    let folder = Folder::new();
+    let path = folder.write("a.csv", "a,y\n1.00000005960464477539062500000001,7\n");
+    assert_eq!(data::csv_numbers::<f32>(&path, "y").unwrap().x, array![[1.0]]);
+    assert_eq!(data::csv_classes::<f32>(&path, "y").unwrap().x, array![[1.0]]);
+    let table = data::csv_columns::<f32, _>(&path, &["a"], "a", data::number::<f32>).unwrap();
+    assert_eq!((table.x, table.y), (array![[1.0]], Some(vec![1.0])));
+}
+
+#[test]
 fn csv_that_is_none() {
     let folder = Folder::new();
     let many = "7".repeat(1000) + "x";
@@ -509,7 +553,7 @@ fn no_file() {
     let folder = Folder::new();
     let path = folder.path("none");
     let errors = every_reader(&path);
-    assert_eq!(errors.len(), 8);
+    assert_eq!(errors.len(), 9);
     for error in errors.into_iter().chain([data::idx_folder::<f32>(&path).err()]) {
         let error = error.unwrap();
         let not_found = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
@@ -526,6 +570,7 @@ fn every_reader(path: &Path) -> Vec<Option<ReadError>> {
         data::npz_labels(path, "y").err(),
         data::csv_numbers::<f32>(path, "class").err(),
         data::csv_classes::<f32>(path, "class").err(),
+        data::csv_columns::<f32, _>(path, &["height"], "class", data::class_of(&["a", "b"])).err(),
         data::idx_images::<f32>(path).err(),
         data::idx_labels(path).err(),
     ]

@@ -74,7 +74,9 @@ proptest! {
 }
 
 #[test]
-fn no_epochs_are_an_empty_list_and_an_empty_table() {
+fn no_epochs_are_an_empty_list_and_a_table_with_a_header_alone() {
     assert_eq!(History::default().to_json(), "[]");
+    let header = "epoch,steps,loss,validation_loss,learning_rate,gradient_norm,seconds\n";
+    assert_eq!(History::default().to_csv(), header);
     assert_eq!(from_csv(&History::default().to_csv()), []);
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use gemmprop::{Checkpoints, Generator, Model, data};
+use gemmprop::{Checkpoints, Constant, Generator, Mlp, Model, SoftmaxCrossEntropy, SquaredError, data};
 use ndarray::{Array1, Array2};
 use ndarray_npy::write_npy;
 use rand::{RngExt, SeedableRng};
@@ -280,6 +280,158 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not()
     assert_eq!(predictions("stopped"), predictions("whole"));
 }
 
+/// Before the second save, which is due after 10 s.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_killed_at_once_can_be_resumed_and_ends_with_the_same_bits() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 600);
+    folder.fine(&format!("{LONG} --checkpoint whole"));
+    let first = folder.path("killed").join(format!("step-{:012}.safetensors", 1));
+    loop {
+        let mut child = folder.command(&format!("{LONG} --checkpoint killed")).stderr(Stdio::null()).spawn().unwrap();
+        while !first.exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "it has ended before its first checkpoint");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if newest(&folder.path("killed")) == first {
+            break;
+        }
+        // On a machine that was busy elsewhere, it had come to its end.
+        fs::remove_dir_all(folder.path("killed")).unwrap();
+    }
+    folder.fine("--csv flowers.csv --resume --checkpoint killed");
+    assert_eq!(folder.model("killed"), folder.model("whole"));
+}
+
+#[test]
+fn a_run_that_has_stopped_early_is_over_until_it_gets_more_epochs() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let train = "--csv flowers.csv --target species --validation 0.3 --rate 0.03 --early-stopping 2 --epochs 400";
+    let run = folder.fine(&format!("{train} --checkpoint run"));
+    assert!(run.stderr.contains("then nothing had got better"), "{}", run.stderr);
+    let (model, file) = (folder.model("run"), newest(&folder.path("run")));
+    let run = folder.fine("--csv flowers.csv --resume --checkpoint run");
+    assert!(run.stderr.contains("nothing to do, nothing had got better"), "{}", run.stderr);
+    assert_eq!((folder.model("run"), newest(&folder.path("run"))), (model, file.clone()));
+    folder.fine("--csv flowers.csv --resume --checkpoint run --epochs 401");
+    assert!(newest(&folder.path("run")) > file);
+}
+
+/// Decimals so near to the middle of two f32 that they round to one as they are, and to the other by way of f64.
+#[test]
+fn a_resumed_run_reads_the_same_numbers() {
+    let folder = Folder::new();
+    let mut text = "a,b,y\n".to_owned();
+    for row in 0..64 {
+        // 1 + 2^-24, and a little.
+        let middle = "1.00000005960464477539062500000001";
+        writeln!(text, "{middle},{row},{}{middle}", ["", "-"][row % 2]).unwrap();
+    }
+    fs::write(folder.path("a.csv"), text).unwrap();
+    let train = "--csv a.csv --target y --standardize=no --optimizer sgd --rate 0.0001";
+    folder.fine(&format!("{train} --epochs 4 --checkpoint whole"));
+    folder.fine(&format!("{train} --epochs 2 --checkpoint run"));
+    folder.fine("--csv a.csv --resume --checkpoint run --epochs 4");
+    assert_eq!(folder.model("run"), folder.model("whole"));
+}
+
+#[test]
+fn a_run_that_diverges_leaves_its_last_good_parameters_and_its_history() {
+    let folder = Folder::new();
+    let mut text = "x,y\n".to_owned();
+    (0..32).for_each(|x| writeln!(text, "{x},{}", f64::from(x) * 1.5 + f64::from(x % 5) + 0.25).unwrap());
+    fs::write(folder.path("a.csv"), text).unwrap();
+    // One step an epoch.
+    let train = "--csv a.csv --target y --widths none --optimizer sgd --rate 3 --epochs 5000";
+    let line = format!("{train} --checkpoint run --history h.csv --plot c.svg");
+    folder.refused(&line, 1, "a smaller --rate may help");
+    let epochs = fs::read_to_string(folder.path("h.csv")).unwrap().lines().count() - 1;
+    assert!(epochs > 10, "{epochs}");
+    assert!(folder.path("c.svg").exists());
+    let saved = Checkpoints::open(folder.path("run")).unwrap().resume::<f32, _>(SquaredError).unwrap();
+    assert_eq!(saved.value.steps(), epochs as u64);
+    let theta = saved.value.model().mlp.parameters();
+    assert!(theta.w().iter().flatten().chain(theta.c().iter().flatten()).all(|w| w.is_finite()));
+    // At once: no epoch, and a header all the same.
+    let train = "--csv a.csv --target y --optimizer sgd --rate 1e30 --batch 8 --checkpoint none --history none.csv";
+    folder.refused(train, 1, "a smaller --rate may help");
+    let history = fs::read_to_string(folder.path("none.csv")).unwrap();
+    assert!(history.starts_with("epoch,steps,loss,") && history.lines().count() == 1, "{history}");
+}
+
+#[test]
+fn an_epoch_without_a_loss_is_not_the_best() {
+    let folder = Folder::new();
+    // A number that overflows in the network, in a row that validates: in one of them.
+    let run = (0..20).find_map(|huge| {
+        let row =
+            |i: usize| format!("{},{}\n", if i == huge { "3e38".into() } else { i.to_string() }, ["a", "b"][i % 2]);
+        fs::write(folder.path("a.csv"), format!("x,y\n{}", (0..20).map(row).collect::<String>())).unwrap();
+        let run = folder.run("--csv a.csv --target y --standardize=no --validation 0.5 --early-stopping 3 --rate 0.01");
+        (run.code == Some(0) && run.stderr.contains("validation loss NaN")).then_some(run)
+    });
+    let summary = run.expect("a loss that is NaN").stderr;
+    let summary = summary.lines().last().unwrap();
+    assert!(summary.contains("validation loss NaN") && !summary.contains("best epoch"), "{summary}");
+}
+
+#[test]
+fn rows_without_a_known_answer_are_predicted_and_not_scored() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    folder.fine("--csv flowers.csv --target species --checkpoint run");
+    let all = folder.fine("predict --checkpoint run --csv flowers.csv");
+    let text = fs::read_to_string(folder.path("flowers.csv")).unwrap();
+    // Every lily without its name, every second aster as something else.
+    let some = text.replace("lily", "").replacen("aster", "oak", 15);
+    fs::write(folder.path("some.csv"), some).unwrap();
+    let run = folder.fine("predict --checkpoint run --csv some.csv");
+    assert_eq!(run.stdout, all.stdout);
+    assert!(run.stderr.starts_with("accuracy ") && run.stderr.contains("of 45 samples; of 90"), "{}", run.stderr);
+    assert!(number_after(&run.stderr, "accuracy ") > 0.9, "{}", run.stderr);
+    let none = text.replace("lily", "").replace("aster", "").replace("rose", "fir");
+    fs::write(folder.path("none.csv"), none).unwrap();
+    let run = folder.fine("predict --checkpoint run --csv none.csv");
+    assert_eq!(run.stdout, all.stdout);
+    assert!(run.stderr.starts_with("0 of 90 samples scored"), "{}", run.stderr);
+
+    fs::write(folder.path("numbers.csv"), "x,y\n1,1.5\n2,2.5\n3,3.5\n").unwrap();
+    folder.fine("--csv numbers.csv --target y --epochs 1 --loss squared --checkpoint numbers");
+    fs::write(folder.path("gap.csv"), "x,y\n1,1.5\n2,\n3,3.5\n").unwrap();
+    let run = folder.fine("predict --checkpoint numbers --csv gap.csv");
+    assert!(run.stderr.starts_with("RMSE ") && run.stderr.contains("of 2 samples; of 3"), "{}", run.stderr);
+    let refused = r#"gap.csv:3: column "y": expected a number, found """#;
+    folder.refused("--csv gap.csv --resume --checkpoint numbers --epochs 2", 1, refused);
+}
+
+#[test]
+fn the_first_weights_are_not_of_the_random_numbers_of_the_shuffles() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 30);
+    // Steps too small to change anything.
+    let train = "--csv flowers.csv --target species --epochs 1 --optimizer sgd --rate 1e-40 --seed 5";
+    folder.fine(&format!("{train} --checkpoint run"));
+    let first =
+        |seed| Mlp::<f32>::he(&[2, 128, 64, 3], Constant::EveryLayer, seed).unwrap().parameters().w()[0].clone();
+    assert_ne!(folder.model("run").mlp.parameters().w()[0], first(5));
+}
+
+#[test]
+fn flat_minima_are_sought_if_asked_for() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let train = "--csv flowers.csv --target species --epochs 3";
+    folder.fine(&format!("{train} --checkpoint run"));
+    folder.fine(&format!("{train} --sam 0.05 --checkpoint flat"));
+    let saved = Checkpoints::open(folder.path("flat")).unwrap().resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
+    assert_eq!(saved.value.training().sam, Some(0.05));
+    assert_ne!(folder.model("flat"), folder.model("run"));
+}
+
 #[test]
 fn more_epochs_go_on_from_a_run_that_was_done_and_from_the_one_before_a_damaged_file() {
     let folder = Folder::new();
@@ -308,6 +460,7 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
     folder.flowers("short.csv", &["length", "species"], 30);
     fs::write(folder.path("bad.csv"), "length,width,species\n1,2,rose\n1,x,lily\n").unwrap();
     fs::write(folder.path("other.csv"), "length,width,species\n1,2,oak\n").unwrap();
+    fs::write(folder.path("twice.csv"), "length,width,species,width\n1,2,lily,3\n").unwrap();
     let train = "--csv flowers.csv --target species --epochs 1";
     folder.fine(&format!("{train} --checkpoint run"));
 
@@ -320,6 +473,7 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
     let resume = format!("{train} --resume --checkpoint run --batch 3");
     folder.refused(&resume, 2, "'--resume' cannot be used with '--batch <N>'");
     folder.refused(&format!("{train} --rate 0"), 2, "expected a number above 0");
+    folder.refused(&format!("{train} --sam 0"), 2, "expected a number above 0");
     folder.refused(&format!("{train} --schedule fast"), 2, "expected constant, cosine");
     folder.refused(&format!("{train} --plot c.gif"), 2, ".svg or .png");
     folder.refused("predict --csv flowers.csv", 2, "--checkpoint");
@@ -339,15 +493,21 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
     folder.refused(&format!("{train} --resume --checkpoint none"), 1, "none");
     fs::create_dir(folder.path("empty")).unwrap();
     folder.refused(&format!("{train} --resume --checkpoint empty"), 1, "expected a whole checkpoint, found none");
-    folder.refused("--csv short.csv --resume --checkpoint run", 1, r#"short.csv: expected a column "width""#);
-    folder.refused("--csv flowers.csv --target length --resume --checkpoint run", 1, r#"expected "species""#);
-    folder.refused("predict --checkpoint run --csv short.csv", 1, r#"short.csv: expected a column "width""#);
+    folder.refused("--csv short.csv --resume --checkpoint run", 1, r#"short.csv: column: expected "width", found "#);
     folder.refused(
-        "predict --checkpoint run --csv bad.csv",
+        "--csv other.csv --resume --checkpoint run",
         1,
-        r#"bad.csv:3: column "width": expected a finite number"#,
+        r#"other.csv:2: column "species": expected a known class, found "oak""#,
     );
-    folder.refused("predict --checkpoint run --csv other.csv", 1, r#"other.csv:2: column "species": expected a class"#);
+    folder.refused(
+        "--csv twice.csv --resume --checkpoint run",
+        1,
+        r#"twice.csv:1: column "width": expected a name for"#,
+    );
+    folder.refused("--csv flowers.csv --target length --resume --checkpoint run", 1, r#"expected "species""#);
+    folder.refused("predict --checkpoint run --csv short.csv", 1, r#"short.csv: column: expected "width", found "#);
+    let bad = r#"bad.csv:3: column "width": expected a number, found "x""#;
+    folder.refused("predict --checkpoint run --csv bad.csv", 1, bad);
     folder.refused("predict --checkpoint run --idx .", 1, "expected --csv");
     folder.refused("--csv flowers.csv --target species --rate 1e30 --optimizer sgd", 1, "a smaller --rate may help");
 }
@@ -365,11 +525,31 @@ fn whoever_reads_only_the_first_lines_is_no_error() {
     assert!(output.status.success() && stderr.starts_with("accuracy ") && stderr.lines().count() == 1, "{stderr}");
 }
 
+/// What follows `cargo run … --` in a text, the lines that go on joined.
+fn commands(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
+    let command = |line: &str| {
+        let (_, rest) = line.trim_start().strip_prefix("cargo run ")?.split_once(" --example train -- ")?;
+        Some(rest.to_owned())
+    };
+    text.lines().filter_map(command).collect()
+}
+
 #[test]
-fn the_help_begins_with_two_commands_to_copy() {
-    let folder = Folder::new();
-    for flag in ["-h", "--help"] {
-        let help = folder.fine(flag).stdout;
-        assert_eq!(help.lines().take(8).filter(|line| line.starts_with("  cargo run ")).count(), 2, "{help}");
+fn the_help_and_the_readme_have_two_commands_that_work_as_they_stand() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let help = |flag| Folder::new().fine(flag).stdout;
+    for text in [help("-h"), help("--help"), fs::read_to_string(root.join("README.md")).unwrap()] {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("examples")).unwrap();
+        fs::copy(root.join("examples/flowers.csv"), folder.path("examples/flowers.csv")).unwrap();
+        let [train, predict] = &commands(&text)[..] else { panic!("{text}") };
+        let run = folder.fine(train);
+        assert!(run.stderr.contains("150 samples to train on; network 4-128-64-3"), "{}", run.stderr);
+        let run = folder.fine(predict);
+        assert!(number_after(&run.stderr, "accuracy ") > 0.95, "{}", run.stderr);
+        assert_eq!(run.stdout.lines().count(), 151);
     }
+    let help = help("--help").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("times F when more than N epochs in a row bring nothing better"), "{help}");
 }

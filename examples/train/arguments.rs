@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 /// In `-h` and `--help` alike.
 const ABOUT: &str = "\
-Learn the species of flowers from a table and keep the network; name the flowers of another table with it:
+Learn the species of flowers from a table (Fisher's irises, 1936) and keep the network; name flowers with it:
 
   cargo run --release --features progress --example train -- \\
-    --csv flowers.csv --target species --checkpoint run
+    --csv examples/flowers.csv --target species --checkpoint run
   cargo run --release --features progress --example train -- \\
-    predict --checkpoint run --csv others.csv
+    predict --checkpoint run --csv examples/flowers.csv
 
 Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C \
 stops after the current batch and keeps a checkpoint; --resume goes on from it and ends with the very numbers of a run \
@@ -26,10 +26,10 @@ const ABOUT_PREDICT: &str = "\
 Name the flowers of a table by a network that was trained before:
 
   cargo run --release --features progress --example train -- \\
-    predict --checkpoint run --csv others.csv
+    predict --checkpoint run --csv examples/flowers.csv
 
 Writes a line for each sample: the class and its probability, or the number. If the data have the answers too (the \
-target's column, or labels), it says how good the predictions are.";
+target's column, or labels), it says how good the predictions are, of the rows whose answer is one that can be.";
 
 const DATA: &str = "Data, one of --data, --csv and --idx";
 /// The headings of what a checkpoint remembers.
@@ -90,7 +90,7 @@ pub(crate) struct Train {
     /// Epochs: how often to go through all samples. [default: about 2000 steps, but at least 20 epochs and at most 200]
     #[arg(long, value_name = "N", value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) epochs: Option<usize>,
-    /// Keeps the run in this folder, about every 10 seconds and at the end, for `predict` and --resume.
+    /// Keeps the run in this folder, from its first step on, about every 10 seconds and at the end, for `predict` and --resume.
     #[arg(long, value_name = "FOLDER", help_heading = "Results")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Goes on with the run in --checkpoint. Give the same data again; of the settings only --epochs can be changed.
@@ -129,7 +129,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ETA", value_parser = positive, help_heading = TRAINING)]
     pub(crate) rate: Option<f64>,
     /// How the rate changes: constant | cosine (down to 0) | step:N,F (times F each N epochs) | inverse:P (over step^P) | plateau:F,N
-    /// (times F when N epochs bring nothing better).
+    /// (times F when more than N epochs in a row bring nothing better).
     #[arg(long, value_name = "SCHEDULE", default_value = "constant", help_heading = TRAINING)]
     pub(crate) schedule: Schedule,
     /// Lets the rate grow from 0 over so many steps.
@@ -141,6 +141,9 @@ pub(crate) struct Settings {
     /// Scales a gradient that is longer than this down to it.
     #[arg(long, value_name = "NORM", value_parser = positive, help_heading = TRAINING)]
     pub(crate) clip: Option<f64>,
+    /// Seeks flat minima: takes the gradient uphill, at this distance; doubles the cost of a step.
+    #[arg(long, value_name = "RHO", value_parser = positive, help_heading = TRAINING)]
+    pub(crate) sam: Option<f64>,
     /// Ends when so many epochs have brought nothing better, and takes the best epoch's network.
     #[arg(long, value_name = "EPOCHS", value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) early_stopping: Option<usize>,
@@ -323,11 +326,11 @@ impl Settings {
             shuffle: !self.no_shuffle,
             seed: self.seed,
             clip_norm: self.clip,
+            sam: self.sam,
             standardize,
             // The program splits, since it measures more on that part than the loss.
             validation_fraction: None,
             early_stopping: self.early_stopping,
-            ..Training::default()
         }
     }
 

@@ -17,7 +17,6 @@ mod samples;
 use std::error::Error;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,8 +24,8 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use gemmprop::observer::Batch;
 use gemmprop::{
-    Checkpoints, Dataset, Ended, Logistic, Loss, Mlp, Notes, Observer, ProgressBar, Record, SoftmaxCrossEntropy,
-    SquaredError, Trainer, blas_description,
+    Checkpoints, Dataset, Ended, Logistic, Loss, Mlp, Notes, Observer, ProgressBar, Record, Saved, SoftmaxCrossEntropy,
+    SquaredError, Stored, Trainer, blas_description,
 };
 use ndarray::Array2;
 
@@ -38,6 +37,9 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// How often a run is kept.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// What the seed of the shuffles is mixed with for the first weights: one seed would give both the same random numbers.
+const INITIALISATION: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The note of a checkpoint that has the [`Task`].
 const TASK: &str = "task";
@@ -109,11 +111,14 @@ fn train(arguments: &Train) -> Result<ExitCode> {
             std::process::exit(130);
         }
     })?;
-    let (checkpoints, task, both) = match (&arguments.checkpoint, arguments.resume) {
+    let (checkpoints, stored, task, both) = match (&arguments.checkpoint, arguments.resume) {
         (Some(folder), true) => {
-            let (checkpoints, task) = reopen(folder)?;
+            let checkpoints = Checkpoints::open(folder)?;
+            let stored = checkpoints.read()?;
+            warn(&stored);
+            let task = task(&stored.notes)?;
             let both = task.again(arguments)?;
-            (Some(checkpoints), task, both)
+            (Some(checkpoints), Some(stored), task, both)
         }
         (folder, _) => {
             // Before the data are read: a folder in use is to be known at once.
@@ -123,26 +128,22 @@ fn train(arguments: &Train) -> Result<ExitCode> {
                 error => Box::<dyn Error>::from(error),
             })?;
             let (task, both) = samples::first(arguments, say)?;
-            (checkpoints, task, both)
+            (checkpoints, None, task, both)
         }
     };
     let run = Run { arguments, task, checkpoints };
     match run.task.loss {
-        LossKind::Softmax => run.run(SoftmaxCrossEntropy, Target::labels, &both),
-        LossKind::Logistic => run.run(Logistic, Target::numbers, &both),
-        LossKind::Squared => run.run(SquaredError, |y| run.task.scaled(y.numbers()), &both),
+        LossKind::Softmax => run.run(SoftmaxCrossEntropy, Target::labels, &both, stored),
+        LossKind::Logistic => run.run(Logistic, Target::numbers, &both, stored),
+        LossKind::Squared => run.run(SquaredError, |y| run.task.scaled(y.numbers()), &both, stored),
     }
 }
 
-/// The run in a folder, and what it learns.
-fn reopen(folder: &Path) -> Result<(Checkpoints, Task)> {
-    let checkpoints = Checkpoints::open(folder)?;
-    let saved = checkpoints.model::<f32>()?;
+/// Of newer checkpoints that are damaged.
+pub(crate) fn warn<T>(saved: &Saved<T>) {
     for damaged in &saved.damaged {
         say(format!("warning: {damaged}; using {} instead", saved.path.display()));
     }
-    let task = task(&saved.notes)?;
-    Ok((checkpoints, task))
 }
 
 /// What a checkpoint says of its run.
@@ -163,10 +164,14 @@ impl Run<'_> {
         loss: L,
         target: impl Fn(&Target) -> Array2<L::Target>,
         (train, validation): &Both,
+        stored: Option<Saved<Stored>>,
     ) -> Result<ExitCode> {
         let of = |samples: &Samples| target(samples.y.as_ref().expect("data to learn from have targets"));
         let y = of(train);
-        let mut trainer = self.trainer(loss, &train.x, y.ncols())?;
+        let mut trainer = match stored {
+            Some(stored) => self.resumed(loss, stored)?,
+            None => self.begun(loss, &train.x, y.ncols())?,
+        };
         let validation_y = validation.as_ref().map(of);
         let validation_set = validation.as_ref().zip(validation_y.as_ref());
         let validation_set = validation_set.map(|(samples, y)| Dataset::new(samples.x.view(), y.view()));
@@ -179,29 +184,49 @@ impl Run<'_> {
         let mut lines = Lines::new(&self.task, validation.as_ref());
         let observer: &mut dyn Observer<f32> = if bar.is_hidden() { &mut lines } else { &mut bar };
         let notes = Notes::from([(TASK.to_owned(), serde_json::to_string(&self.task)?)]);
+        let keep = |trainer: &Trainer<f32, L>| match &self.checkpoints {
+            Some(checkpoints) => checkpoints.save(trainer, &notes).map(drop),
+            None => Ok(()),
+        };
+        // After the first batch, so that there is something to resume from, and not before: it checks the data.
+        let mut pause = Duration::ZERO;
         let ended = loop {
-            let until = self.checkpoints.is_some().then(|| Instant::now() + SAVE_EVERY);
-            let ended = trainer
-                .fit(Dataset::new(train.x.view(), y.view()), validation_set, &mut (Stop { until }, &mut *observer))
-                .map_err(|error| match error {
-                    error @ gemmprop::Error::Diverged { .. } => format!("{error}; a smaller --rate may help").into(),
-                    error => Box::<dyn Error>::from(error),
-                })?;
-            if let Some(checkpoints) = &self.checkpoints {
-                checkpoints.save(&trainer, &notes)?;
+            let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
+            let mut observer = (Stop { until }, &mut *observer);
+            match trainer.fit(Dataset::new(train.x.view(), y.view()), validation_set, &mut observer) {
+                Err(error @ gemmprop::Error::Diverged { .. }) => break Err(error),
+                fitted => {
+                    let ended = fitted?;
+                    keep(&trainer)?;
+                    if ended != Ended::Observer || INTERRUPTED.load(Ordering::Relaxed) {
+                        break Ok(ended);
+                    }
+                }
             }
-            if ended != Ended::Observer || INTERRUPTED.load(Ordering::Relaxed) {
-                break ended;
-            }
+            pause = SAVE_EVERY;
         };
         drop(bar);
 
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(diverged) => {
+                // The parameters before that step are good.
+                let kept = keep(&trainer).map_err(Into::into);
+                if let Err(error) = kept.and_then(|()| report::write(trainer.history(), self.arguments, &self.task)) {
+                    say(format!("warning: {}", chain(&*error)));
+                }
+                return Err(format!("{diverged}; a new run with a smaller --rate may help").into());
+            }
+        };
         report::write(trainer.history(), self.arguments, &self.task)?;
         let (records, epochs) = (&trainer.history().records, trainer.training().epochs);
         let (done, seconds) = (records.len(), start.elapsed().as_secs_f64());
         let mut summary = match ended {
             Ended::Done if trainer.steps() == before => {
                 format!("nothing to do, {done} epochs were done before and --epochs N goes on to N")
+            }
+            Ended::Early if trainer.steps() == before => {
+                format!("nothing to do, nothing had got better after {done} epochs; --epochs N goes on to N")
             }
             Ended::Done => format!("{done} of {epochs} epochs in {seconds:.1} s"),
             Ended::Early => format!("{done} of {epochs} epochs in {seconds:.1} s, then nothing had got better"),
@@ -214,10 +239,11 @@ impl Run<'_> {
         };
         // The epoch that the network is of.
         let watched = |record: &&Record| record.validation_loss.unwrap_or(record.loss);
-        let best = records.iter().min_by(|a, b| watched(a).total_cmp(&watched(b)));
-        let takes_best = trainer.training().early_stopping.is_some() && ended != Ended::Observer;
-        if let Some(record) = if takes_best { best } else { records.last() } {
-            let epoch = if takes_best { format!("best epoch {}, ", record.epoch) } else { String::new() };
+        let best = records.iter().filter(|record| watched(record).is_finite());
+        let best = best.min_by(|a, b| watched(a).total_cmp(&watched(b)));
+        let best = best.filter(|_| trainer.training().early_stopping.is_some() && ended != Ended::Observer);
+        if let Some(record) = best.or(records.last()) {
+            let epoch = best.map_or(String::new(), |best| format!("best epoch {}, ", best.epoch));
             summary += &format!(": {epoch}loss {:.4}", record.loss);
             summary += &record.validation_loss.map_or(String::new(), |loss| format!(", validation loss {loss:.4}"));
         }
@@ -233,24 +259,27 @@ impl Run<'_> {
         Ok(if ended == Ended::Observer { ExitCode::from(130) } else { ExitCode::SUCCESS })
     }
 
-    /// A new run, or the one in the checkpoint.
-    fn trainer<L: Loss<f32>>(&self, loss: L, x: &Array2<f32>, targets: usize) -> Result<Trainer<f32, L>> {
-        let Train { settings, epochs, resume, .. } = self.arguments;
-        if let (Some(checkpoints), true) = (&self.checkpoints, resume) {
-            let saved = checkpoints.resume(loss)?;
-            let (blas, mut trainer) = (blas_description(), saved.value);
-            if saved.blas != blas {
-                say(format!("note: the run began with {}, this is {blas}; roundings will differ", saved.blas));
-            }
-            trainer.set_epochs(epochs.unwrap_or(trainer.training().epochs));
-            return Ok(trainer);
+    fn resumed<L: Loss<f32>>(&self, loss: L, stored: Saved<Stored>) -> Result<Trainer<f32, L>> {
+        let (mut trainer, blas) = (stored.value.trainer(loss)?, blas_description());
+        if stored.blas != blas {
+            say(format!("note: the run began with {}, this is {blas}; roundings will differ", stored.blas));
         }
+        // Not without being asked to, lest a run that has stopped early go on.
+        if let Some(epochs) = self.arguments.epochs {
+            trainer.set_epochs(epochs);
+        }
+        Ok(trainer)
+    }
+
+    fn begun<L: Loss<f32>>(&self, loss: L, x: &Array2<f32>, targets: usize) -> Result<Trainer<f32, L>> {
+        let Train { settings, epochs, .. } = self.arguments;
         let outputs = if self.task.loss == LossKind::Softmax { self.task.classes.len() } else { targets };
         let widths: Vec<usize> = [x.ncols()].into_iter().chain(settings.widths.0.clone()).chain([outputs]).collect();
         let epochs =
             epochs.unwrap_or_else(|| 2000_usize.div_ceil(x.nrows().div_ceil(settings.batch).max(1)).clamp(20, 200));
         let training = settings.training(epochs, self.arguments.standardizes());
-        Ok(Trainer::new(Mlp::he(&widths, settings.constant(), settings.seed)?, loss, training)?)
+        let mlp = Mlp::he(&widths, settings.constant(), settings.seed ^ INITIALISATION)?;
+        Ok(Trainer::new(mlp, loss, training)?)
     }
 }
 

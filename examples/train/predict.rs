@@ -8,8 +8,8 @@ use ndarray_npy::WriteNpyExt;
 
 use crate::arguments::{LossKind, Predict};
 use crate::report::{check_folder, replace, score};
-use crate::samples::Task;
-use crate::{Result, say};
+use crate::samples::{Task, Unknown};
+use crate::{Result, say, warn};
 
 pub(crate) enum Predicted {
     /// Each sample's most probable class, and how probable that is.
@@ -41,11 +41,9 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
         check_folder(path)?;
     }
     let saved = Checkpoints::open(&arguments.checkpoint)?.model::<f32>()?;
-    for damaged in &saved.damaged {
-        say(format!("warning: {damaged}; using {} instead", saved.path.display()));
-    }
+    warn(&saved);
     let task = crate::task(&saved.notes)?;
-    let (train, test) = task.read(&arguments.source, None)?;
+    let (train, test) = task.read(&arguments.source, None, Unknown::LeftOut)?;
     let samples = test.unwrap_or(train);
     let predicted = predicted(&task, &saved.value, samples.x.view())?;
     match &arguments.output {
@@ -71,8 +69,14 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
             replace(path, &bytes)?;
         }
     }
-    if let Some(score) = score(&task, &saved.value, &samples)? {
-        say(format!("{score} of {} samples", samples.x.nrows()));
+    let rows = samples.x.nrows();
+    match (score(&task, &saved.value, &samples)?, &samples.answered) {
+        (Some(score), None) => say(format!("{score} of {rows} samples")),
+        (Some(score), Some(answered)) => {
+            say(format!("{score} of {} samples; of {rows}, the others have no known answer", answered.len()));
+        }
+        (None, Some(_)) => say(format!("0 of {rows} samples scored, as none has a known answer")),
+        (None, None) => {}
     }
     Ok(())
 }

@@ -35,8 +35,10 @@ impl Display for Score {
 
 /// None where the answers are not known.
 pub(crate) fn score(task: &Task, model: &Model<f32>, samples: &Samples) -> Result<Option<Score>> {
-    let Some(y) = &samples.y else { return Ok(None) };
-    Ok(Some(match predicted(task, model, samples.x.view())? {
+    let Some(y) = samples.y.as_ref().filter(|y| y.len() > 0) else { return Ok(None) };
+    let answered = samples.answered.as_ref().map(|rows| samples.x.select(ndarray::Axis(0), rows));
+    let x = answered.as_ref().unwrap_or(&samples.x);
+    Ok(Some(match predicted(task, model, x.view())? {
         Predicted::Classes(classes) => {
             let right = classes.iter().zip(&y.labels()).filter(|((class, _), label)| class == *label).count();
             Score::Accuracy(right as f64 / classes.len() as f64)

@@ -1,12 +1,11 @@
 //! Samples from files, and what a run has to remember of them.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use csv::{ReaderBuilder, Trim};
-use gemmprop::{Generator, data};
+use gemmprop::Generator;
+use gemmprop::data::{self, Table};
 use ndarray::{Array1, Array2, Axis};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -40,6 +39,15 @@ pub(crate) enum Target {
 pub(crate) struct Samples {
     pub(crate) x: Array2<f32>,
     pub(crate) y: Option<Target>,
+    /// The rows that y is of, if it is not of all.
+    pub(crate) answered: Option<Vec<usize>>,
+}
+
+/// What becomes of a row whose target is empty or none that the run knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    Refused,
+    LeftOut,
 }
 
 impl Samples {
@@ -48,7 +56,7 @@ impl Samples {
         if rows != targets {
             return Err(format!("targets: expected {rows}, one for each row of the data, found {targets}").into());
         }
-        Ok(Self { x, y: Some(y) })
+        Ok(Self { x, y: Some(y), answered: None })
     }
 
     fn select(&self, rows: &[usize]) -> Self {
@@ -56,12 +64,12 @@ impl Samples {
             Target::Labels(y) => Target::Labels(y.select(Axis(0), rows)),
             Target::Numbers(y) => Target::Numbers(y.select(Axis(0), rows)),
         });
-        Self { x: self.x.select(Axis(0), rows), y }
+        Self { x: self.x.select(Axis(0), rows), y, answered: None }
     }
 }
 
 impl Target {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Labels(y) => y.len(),
             Self::Numbers(y) => y.nrows(),
@@ -167,7 +175,7 @@ impl Task {
         {
             return Err(format!("--target: expected {expected:?}, as the run began, found {found:?}").into());
         }
-        let (train, test) = self.read(&arguments.source, arguments.targets.as_deref())?;
+        let (train, test) = self.read(&arguments.source, arguments.targets.as_deref(), Unknown::Refused)?;
         if train.y.is_none() {
             return Err(match &self.target {
                 Some(target) => format!("expected a column {target:?} to learn from").into(),
@@ -178,12 +186,12 @@ impl Task {
     }
 
     /// Samples in the form that this run has, and a test set where the format has one. Targets are read if they are there.
-    pub(crate) fn read(&self, source: &Source, targets: Option<&Path>) -> Result<Both> {
+    pub(crate) fn read(&self, source: &Source, targets: Option<&Path>, unknown: Unknown) -> Result<Both> {
         if let Some(path) = &source.csv {
             if self.columns.is_empty() {
                 return Err("the run has not learned from a table: expected --data or --idx".into());
             }
-            return Ok((self.table(path)?, None));
+            return Ok((self.table(path, unknown)?, None));
         }
         if !self.columns.is_empty() {
             return Err("the run has learned from a table: expected --csv, with its columns".into());
@@ -196,58 +204,37 @@ impl Task {
         let x = data::npy(source.data.as_deref().expect("one of the three"))?;
         match targets {
             Some(targets) => Ok((Samples::new(x, npy_target(targets, self.loss)?)?, None)),
-            None => Ok((Samples { x, y: None }, None)),
+            None => Ok((Samples { x, y: None, answered: None }, None)),
         }
     }
 
     /// The columns of this run, found by name; others do not matter.
-    fn table(&self, path: &Path) -> Result<Samples> {
-        let show = path.display();
-        let io = |error: csv::Error| format!("{show}: {error}");
-        // Opened here, as the message of csv says nothing of a file.
-        let file = File::open(path).map_err(|error| format!("{show}: {error}"))?;
-        let mut reader = ReaderBuilder::new().trim(Trim::All).from_reader(file);
-        let names = reader.headers().map_err(io)?.clone();
-        let find = |name: &String| names.iter().position(|found| found == name);
-        let missing = |name| format!("{show}: expected a column {name:?}, as the run has learned from");
-        let at: std::result::Result<Vec<usize>, String> =
-            self.columns.iter().map(|name| find(name).ok_or_else(|| missing(name))).collect();
-        let at = at?;
-        let target = self.target.as_ref().and_then(find);
-        let classes: HashMap<&str, usize> = self.classes.iter().enumerate().map(|(i, name)| (&**name, i)).collect();
-        let (mut x, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-        for record in reader.records() {
-            let record = record.map_err(io)?;
-            let field = |i: usize| record.get(i).unwrap_or_default();
-            let refused = |i: usize, expected: &str| {
-                let line = record.position().map_or(0, csv::Position::line);
-                format!("{show}:{line}: column {:?}: expected {expected}, found {:?}", &names[i], field(i))
-            };
-            let number = |i: usize| {
-                let number = field(i).parse().ok().filter(|number: &f32| number.is_finite());
-                number.ok_or_else(|| refused(i, "a finite number"))
-            };
-            for &i in &at {
-                x.push(number(i)?);
-            }
-            match target {
-                Some(i) if self.loss == LossKind::Squared => numbers.push(number(i)?),
-                Some(i) => {
-                    let class = classes.get(field(i)).ok_or_else(|| refused(i, "a class that the run knows"))?;
-                    labels.push(*class);
-                }
-                None => {}
-            }
+    fn table(&self, path: &Path, unknown: Unknown) -> Result<Samples> {
+        if self.loss == LossKind::Squared {
+            let numbers = |y| Target::Numbers(Array1::from(y).insert_axis(Axis(1)));
+            self.columns(path, unknown, data::number, numbers)
+        } else {
+            self.columns(path, unknown, data::class_of(&self.classes), |y| Target::Labels(y.into()))
         }
-        let rows = x.len().checked_div(at.len()).unwrap_or(0);
-        if rows == 0 {
-            return Err(format!("{show}: expected at least one row").into());
-        }
-        let y = target.map(|_| match self.loss {
-            LossKind::Squared => Target::Numbers(Array1::from(numbers).insert_axis(Axis(1))),
-            _ => Target::Labels(labels.into()),
-        });
-        Ok(Samples { x: Array2::from_shape_vec((rows, at.len()), x)?, y })
+    }
+
+    fn columns<T>(
+        &self,
+        path: &Path,
+        unknown: Unknown,
+        read: impl Fn(&str) -> std::result::Result<T, &'static str>,
+        target: impl Fn(Vec<T>) -> Target,
+    ) -> Result<Samples> {
+        let read = |text: &str| match read(text) {
+            Err(_) if unknown == Unknown::LeftOut => Ok(None),
+            value => value.map(Some),
+        };
+        let name = self.target.as_deref().ok_or("the checkpoint's note names no target")?;
+        let Table { x, y, .. } = data::csv_columns(path, &self.columns, name, read)?;
+        let Some(y) = y else { return Ok(Samples { x, y: None, answered: None }) };
+        let rows: Vec<usize> = y.iter().enumerate().filter(|(_, y)| y.is_some()).map(|(row, _)| row).collect();
+        let answered = (rows.len() < y.len()).then_some(rows);
+        Ok(Samples { x, y: Some(target(y.into_iter().flatten().collect())), answered })
     }
 
     /// Splits off what --validation asks for, always the same; without it the test set is for validation.
