@@ -108,6 +108,39 @@ fn the_spectrum_of_a_linear_model_is_that_of_xx_over_n() {
     assert!((mean.value * (inputs + 1) as f64 - estimate.value).abs() <= 30.0 * rounding);
 }
 
+/// The whole H of a deep network, column by column (tests/hessian.rs has these against differences of gradients), by LAPACK: both ends of
+/// the spectrum, which has negative eigenvalues, and the trace. Rounding: that of a product is below nε‖A‖, and lanczos's four times that.
+#[test]
+fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
+    let mlp = network::<f64>(&[3, 6, 5, 3], Constant::EveryLayer, 1);
+    let n = mlp.parameters().count();
+    let (x, labels) = (uniform::<f64>(40, 3, 2), Array1::from_shape_fn(40, |i| i * i % 3));
+    let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
+    let mut whole = Array2::<f64>::zeros((n, n));
+    let mut product = mlp.zero_gradient();
+    for (j, mut column) in whole.columns_mut().into_iter().enumerate() {
+        hessian.apply(&with_numbers(&mlp, |i| f64::from(u8::from(i == j))), &mut product).unwrap();
+        column.assign(&Array1::from(flat(&product)));
+    }
+    let norm = whole.iter().map(|a| a * a).sum::<f64>().sqrt();
+    let rounding = 8.0 * n as f64 * f64::EPSILON * norm;
+    assert!(whole.iter().zip(whole.t()).all(|(a, b)| (a - b).abs() <= rounding), "symmetric");
+    let eigenvalues = whole.eigvalsh(UPLO::Lower).unwrap();
+    assert!(eigenvalues[0] < -1e-3 * norm && eigenvalues[n - 1] > 0.1 * norm, "{eigenvalues}");
+    let options = Options { largest: 3, smallest: 3, steps: n, tolerance: 1e-9, ..Options::default() };
+    let found = extremes(n, operator(&mut hessian), &options).unwrap();
+    for i in 0..3 {
+        for (pair, expected) in [(&found.largest[i], eigenvalues[n - 1 - i]), (&found.smallest[i], eigenvalues[i])] {
+            assert!((pair.value - expected).abs() <= pair.error + rounding, "{} is not {expected}", pair.value);
+        }
+    }
+    let estimate = trace(n, operator(&mut hessian), 200, 4).unwrap();
+    assert!((estimate.value - eigenvalues.sum()).abs() <= 5.0 * estimate.standard_error);
+    let square = density(n, operator(&mut hessian), 200, 20, 4).unwrap().mean(|theta| theta * theta);
+    let expected = eigenvalues.iter().map(|theta| theta * theta).sum::<f64>() / n as f64;
+    assert!((square.value - expected).abs() <= 5.0 * square.standard_error);
+}
+
 /// |D| H |D| has the entries |θ_i| H_ij |θ_j|.
 #[test]
 fn the_adaptive_operator_is_h_between_sizes_of_parameters() {
