@@ -162,7 +162,7 @@ fn groups(rows: &[Row]) -> Vec<(&str, &'static str, Vec<&Row>)> {
 pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
     // A library has its colour, a recipe its mark.
     let colours = [colour::VERMILION, colour::BLUE, colour::GREY];
-    let marks = [Marker::Diamond, Marker::Square, Marker::Cross, Marker::Circle];
+    let marks = [Marker::Diamond, Marker::Square, Marker::Cross, Marker::Circle, Marker::Triangle];
     let (mut libraries, mut recipes) = (Vec::new(), Vec::new());
     let number = |known: &mut Vec<String>, name: &str| {
         known.iter().position(|known| known == name).unwrap_or_else(|| {

@@ -98,6 +98,7 @@ pub(crate) enum Marker {
     Circle,
     Square,
     Cross,
+    Triangle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -339,6 +340,7 @@ impl Marker {
             }
             Self::Square => vec![outline(&[(-11, -11), (11, -11), (11, 11), (-11, 11), (-11, -11)])],
             Self::Cross => vec![outline(&[(-9, -9), (9, 9)]), outline(&[(-9, 9), (9, -9)])],
+            Self::Triangle => vec![outline(&[(-11, 8), (0, -11), (11, 8), (-11, 8)])],
         }
     }
 }
