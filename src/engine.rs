@@ -247,7 +247,9 @@ impl<F: Scalar> Engine<F> {
                 let (first, samples) = (step * batch, schedule.samples);
                 let rule = steps.rule(step);
                 let (sum, norm) = crew.step(shareable(schedule), || {
-                    let sum = schedule.run(crew, layers, theta, data, first, moments.watch.is_some());
+                    // The pass that the update follows is the one to watch.
+                    let watch = moments.watch.is_some();
+                    let sum = schedule.run(crew, layers, theta, data, first, watch && rule.sam.is_none());
                     if !sum.is_finite() {
                         return Err(Diverged { step, what: "loss", found: sum });
                     }
@@ -257,7 +259,7 @@ impl<F: Scalar> Engine<F> {
                         if !norm.is_finite() {
                             return Err(Diverged { step, what: "gradient's norm", found: norm });
                         }
-                        let found = schedule.run(crew, layers, theta, data, first, moments.watch.is_some());
+                        let found = schedule.run(crew, layers, theta, data, first, watch);
                         update.move_back(crew, theta, beyond);
                         if !found.is_finite() {
                             return Err(Diverged { step, what: "loss at the point uphill", found });

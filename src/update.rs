@@ -16,7 +16,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Ix1, Ix2, s};
 
 use crate::blas::{Claimed, SharedTiles, Tile};
 use crate::network::Parameters;
-use crate::optimizer::{Moments, Optimizer, Rule};
+use crate::optimizer::{Moments, Numbers, Optimizer, Rule};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, PER_NUMBER, Update, chunk_rows, sum, tiles, zeros};
@@ -174,8 +174,7 @@ impl Update {
         let mut arrays = moments.arrays.iter_mut().zip(of_moments).map(|(array, tiles)| Shared::new(array, tiles));
         let (first, second) = (arrays.next(), arrays.next());
         let theta = Shared::new(theta, self);
-        let apply = |tile: usize, rows: &Range<usize>, g: [&mut [F]; 2], scale: f64| {
-            let numbers = rule.numbers::<F>(scale);
+        let apply = |numbers: &Numbers<F>, tile: usize, rows: &Range<usize>, g: [&mut [F]; 2]| {
             let mut theta = theta.claim(tile);
             let [mut first, mut second] = [&first, &second].map(|array| array.as_ref().map(|array| array.claim(tile)));
             let none = || [&mut [][..], &mut [][..]];
@@ -187,18 +186,15 @@ impl Update {
         };
         match rule.clip {
             None => {
-                let squares = rule.norm.then_some(squares);
-                self.chunks(crew, batch, &gradient, squares, &|tile, rows, g| apply(tile, rows, g, 1.0));
+                let (numbers, squares) = (rule.numbers(1.0), rule.norm.then_some(squares));
+                self.chunks(crew, batch, &gradient, squares, &|tile, rows, g| apply(&numbers, tile, rows, g));
                 squares.map(|squares| sum(squares).sqrt())
             }
             Some(most) => {
                 self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
                 let norm = sum(squares).sqrt();
-                let scale = if norm > most { most / norm } else { 1.0 };
-                crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
-                    let rows = 0..self.w.tile(tile).rows.len();
-                    apply(tile, &rows, gradient.claim(tile).rows(&rows), scale);
-                });
+                let numbers = rule.numbers(if norm > most { most / norm } else { 1.0 });
+                self.pass(crew, &|tile, rows| apply(&numbers, tile, rows, gradient.claim(tile).rows(rows)));
                 Some(norm)
             }
         }
@@ -238,10 +234,9 @@ impl Update {
         // A gradient of 0 has no direction.
         let step = F::from_f64(if norm > 0.0 { rho / norm } else { 0.0 });
         let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
-        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
-            let rows = 0..self.w.tile(tile).rows.len();
+        self.pass(crew, &|tile, rows| {
             let (mut theta, mut saved, mut gradient) = (theta.claim(tile), saved.claim(tile), gradient.claim(tile));
-            for ((theta, saved), g) in theta.rows(&rows).into_iter().zip(saved.rows(&rows)).zip(gradient.rows(&rows)) {
+            for ((theta, saved), g) in theta.rows(rows).into_iter().zip(saved.rows(rows)).zip(gradient.rows(rows)) {
                 saved.copy_from_slice(theta);
                 theta.iter_mut().zip(g).for_each(|(theta, g)| *theta += step * *g);
             }
@@ -258,14 +253,17 @@ impl Update {
     ) {
         let Some((saved, of_saved)) = beyond.as_mut().and_then(|beyond| beyond.saved.as_mut()) else { return };
         let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
-        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
-            let rows = 0..self.w.tile(tile).rows.len();
+        self.pass(crew, &|tile, rows| {
             let (mut theta, mut saved) = (theta.claim(tile), saved.claim(tile));
-            theta
-                .rows(&rows)
-                .into_iter()
-                .zip(saved.rows(&rows))
-                .for_each(|(theta, saved)| theta.copy_from_slice(saved));
+            let both = theta.rows(rows).into_iter().zip(saved.rows(rows));
+            both.for_each(|(theta, saved)| theta.copy_from_slice(saved));
+        });
+    }
+
+    /// `work(tile, all its rows)` for each tile: a pass over the parameters without a product.
+    fn pass(&self, crew: &Assembled, work: &(dyn Fn(usize, &Range<usize>) + Sync)) {
+        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
+            work(tile, &(0..self.w.tile(tile).rows.len()));
         });
     }
 
