@@ -1,13 +1,15 @@
 //! Samples as they are handed to a [`Trainer`](crate::Trainer), and their division into a part to train on and one to validate with.
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::{ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 use rand::seq::SliceRandom;
 use rand_chacha::rand_core::SeedableRng;
 
+use crate::engine::Samples;
 use crate::error::{Error, Result};
-use crate::loss::Targets;
+use crate::loss::{Loss, Targets, seed};
 use crate::network::Generator;
 use crate::scalar::Scalar;
+use crate::standardizer::Standardizer;
 
 /// Samples in rows, their targets, and perhaps a weight for each.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,44 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
     #[must_use]
     pub fn samples(&self) -> usize {
         self.x.nrows()
+    }
+}
+
+/// A data set as the engine reads it: targets and weights one beside the other.
+pub(crate) struct Ready<'a, F, T> {
+    x: ArrayView2<'a, F>,
+    y: CowArray<'a, T, Ix2>,
+    weights: Option<CowArray<'a, F, Ix1>>,
+}
+
+impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
+    pub(crate) fn ready(&self) -> Ready<'a, F, T> {
+        let Self { x, y, weights } = *self;
+        // Copied only where they lie otherwise.
+        let y = if y.is_standard_layout() { y.into() } else { y.as_standard_layout().into_owned().into() };
+        let weights = weights.map(|weights| match weights.to_slice() {
+            Some(_) => weights.into(),
+            None => weights.to_owned().into(),
+        });
+        Ready { x, y, weights }
+    }
+}
+
+impl<F: Scalar, T: Copy + Send + Sync> Ready<'_, F, T> {
+    /// Its samples in an order, standardised, with what this loss and the weights make of them.
+    pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
+        &'s self,
+        order: Option<&'s [usize]>,
+        standardizer: Option<&'s Standardizer<F>>,
+        loss: &'s L,
+    ) -> Samples<'s, F, impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 's> {
+        let weights = self.weights.as_ref().map(|weights| weights.as_slice().expect("made so"));
+        Samples {
+            x: self.x,
+            order,
+            standardize: standardizer.map(Standardizer::slices),
+            seed: weighted(seed(loss, self.y.view()), weights),
+        }
     }
 }
 
@@ -71,7 +111,7 @@ pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>,
 }
 
 /// ℓ and ∂ℓ/∂ŷ times the sample's weight.
-pub(crate) fn weighted<'a, F: Scalar>(
+fn weighted<'a, F: Scalar>(
     seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a,
     weights: Option<&'a [F]>,
 ) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {

@@ -19,11 +19,11 @@ use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::dataset::{Dataset, Divided, Part, split, weighted};
-use crate::engine::{Engine, Made, Samples, Steps};
+use crate::dataset::{Dataset, Divided, Part, split};
+use crate::engine::{Engine, Made, Steps};
 use crate::error::{Error, Result};
 use crate::history::{History, Record};
-use crate::loss::{Loss, check_targets, seed};
+use crate::loss::{Loss, check_targets};
 use crate::model::Model;
 use crate::network::{Generator, Parameters};
 use crate::observer::{Batch, Observer};
@@ -186,14 +186,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let _one = one_blas_thread()?;
         let Self { model, loss, moments, engine, position, .. } = self;
         let Model { mlp, standardizer } = model;
-        let y = batch.y.as_standard_layout();
-        let weights = batch.weights.map(|weights| weights.to_vec());
-        let data = Samples {
-            x: batch.x,
-            order: None,
-            standardize: standardizer.as_ref().map(Standardizer::slices),
-            seed: weighted(seed(loss, y.view()), weights.as_deref()),
-        };
+        let ready = batch.ready();
+        let data = ready.samples(None, standardizer.as_ref(), loss);
         let made = Engine::kept(engine, mlp, samples).descend(
             mlp.parameters_mut(),
             moments,
@@ -366,15 +360,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let samples = train.samples();
         let batches = samples.div_ceil(batch);
         let Self { model, loss, training, moments, position, order, engine, .. } = self;
-        let y = train.data.y.as_standard_layout();
-        let weights = train.data.weights.map(|weights| weights.to_vec());
         let in_order = !training.shuffle && train.rows.is_none();
-        let data = Samples {
-            x: train.data.x,
-            order: order.as_ref().filter(|_| !in_order).map(|(order, _)| order.as_slice()),
-            standardize: model.standardizer.as_ref().map(Standardizer::slices),
-            seed: weighted(seed(loss, y.view()), weights.as_deref()),
-        };
+        let order = order.as_ref().filter(|_| !in_order).map(|(order, _)| order.as_slice());
+        let ready = train.data.ready();
+        let data = ready.samples(order, model.standardizer.as_ref(), loss);
         let first = position.batch;
         let tell = |batch: &Batch| observer.batch(batch);
         let mut pilot =
@@ -407,14 +396,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// The mean ℓ over a data set, or some rows of it.
     fn mean_loss(&mut self, part: &Part<'_, F, L::Target>) -> f64 {
         let Self { model: Model { mlp, standardizer }, loss, engine, training, .. } = self;
-        let y = part.data.y.as_standard_layout();
-        let weights = part.data.weights.map(|weights| weights.to_vec());
-        let data = Samples {
-            x: part.data.x,
-            order: part.rows.as_deref(),
-            standardize: standardizer.as_ref().map(Standardizer::slices),
-            seed: weighted(seed(loss, y.view()), weights.as_deref()),
-        };
+        let ready = part.data.ready();
+        let data = ready.samples(part.rows.as_deref(), standardizer.as_ref(), loss);
         let (samples, batch) = (part.samples(), training.batch.min(part.samples()));
         Engine::kept(engine, mlp, batch).loss(mlp.parameters(), (samples, batch), &data) / samples as f64
     }

@@ -91,7 +91,7 @@ fn mean_loss<L: Loss<f32>>(
 }
 
 /// How often the largest ŷ is the label's.
-fn accuracy(y_hat: &Array2<f32>, y: ArrayView1<usize>) -> f64 {
+pub(crate) fn accuracy(y_hat: &Array2<f32>, y: ArrayView1<usize>) -> f64 {
     let largest = |y_hat: ArrayView1<f32>| (0..y_hat.len()).max_by(|&a, &b| y_hat[a].total_cmp(&y_hat[b]));
     let right = y_hat.outer_iter().zip(y).filter(|(y_hat, y)| largest(*y_hat) == Some(**y)).count();
     right as f64 / y.len() as f64

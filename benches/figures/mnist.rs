@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use gemmprop::data::{Images, idx_folder};
 use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
-use ndarray::{Array1, Array2, Axis, concatenate, s};
+use ndarray::{Axis, concatenate, s};
 use serde::Serialize;
 
+use crate::learning::accuracy;
 use crate::page::Table;
 use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, colour};
 use crate::progress::Progress;
@@ -82,12 +83,6 @@ fn split(folder: &Path) -> Result<(Images<f32>, Images<f32>)> {
     Ok((part(0..train), part(train..x.nrows())))
 }
 
-fn accuracy(y_hat: &Array2<f32>, labels: &Array1<usize>) -> f64 {
-    let best = |y_hat: ndarray::ArrayView1<f32>| (0..y_hat.len()).max_by(|&a, &b| y_hat[a].total_cmp(&y_hat[b]));
-    let right = y_hat.outer_iter().zip(labels).filter(|(y_hat, label)| best(*y_hat) == Some(**label));
-    right.count() as f64 / labels.len() as f64
-}
-
 /// For the peers: inputs and labels, those to train on first.
 fn write(path: &Path, train: &Images<f32>, test: &Images<f32>) -> Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
@@ -123,7 +118,7 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
             let start = Instant::now();
             pool.install(|| trainer.fit(Dataset::new(train.x.view(), train.labels.view()), None, &mut ()))?;
             let seconds = start.elapsed().as_secs_f64();
-            let test_accuracy = accuracy(&trainer.model().predict(test.x.view())?, &test.labels);
+            let test_accuracy = accuracy(&trainer.model().predict(test.x.view())?, test.labels.view());
             rows.push(Row { library: "gemmprop".into(), recipe, seed, epochs, test_accuracy, seconds });
         }
         for (library, recipe, name) in PEERS.iter().filter(|_| python.exists() && !quick) {
