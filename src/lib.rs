@@ -38,6 +38,19 @@
 //! | [`matrix_vector`] | δ\[t\] = (w\[t\]ᵀ δ\[t+1\]) ⊙ mask | O(edges + nodes) | gemv, ger |
 //! | [`batched`] | Δ\[t\] = (Δ\[t+1\] w\[t\]) ⊙ mask, G = ΔᵀZ | O(edges + nodes) a sample | gemm |
 //!
+//! # Where to go
+//!
+//! | to | see | feature |
+//! |---|---|---|
+//! | train as the lecture does | [`Sgd`] | |
+//! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`optimizer`], [`learning_rate`], [`observer`] | |
+//! | read data; stop and go on with the same bits | `data`, `Checkpoints` | `files` (default) |
+//! | show a progress bar | `ProgressBar` | `progress` |
+//! | multiply with the Hessian | [`Hessian`] | |
+//! | find eigenvalues, trace, density, sharpness | `lanczos`, `sharpness` | `curvature` |
+//!
+//! A training step is [`Trainer::step`] → `engine` (its phases) → `rows` (its products) and `update` (its rule).
+//!
 //! # The house
 //!
 //! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
