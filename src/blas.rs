@@ -285,6 +285,7 @@ pub(crate) mod openblas {
     // The crate that links the library.
     use openblas_src as _;
     use std::ffi::{CStr, c_char, c_int};
+    use std::sync::OnceLock;
 
     unsafe extern "C" {
         fn openblas_set_num_threads(threads: c_int);
@@ -322,11 +323,18 @@ pub(crate) mod openblas {
     }
 
     /// Version, build options and kernel, such as `OpenBLAS 0.3.21 … MAX_THREADS=64 kernel Zen`.
-    pub(crate) fn description() -> String {
-        // SAFETY: both return pointers to constant, NUL-terminated strings of the library.
-        let (config, core) =
-            unsafe { (CStr::from_ptr(openblas_get_config()), CStr::from_ptr(openblas_get_corename())) };
-        format!("{} kernel {}", config.to_string_lossy().trim(), core.to_string_lossy())
+    ///
+    /// Asked for once: `openblas_get_config` writes its answer anew into one buffer of the process at each call, so two
+    /// threads that ask at once spoil it for each other.
+    pub(crate) fn description() -> &'static str {
+        static DESCRIPTION: OnceLock<String> = OnceLock::new();
+        DESCRIPTION.get_or_init(|| {
+            // SAFETY: both return pointers to NUL-terminated strings that live as long as the process; the first is written
+            // only during the call that returns it, and `OnceLock` lets one thread of this crate make that call, once.
+            let (config, core) =
+                unsafe { (CStr::from_ptr(openblas_get_config()), CStr::from_ptr(openblas_get_corename())) };
+            format!("{} kernel {}", config.to_string_lossy().trim(), core.to_string_lossy())
+        })
     }
 }
 

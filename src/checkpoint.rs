@@ -126,7 +126,7 @@ impl Checkpoints {
         let facts = [
             ("format", FORMAT.to_owned()),
             ("gemmprop", env!("CARGO_PKG_VERSION").to_owned()),
-            ("blas", blas_description()),
+            ("blas", blas_description().to_owned()),
             ("constant", json(&mlp.constant())),
             ("training", json(training)),
             ("position", json(position)),

@@ -264,7 +264,7 @@ fn checked() -> Result<()> {
     let check = || {
         policy::refused()?;
         match crate::blas::wrong_product() {
-            Some(product) => Err(Error::BlasWrong { config: policy::description(), product }),
+            Some(product) => Err(Error::BlasWrong { config: policy::description().to_owned(), product }),
             None => Ok(()),
         }
     };
@@ -322,13 +322,13 @@ mod policy {
     }
 
     fn obeys_not(found: i32) -> Error {
-        Error::BlasThreads { config: openblas::description(), found }
+        Error::BlasThreads { config: openblas::description().to_owned(), found }
     }
 
     /// Builds that cannot be held to one thread, or not be called from several.
     pub(super) fn refused() -> Result<()> {
         let omp_threads = std::env::var("OMP_NUM_THREADS").ok();
-        refusal(openblas::parallel(), &openblas::description(), omp_threads.as_deref()).map_or(Ok(()), Err)
+        refusal(openblas::parallel(), openblas::description(), omp_threads.as_deref()).map_or(Ok(()), Err)
     }
 
     pub(super) fn refusal(parallel: Parallel, config: &str, omp_threads: Option<&str>) -> Option<Error> {
@@ -346,7 +346,7 @@ mod policy {
         }
     }
 
-    pub(super) fn description() -> String {
+    pub(super) fn description() -> &'static str {
         openblas::description()
     }
 }
@@ -375,8 +375,8 @@ mod policy {
         Ok(())
     }
 
-    pub(super) fn description() -> String {
-        if cfg!(feature = "blas") { "a CBLAS of the host program's" } else { "matrixmultiply (no BLAS)" }.to_owned()
+    pub(super) fn description() -> &'static str {
+        if cfg!(feature = "blas") { "a CBLAS of the host program's" } else { "matrixmultiply (no BLAS)" }
     }
 }
 
@@ -384,7 +384,7 @@ pub(crate) use policy::one_blas_thread;
 
 /// What computes the products: OpenBLAS's version, build and kernel, or what stands in for it. For captions and bug reports.
 #[must_use]
-pub fn blas_description() -> String {
+pub fn blas_description() -> &'static str {
     policy::description()
 }
 
@@ -393,6 +393,16 @@ mod tests {
     use super::policy::refusal;
     use crate::blas::openblas::Parallel;
     use crate::error::Error;
+
+    #[test]
+    fn the_description_is_the_same_for_threads_that_ask_at_once() {
+        let asked = || (0..2000).map(|_| super::blas_description()).collect::<std::collections::HashSet<_>>();
+        let found = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(asked)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<std::collections::HashSet<_>>()
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
 
     #[test]
     fn builds_that_cannot_be_trusted_are_refused() {

@@ -119,7 +119,7 @@ fn what_was_read_gives_its_notes_and_then_its_run() {
     checkpoints.save(&trainer, &notes).unwrap();
     let saved = checkpoints.read().unwrap();
     directory.close().unwrap();
-    assert_eq!((saved.notes, saved.blas), (notes, gemmprop::blas_description()));
+    assert_eq!((saved.notes, saved.blas.as_str()), (notes, gemmprop::blas_description()));
     let mut resumed = saved.value.trainer::<f32, _>(SoftmaxCrossEntropy).unwrap();
     for trainer in [&mut resumed, &mut trainer] {
         trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
