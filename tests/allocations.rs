@@ -1,7 +1,5 @@
 //! A step allocates nothing once its buffers exist, and the buffers are as large as the docs say.
 
-// Without BLAS, the products of ndarray's kernels allocate the buffers that they copy operands into.
-#![cfg(feature = "blas")]
 #![allow(
     unsafe_code,
     reason = "a counting allocator is unsafe to write; the crate's own unsafe stands in one file of src/"
@@ -95,10 +93,8 @@ fn epochs_of_a_trainer() {
     }
 }
 
-/// One test, since the allocator is global and tests run side by side.
-#[test]
-fn a_step_allocates_nothing_and_buffers_have_the_stated_size() {
-    // Small steps on the calling thread: nothing at all, for changing batch sizes too.
+/// Small steps on the calling thread: nothing at all, for changing batch sizes too.
+fn small_steps() {
     let (x, y) = (Array2::from_elem((40, 16), 0.5_f32), Array1::from_elem(40, 1.0_f32));
     let mut mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Constant::Input, 1).unwrap();
     let mut sgd = Sgd::new(32, 1e-3, 1).unwrap();
@@ -109,9 +105,11 @@ fn a_step_allocates_nothing_and_buffers_have_the_stated_size() {
         step(rows);
     }
     assert_eq!(allocations(|| (0..1000).for_each(|i| step([32, 7, 1][i % 3]))), 0, "small steps");
+}
 
-    // Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues grow now and then; an
-    // epoch of many steps invites each helper once.
+/// Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues grow now and then; an
+/// epoch of many steps invites each helper once.
+fn epochs() {
     let steps = 60;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
     let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
@@ -125,15 +123,24 @@ fn a_step_allocates_nothing_and_buffers_have_the_stated_size() {
     let helpers = rayon::current_num_threads() - 1;
     let found = allocations(&mut epoch);
     assert!(found <= 1 + 2 * helpers, "{found} allocations in {steps} steps with {helpers} helpers");
+}
 
-    // capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
+/// capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
+fn buffers_have_the_stated_size() {
+    let (x, y) = (Array2::from_elem((64, 64), 0.5_f32), Array1::from_elem(64, 3_usize));
+    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
     let before = LIVE_BYTES.load(Ordering::Relaxed);
     let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
-    sgd.step(&mut mlp, x.slice(s![..64, ..]), y.slice(s![..64]), &SoftmaxCrossEntropy).unwrap();
+    sgd.step(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy).unwrap();
     let bytes = LIVE_BYTES.load(Ordering::Relaxed) - before;
     let stated = 64 * (64 + 2 * (256 + 256 + 10)) * size_of::<f32>();
     assert!((stated..stated + 16_384).contains(&bytes), "{bytes} bytes, stated {stated}");
+}
 
+fn main() {
+    small_steps();
+    epochs();
+    buffers_have_the_stated_size();
     small_steps_of_a_trainer();
     epochs_of_a_trainer();
 }
