@@ -37,8 +37,9 @@ use crate::archive::{CheckpointError, Checkpoints, Contents, Damaged, Dtype, Ten
 use crate::history::{History, Record};
 use crate::loss::Loss;
 use crate::model::Model;
-use crate::network::{Constant, Generator, Mlp, Parameters};
+use crate::network::{Constant, Mlp, Parameters};
 use crate::position::Position;
+use crate::random::Generator;
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::blas_description;

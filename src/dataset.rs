@@ -2,12 +2,11 @@
 
 use ndarray::{ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 use rand::seq::SliceRandom;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::engine::Samples;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Targets, seed};
-use crate::network::Generator;
+use crate::random::{Stream, generator};
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 
@@ -99,10 +98,7 @@ pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>,
         return Err(Error::Split { samples, kept });
     }
     let mut rows: Vec<usize> = (0..samples).collect();
-    // A stream of its own: the shuffles are the same with and without a split.
-    let mut generator = Generator::seed_from_u64(seed);
-    generator.set_stream(1);
-    rows.shuffle(&mut generator);
+    rows.shuffle(&mut generator(seed, Stream::Split));
     let mut kept = rows.split_off(samples - kept);
     // In the order of the data, in which they are read fastest.
     rows.sort_unstable();

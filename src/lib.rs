@@ -62,7 +62,7 @@
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
-//! ground    error   blas (all FFI and unsafe)   scalar   count   cores   pace   threads (the policy and why)
+//! ground    error   blas (all FFI and unsafe)   scalar   count   random   cores   pace   threads (the policy and why)
 //!           archive (a directory of numbered files, of which the newest whole one can be read)
 //!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
 //! ```
@@ -108,6 +108,7 @@ pub mod per_neuron;
 mod position;
 #[cfg(feature = "progress")]
 mod progress;
+mod random;
 mod rows;
 mod scalar;
 mod schedule;
@@ -132,11 +133,12 @@ pub use history::{History, Record};
 pub use learning_rate::LearningRate;
 pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
 pub use model::Model;
-pub use network::{Constant, Generator, Mlp, Parameters};
+pub use network::{Constant, Mlp, Parameters};
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
+pub use random::Generator;
 pub use scalar::Scalar;
 pub use sgd::Sgd;
 pub use standardizer::Standardizer;

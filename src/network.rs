@@ -10,11 +10,10 @@
 //! Inside the crate the head (alpha, b) is kept as layer T, the one without a ReLU.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::{Error, Result};
+use crate::random::{Generator, Stream, generator};
 use crate::scalar::Scalar;
 
 /// Which `z[t]` have a constant 1 appended. The crate appends it; the caller's x never contains it.
@@ -43,9 +42,6 @@ impl Constant {
         }
     }
 }
-
-/// The generator of everything random here. Its stream is ChaCha's, a published standard.
-pub type Generator = ChaCha8Rng;
 
 /// One number for each parameter of a network, in the order `θ = [w[0], c[0], w[1], …, alpha, b]`: parameters or a gradient.
 #[derive(Debug, Clone, PartialEq)]
@@ -200,7 +196,7 @@ impl<F: Scalar> Mlp<F> {
         mut weight: impl FnMut(usize, usize, &mut Generator) -> f64,
     ) -> Result<Self> {
         let mut theta = Parameters::zeros(widths, constant)?;
-        let mut generator = Generator::seed_from_u64(seed);
+        let mut generator = generator(seed, Stream::Weights);
         for (t, w) in theta.w.iter_mut().enumerate() {
             w.map_inplace(|w| *w = F::from_f64(weight(t, widths[t], &mut generator)));
         }

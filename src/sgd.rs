@@ -14,13 +14,13 @@ use std::ops::ControlFlow;
 
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::engine::{Engine, Made, Samples, Steps};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Targets, check_targets, seed};
-use crate::network::{Generator, Mlp};
+use crate::network::Mlp;
 use crate::optimizer::{Moments, Optimizer, Rule};
+use crate::random::{Generator, Stream, generator};
 use crate::scalar::Scalar;
 use crate::threads::one_blas_thread;
 
@@ -61,7 +61,7 @@ impl<F: Scalar> Sgd<F> {
         if !(eta.is_finite() && eta > 0.0) {
             return Err(Error::Hyperparameter { name: "eta", expected: "a finite, positive number", found: eta });
         }
-        let generator = Generator::seed_from_u64(seed);
+        let generator = generator(seed, Stream::Shuffles);
         Ok(Self { batch, eta, lambda: 0.0, generator, epochs_done: 0, order: Vec::new(), engine: None, last: None })
     }
 

@@ -17,7 +17,6 @@ use std::time::Instant;
 
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::dataset::{Dataset, Divided, Part, split};
 use crate::engine::{Engine, Made, Steps};
@@ -25,10 +24,11 @@ use crate::error::{Error, Result};
 use crate::history::{History, Record};
 use crate::loss::{Loss, check_targets};
 use crate::model::Model;
-use crate::network::{Generator, Parameters};
+use crate::network::Parameters;
 use crate::observer::{Batch, Observer};
 use crate::optimizer::{Moments, Optimizer, Rule};
 use crate::position::Position;
+use crate::random::{Generator, Stream, generator};
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
 use crate::threads::one_blas_thread;
@@ -103,7 +103,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             model,
             loss,
             moments,
-            generator: Generator::seed_from_u64(training.seed),
+            generator: generator(training.seed, Stream::Shuffles),
             training,
             position: Position::default(),
             history: History::default(),

@@ -32,7 +32,7 @@ pub struct Training {
     pub batch: usize,
     /// A new order for each epoch, or the data's own. True by default.
     pub shuffle: bool,
-    /// Of the shuffles and of the split. 0 by default.
+    /// Of the shuffles and of the split. 0 by default. The network's own seed may be the same: they draw from other streams.
     pub seed: u64,
     /// The norm, over all of θ, that g is scaled down to if it is longer (Pascanu et al. 2013). None by default.
     pub clip_norm: Option<f64>,

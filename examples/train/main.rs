@@ -38,9 +38,6 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 /// How often a run is kept.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
-/// What the seed of the shuffles is mixed with for the first weights: one seed would give both the same random numbers.
-const INITIALISATION: u64 = 0x9e37_79b9_7f4a_7c15;
-
 /// The note of a checkpoint that has the [`Task`].
 const TASK: &str = "task";
 
@@ -278,7 +275,7 @@ impl Run<'_> {
         let epochs =
             epochs.unwrap_or_else(|| 2000_usize.div_ceil(x.nrows().div_ceil(settings.batch).max(1)).clamp(20, 200));
         let training = settings.training(epochs, self.arguments.standardizes());
-        let mlp = Mlp::he(&widths, settings.constant(), settings.seed ^ INITIALISATION)?;
+        let mlp = Mlp::he(&widths, settings.constant(), settings.seed)?;
         Ok(Trainer::new(mlp, loss, training)?)
     }
 }

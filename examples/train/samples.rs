@@ -247,7 +247,7 @@ impl Task {
         }
         let mut rows: Vec<usize> = (0..samples).collect();
         let mut generator = Generator::seed_from_u64(self.seed);
-        // The shuffles of the training have the first stream.
+        // Where the library's own splits come from, too: the shuffles and the weights have other streams.
         generator.set_stream(1);
         rows.shuffle(&mut generator);
         let validation = rows.split_off(samples - kept);
