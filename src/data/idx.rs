@@ -1,0 +1,116 @@
+//! The IDX format of MNIST.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, Read};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+use ndarray::{Array1, Array2};
+
+use super::{Bytes, Result, check_dimensions, content, io_error, open, quoted, samples};
+use crate::scalar::Scalar;
+
+/// Images from an IDX file of unsigned bytes, plain or compressed by gzip: a sample a row, its bytes scaled to 0 … 1.
+///
+/// # Errors
+/// [`ReadError::Content`] for another type or fewer than 2 dimensions; [`ReadError::Length`] for a damaged file.
+pub fn idx_images<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
+    let path = path.as_ref();
+    let (shape, bytes) = idx(path, 2..=255, "2 dimensions or more")?;
+    let scaled: [F; 256] = std::array::from_fn(|byte| F::from_f64(byte as f64 / 255.0));
+    samples(path, &shape, false, bytes.iter().map(|&byte| scaled[usize::from(byte)]).collect())
+}
+
+/// Class labels from an IDX file of unsigned bytes, plain or compressed by gzip.
+///
+/// # Errors
+/// [`ReadError::Content`] for another type or number of dimensions; [`ReadError::Length`] for a damaged file.
+pub fn idx_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
+    Ok(idx(path.as_ref(), 1..=1, "1 dimension")?.1.into_iter().map(usize::from).collect())
+}
+
+/// By hand, since no crate does it that is kept up and gives errors for damaged files instead of panics: mnist, mnist_read,
+/// rust-mnist and idx_parser were looked at.
+fn idx(path: &Path, dimensions: RangeInclusive<usize>, text: &str) -> Result<(Vec<usize>, Vec<u8>)> {
+    let mut file = open(path)?;
+    let gzip = file.fill_buf().map_err(io_error(path))?.starts_with(b"\x1f\x8b");
+    let reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut bytes = Bytes { path, reader, position: 0 };
+    let magic = bytes.take(4)?;
+    if !magic.starts_with(&[0, 0, 0x08]) {
+        let expected = "00 00 08 (unsigned bytes) and the number of dimensions";
+        return Err(content(path, "magic number", expected, format!("{magic:02x?}")));
+    }
+    let shape = bytes.take(4 * u64::from(magic[3]))?;
+    let shape: Vec<_> = shape.as_chunks::<4>().0.iter().map(|&d| u32::from_be_bytes(d) as usize).collect();
+    check_dimensions(path, &shape, dimensions, text)?;
+    let bytes = bytes.array(&shape, 1)?;
+    Ok((shape, bytes))
+}
+
+/// Images and their labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Images<F> {
+    /// An image a row, its bytes scaled to 0 … 1.
+    pub x: Array2<F>,
+    /// As many labels.
+    pub labels: Array1<usize>,
+}
+
+/// What a folder in MNIST's layout holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IdxFolder<F> {
+    /// `train-*`, or the only pair there is.
+    pub train: Images<F>,
+    /// `t10k-*`, if `train-*` is there too.
+    pub test: Option<Images<F>>,
+}
+
+/// Finds and reads MNIST's files in a folder: `*-images-idx3-ubyte` and `*-labels-idx1-ubyte` (also `*.idx3-ubyte`; with or
+/// without `.gz`, and of both, the one without), either `train-*` and `t10k-*`, or a single pair with any name.
+///
+/// # Errors
+/// [`ReadError::Content`] if the folder holds neither, if a file lacks its partner, or if images and labels are not equally many;
+/// otherwise as [`idx_images`].
+pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
+    let folder = folder.as_ref();
+    let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    // In order, so that `a` comes before `a.gz`.
+    let paths: BTreeSet<PathBuf> = entries.map_err(io_error(folder))?;
+    let mut pairs = BTreeMap::<_, [Option<&PathBuf>; 2]>::new();
+    for path in paths.iter().filter(|path| path.is_file()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        for (i, ending) in [["idx3-ubyte", "images"], ["idx1-ubyte", "labels"]].iter().enumerate() {
+            let stem = name.strip_suffix(ending[0]).and_then(|name| name.strip_suffix(['-', '.']));
+            if let Some(prefix) = stem.and_then(|stem| stem.strip_suffix(ending[1])) {
+                pairs.entry(prefix.trim_end_matches(['-', '.']).to_owned()).or_default()[i].get_or_insert(path);
+            }
+        }
+    }
+    let pick = match (pairs.get("train"), pairs.get("t10k"), pairs.first_key_value()) {
+        (Some(train), Some(test), _) => Some((train, Some(test))),
+        (_, _, Some((_, only))) if pairs.len() == 1 => Some((only, None)),
+        _ => None,
+    };
+    let unfit = || {
+        let expected =
+            "images and labels (*-images-idx3-ubyte, *-labels-idx1-ubyte) of train and t10k, or one such pair";
+        let names = pairs.values().flatten().flatten().filter_map(|path| path.file_name());
+        let names: Vec<_> = names.map(|name| quoted(name.as_encoded_bytes())).collect();
+        content(folder, "files", expected, if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+    };
+    let read = |pair: &[Option<&PathBuf>; 2]| {
+        let [Some(images), Some(labels)] = *pair else { return Err(unfit()) };
+        let samples = Images { x: idx_images(images)?, labels: idx_labels(labels)? };
+        let (expected, found) = (samples.x.nrows(), samples.labels.len());
+        if expected != found {
+            return Err(content(labels, "labels", format!("{expected}, one for each image"), found.to_string()));
+        }
+        Ok(samples)
+    };
+    let (train, test) = pick.ok_or_else(unfit)?;
+    Ok(IdxFolder { train: read(train)?, test: test.map(read).transpose()? })
+}
