@@ -2,8 +2,10 @@
 
 mod common;
 
-use gemmprop::{Constant, Error, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
-use ndarray::{Array1, Array2, array};
+use gemmprop::{Constant, Error, Generator, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
+use ndarray::{Array1, Array2, Axis, array};
+use rand::seq::SliceRandom;
+use rand_chacha::rand_core::SeedableRng;
 
 /// A network, data whose last batch is ragged, and labels.
 fn setting<F: common::Real>() -> (Mlp<F>, Array2<F>, Array1<usize>) {
@@ -53,6 +55,24 @@ fn the_same_seed_gives_the_same_bits_and_another_seed_other_ones() {
     let he = |seed| Mlp::<f32>::he(&[6, 20, 9, 3], Constant::Input, seed).unwrap();
     assert_eq!(he(4), he(4));
     assert_ne!(he(4), he(5));
+}
+
+/// The shuffles of a seed are those of its stream 2, which the weights, of stream 0, have no part in; and the same in every release.
+#[test]
+fn the_first_epoch_is_in_the_order_of_its_own_stream() {
+    let (mut mlp, x, y) = setting::<f64>();
+    let (mut by_hand, mut order) = (mlp.clone(), (0..x.nrows()).collect::<Vec<_>>());
+    Sgd::new(16, 0.1, 3).unwrap().train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap();
+
+    let mut generator = Generator::seed_from_u64(3);
+    generator.set_stream(2);
+    order.shuffle(&mut generator);
+    let mut sgd = Sgd::new(16, 0.1, 0).unwrap();
+    for batch in order.chunks(16) {
+        let (x, y) = (x.select(Axis(0), batch), y.select(Axis(0), batch));
+        sgd.step(&mut by_hand, x.view(), y.view(), &SoftmaxCrossEntropy).unwrap();
+    }
+    assert_eq!(mlp, by_hand);
 }
 
 /// Views of any layout are the same data: every second row, columns reversed, column-major.

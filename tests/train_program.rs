@@ -409,18 +409,6 @@ fn rows_without_a_known_answer_are_predicted_and_not_scored() {
 }
 
 #[test]
-fn the_first_weights_are_not_of_the_random_numbers_of_the_shuffles() {
-    let folder = Folder::new();
-    folder.flowers("flowers.csv", &FLOWERS, 30);
-    // Steps too small to change anything.
-    let train = "--csv flowers.csv --target species --epochs 1 --optimizer sgd --rate 1e-40 --seed 5";
-    folder.fine(&format!("{train} --checkpoint run"));
-    let first =
-        |seed| Mlp::<f32>::he(&[2, 128, 64, 3], Constant::EveryLayer, seed).unwrap().parameters().w()[0].clone();
-    assert_ne!(folder.model("run").mlp.parameters().w()[0], first(5));
-}
-
-#[test]
 fn flat_minima_are_sought_if_asked_for() {
     let folder = Folder::new();
     folder.flowers("flowers.csv", &FLOWERS, 90);
