@@ -4,7 +4,8 @@
 //! 2018), and λmax is driven up to that bound (Cohen et al. 2021).
 //! Varied: η, and the seed of the initialisation.
 //! Held fixed: data, network, loss (½ ‖ŷ − y‖² on one-hot targets), the training loss at which to stop, the largest number of steps.
-//! Data: the first 1000 digits; f64; 64-32-32-10. Seeds 0, 1, 2.
+//! Data: the first 200 digits; f64; 64-32-32-10. Seeds 0, 1, 2. Its 3466 parameters are more than the 2000 numbers to fit, so that there are
+//! minima of loss 0, which the claim is about.
 
 use gemmprop::SquaredError;
 use serde::Serialize;
@@ -36,14 +37,15 @@ struct Moment {
     train_loss: f64,
 }
 
-/// η and λmax as Wu, Ma and E 2018 found them, with another network on other data.
+/// η and λmax as Wu, Ma and E 2018 found them (their table 1, FashionMNIST), with another network on other data and PyTorch's mean squared
+/// error, which is a fifth of ½ ‖ŷ − y‖² for ten outputs: η is as much larger.
 const REFERENCE: [(f64, f64); 4] = [(0.01, 53.5), (0.05, 39.3), (0.1, 19.6), (0.5, 3.9)];
 
 pub(crate) fn experiment(context: &Context) -> Outcome {
     let quick = context.quick;
-    let data = digits().0.first(if quick { 200 } else { 1000 });
+    let data = digits().0.first(200);
     let y = data.one_hot();
-    let stop = if quick { Stop { loss: 0.02, steps: 1000 } } else { Stop { loss: 1e-3, steps: 20_000 } };
+    let stop = if quick { Stop { loss: 0.02, steps: 1000 } } else { Stop { loss: 1e-3, steps: 100_000 } };
     let etas: &[f64] =
         if quick { &[0.05, 0.2, 1.0] } else { &[0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0] };
     let seeds = if quick { 1 } else { 3 };
@@ -153,7 +155,7 @@ fn figure(rows: &[Row], stop: &Stop, [about, facts]: [&str; 2]) -> Figure {
                     ..Series::default()
                 },
                 Series {
-                    label: "Wu, Ma & E 2018, other data and network".to_owned(),
+                    label: "Wu, Ma & E 2018, other data, network and loss".to_owned(),
                     colour: colour::PURPLE,
                     marker: Marker::Diamond,
                     marks: REFERENCE.to_vec(),
