@@ -5,7 +5,13 @@
 #[path = "../benches/experiments/statistics.rs"]
 mod statistics;
 
-use statistics::{Interval, Verdict, bootstrap, kendall, verdict};
+use statistics::{Drawn, Interval, Verdict, bootstrap, verdict};
+
+/// Of points of as many clusters.
+fn kendall(points: &[(f64, f64)]) -> Option<f64> {
+    let drawn = points.iter().enumerate().map(|(i, &value)| Drawn { cluster: i, draw: i, value });
+    statistics::kendall(&drawn.collect::<Vec<_>>())
+}
 
 fn close(found: Option<f64>, expected: f64) {
     let found = found.expect("a correlation");
@@ -44,8 +50,21 @@ fn without_variation_there_is_no_correlation() {
     assert_eq!(kendall(&[(1.0, 1.0), (2.0, 1.0)]), None);
 }
 
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+/// A = (0, 0), (1, 1), drawn twice, and B = (0, 10), (1, 9). Within the draws + + −; between A and B a + and a − for each draw, and two ties in
+/// x. Score 1; 7 pairs untied in x, 11 in y. Between the two draws of A there would be two + more.
+#[test]
+fn a_cluster_that_is_drawn_twice_makes_no_pairs_with_itself() {
+    let (a, b) = ([(0.0, 0.0), (1.0, 1.0)], [(0.0, 10.0), (1.0, 9.0)]);
+    let draws = [(0, a), (0, a), (1, b)];
+    let drawn = draws
+        .iter()
+        .enumerate()
+        .flat_map(|(draw, &(cluster, points))| points.map(|value| Drawn { cluster, draw, value }));
+    close(statistics::kendall(&drawn.collect::<Vec<_>>()), 1.0 / 77f64.sqrt());
+}
+
+fn mean(values: &[Drawn<f64>]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().map(|drawn| drawn.value).sum::<f64>() / values.len() as f64)
 }
 
 #[test]
@@ -63,6 +82,12 @@ fn bootstrap_intervals() {
     assert!((value - 0.5).abs() < 1e-12);
     assert!((low - (0.5 - half)).abs() < 0.15 * half && (high - (0.5 + half)).abs() < 0.15 * half, "{low} … {high}");
     assert!(bootstrap(&[Vec::<f64>::new()], mean).is_none());
+    // As many draws as clusters, each of one whole cluster.
+    bootstrap(&[vec![0, 0], vec![1, 1], vec![2, 2]], |drawn| {
+        let known = drawn.iter().enumerate().all(|(i, drawn)| drawn.draw == i / 2 && drawn.cluster == drawn.value);
+        assert!(known && drawn.len() == 6, "{drawn:?}");
+        Some(0.0)
+    });
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::batch::{self, marks_and_means};
 use crate::page::{Entry, Table};
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
 use crate::run::{Job, Recipe, Row, Stop, digits, in_parallel, mean, measured};
-use crate::statistics::{Interval, bootstrap, kendall, verdict};
+use crate::statistics::{Drawn, Interval, bootstrap, kendall, verdict};
 use crate::{Context, Outcome};
 
 /// A measure's name and its value.
@@ -142,15 +142,16 @@ fn judge(rows: &[Row], target: &'static str, value: fn(&Row) -> Option<f64>) -> 
     measures().map(judge).to_vec()
 }
 
-fn over_all(points: &[Point]) -> Option<f64> {
-    kendall(&points.iter().map(|&(_, x, y)| (x, y)).collect::<Vec<_>>())
+fn over_all(points: &[Drawn<Point>]) -> Option<f64> {
+    let plane = |&Drawn { cluster, draw, value: (_, x, y) }: &_| Drawn { cluster, draw, value: (x, y) };
+    kendall(&points.iter().map(plane).collect::<Vec<_>>())
 }
 
 /// The mean over the η of τ among the runs of that η.
-fn within_eta(points: &[Point]) -> Option<f64> {
+fn within_eta(points: &[Drawn<Point>]) -> Option<f64> {
     let mut points = points.to_vec();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let taus: Vec<f64> = points.chunk_by(|a, b| a.0 == b.0).filter_map(over_all).collect();
+    points.sort_by(|a, b| a.value.0.total_cmp(&b.value.0));
+    let taus: Vec<f64> = points.chunk_by(|a, b| a.value.0 == b.value.0).filter_map(over_all).collect();
     (!taus.is_empty()).then(|| mean(taus))
 }
 
@@ -308,7 +309,7 @@ fn gains(rows: &[Row]) -> Table {
                 })
                 .collect();
             if let Some(Interval { value, low, high }) =
-                bootstrap(&pairs, |values| (!values.is_empty()).then(|| mean(values.iter().copied())))
+                bootstrap(&pairs, |values| (!values.is_empty()).then(|| mean(values.iter().map(|drawn| drawn.value))))
             {
                 let (n, name) = (pairs.len().to_string(), format!("{name}, ρ = {rho}"));
                 lines.push(vec![name, n, format!("{value:+.4}"), format!("{low:+.4} … {high:+.4}")]);

@@ -3,13 +3,24 @@
 use gemmprop::Generator;
 use rand::{RngExt, SeedableRng};
 
-/// Kendall's τ-b of pairs: (concordant − discordant) / √((pairs not tied in x)(pairs not tied in y)) (Kendall 1945). `None` if all x or
+/// A value in a resample: of which cluster it is, and by which draw it came.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Drawn<T> {
+    pub(crate) cluster: usize,
+    pub(crate) draw: usize,
+    pub(crate) value: T,
+}
+
+/// Kendall's τ-b of points: (concordant − discordant) / √((pairs not tied in x)(pairs not tied in y)) (Kendall 1945). `None` if all x or
 /// all y are equal.
-pub(crate) fn kendall(points: &[(f64, f64)]) -> Option<f64> {
+///
+/// Of a cluster that was drawn twice, no pairs are made between the two draws: they would pass for pairs of different clusters, and runs of one
+/// seed are more alike than that.
+pub(crate) fn kendall(points: &[Drawn<(f64, f64)>]) -> Option<f64> {
     let (mut score, mut untied_x, mut untied_y) = (0.0, 0.0, 0.0);
     for (i, a) in points.iter().enumerate() {
-        for b in &points[..i] {
-            let (x, y) = (sign(a.0 - b.0), sign(a.1 - b.1));
+        for b in points[..i].iter().filter(|b| a.cluster != b.cluster || a.draw == b.draw) {
+            let (x, y) = (sign(a.value.0 - b.value.0), sign(a.value.1 - b.value.1));
             score += x * y;
             untied_x += x * x;
             untied_y += y * y;
@@ -39,15 +50,25 @@ pub(crate) struct Interval {
 }
 
 /// Resamples the clusters with replacement: the runs of one seed share their data order and initialisation and stay together.
-pub(crate) fn bootstrap<T: Clone>(clusters: &[Vec<T>], statistic: impl Fn(&[T]) -> Option<f64>) -> Option<Interval> {
+pub(crate) fn bootstrap<T: Copy>(
+    clusters: &[Vec<T>],
+    statistic: impl Fn(&[Drawn<T>]) -> Option<f64>,
+) -> Option<Interval> {
     const RESAMPLES: usize = 2000;
-    let value = statistic(&clusters.concat())?;
+    let of = |chosen: &[usize]| {
+        let drawn = chosen
+            .iter()
+            .enumerate()
+            .flat_map(|(draw, &cluster)| clusters[cluster].iter().map(move |&value| Drawn { cluster, draw, value }));
+        statistic(&drawn.collect::<Vec<_>>())
+    };
+    let mut chosen: Vec<usize> = (0..clusters.len()).collect();
+    let value = of(&chosen)?;
     let mut generator = Generator::seed_from_u64(1);
     let mut values: Vec<f64> = (0..RESAMPLES)
         .filter_map(|_| {
-            let chosen: Vec<Vec<T>> =
-                clusters.iter().map(|_| clusters[generator.random_range(0..clusters.len())].clone()).collect();
-            statistic(&chosen.concat())
+            chosen.fill_with(|| generator.random_range(0..clusters.len()));
+            of(&chosen)
         })
         .collect();
     values.sort_by(f64::total_cmp);
