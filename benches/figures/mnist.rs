@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gemmprop::data::{Images, idx_folder};
 use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
 use ndarray::{Axis, concatenate, s};
+use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
 
 use crate::learning::accuracy;
@@ -21,6 +22,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const WIDTHS: [usize; 4] = [784, 512, 512, 10];
 const SEEDS: u64 = 3;
+/// Of the first recipe, here and in PyTorch: three seeds cannot tell 0.955 from 0.957.
+const MANY_SEEDS: u64 = 16;
+const FIRST: &str = "SGD, η 0.1";
 
 /// A network that has been trained.
 #[derive(Debug, Clone, Serialize)]
@@ -37,7 +41,7 @@ pub(crate) struct Row {
 fn recipes() -> [(&'static str, Training); 4] {
     let base = Training { epochs: 25, batch: 32, ..Training::default() };
     [
-        ("SGD, η 0.1", base.clone()),
+        (FIRST, base.clone()),
         ("SGD, η 0.2, cosine", Training { learning_rate: LearningRate::cosine(0.2, 0.0), ..base.clone() }),
         (
             "Nesterov 0.9, η 0.05, cosine",
@@ -62,9 +66,9 @@ fn recipes() -> [(&'static str, Training); 4] {
 
 /// Those of others: library, recipe as its script and as the table names it.
 const PEERS: [(&str, &str, &str); 4] = [
-    ("torch", "sgd", "SGD, η 0.1"),
+    ("torch", "sgd", FIRST),
     ("torch", "adamw", "AdamW, η 0.001, λ 0.5, cosine, batch 16"),
-    ("sklearn", "sgd", "SGD, η 0.1"),
+    ("sklearn", "sgd", FIRST),
     ("sklearn", "adam", "Adam, η 0.001"),
 ];
 
@@ -94,7 +98,15 @@ fn write(path: &Path, train: &Images<f32>, test: &Images<f32>) -> Result<()> {
     Ok(file.flush()?)
 }
 
-/// Every recipe with every seed, in turns. `peers` is where the Python environment of `ci/peers` is.
+/// w and alpha ~ N(0, 2/d), as PyTorch's script has them: with He's gain on the last layer too.
+fn initialised(seed: u64) -> gemmprop::Result<Mlp<f32>> {
+    Mlp::from_weights(&WIDTHS, Constant::Input, seed, |_, d, generator| {
+        let normal: f64 = StandardNormal.sample(generator);
+        normal * (2.0 / d as f64).sqrt()
+    })
+}
+
+/// Every recipe with its seeds, in turns. `peers` is where the Python environment of `ci/peers` is.
 pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Row>> {
     let (train, test) = split(folder)?;
     let python = peers.join("python/bin/python");
@@ -106,22 +118,24 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
         eprintln!("{} is not there: without peers, which ci/peers installs", python.display());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
-    let seeds = if quick { 1 } else { SEEDS };
+    let seeds = if quick { 1 } else { MANY_SEEDS };
+    let belongs = |seed: u64, recipe: &str, library: &str| seed <= SEEDS || (recipe == FIRST && library != "sklearn");
     let progress = Progress::new("mnist", seeds as usize);
     let mut rows = Vec::new();
     for seed in 1..=seeds {
         progress.begin(format!("seed {seed}"));
-        for (recipe, training) in recipes() {
+        for (recipe, training) in recipes().into_iter().filter(|(recipe, _)| belongs(seed, recipe, "gemmprop")) {
             let epochs = if quick { 1 } else { training.epochs };
-            let mlp = Mlp::<f32>::he(&WIDTHS, Constant::Input, seed)?;
-            let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { seed, epochs, ..training })?;
+            let mut trainer =
+                Trainer::new(initialised(seed)?, SoftmaxCrossEntropy, Training { seed, epochs, ..training })?;
             let start = Instant::now();
             pool.install(|| trainer.fit(Dataset::new(train.x.view(), train.labels.view()), None, &mut ()))?;
             let seconds = start.elapsed().as_secs_f64();
             let test_accuracy = accuracy(&trainer.model().predict(test.x.view())?, test.labels.view());
             rows.push(Row { library: "gemmprop".into(), recipe, seed, epochs, test_accuracy, seconds });
         }
-        for (library, recipe, name) in PEERS.iter().filter(|_| python.exists() && !quick) {
+        let there = python.exists() && !quick;
+        for (library, recipe, name) in PEERS.iter().filter(|(library, _, name)| there && belongs(seed, name, library)) {
             // Until the threads of whoever ran before sleep.
             std::thread::sleep(Duration::from_millis(250));
             let mut command = Command::new(&python);
@@ -176,26 +190,26 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
         name: "mnist",
         title: "MNIST's digits: accuracy and the time it took".to_owned(),
         panels: vec![Panel {
-            title: format!(
-                "784-512-512-10, a point for each of {} seeds",
-                rows.iter().map(|row| row.seed).max().unwrap_or(0)
-            ),
+            title: "784-512-512-10, a point for each seed".to_owned(),
             x: FigureAxis { label: "time of training, seconds", scale: Scale::Log },
             y: FigureAxis { label: "accuracy on the test set", scale: Scale::Linear },
             series,
         }],
         caption: format!(
-            "f32, 25 epochs, batch 32 unless named, inputs 0 to 1, He initialisation (scikit-learn: its own, and a bias on every layer). PyTorch eager. \
+            "f32, 25 epochs, batch 32 unless named, inputs 0 to 1, He initialisation of all layers (scikit-learn: its own, and a bias on every layer). PyTorch eager. \
              All recipes but the first were chosen by their accuracy on these test digits. Two threads each, one after another. {facts}"
         ),
     }
 }
 
 pub(crate) fn table(rows: &[Row]) -> Table {
-    let header = ["library", "recipe", "seeds", "test accuracy, mean", "least", "most", "seconds, median"];
+    let header =
+        ["library", "recipe", "seeds", "test accuracy, mean", "± standard error", "least", "most", "seconds, median"];
     let table = groups(rows).into_iter().map(|(library, recipe, group)| {
         let accuracies: Vec<f64> = group.iter().map(|row| row.test_accuracy).collect();
-        let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+        let n = accuracies.len() as f64;
+        let mean = accuracies.iter().sum::<f64>() / n;
+        let squares: f64 = accuracies.iter().map(|accuracy| (accuracy - mean).powi(2)).sum();
         let (least, most) = accuracies.iter().fold((1.0_f64, 0.0_f64), |(a, b), &x| (a.min(x), b.max(x)));
         let seconds = crate::step::median(group.iter().map(|row| row.seconds).collect());
         vec![
@@ -203,6 +217,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             recipe.to_owned(),
             group.len().to_string(),
             format!("{mean:.4}"),
+            format!("{:.4}", (squares / (n * (n - 1.0).max(1.0))).sqrt()),
             format!("{least:.4}"),
             format!("{most:.4}"),
             format!("{seconds:.2}"),
