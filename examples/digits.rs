@@ -5,18 +5,8 @@
 //! ```
 
 use gemmprop::{Constant, Mlp, Result, Sgd, SoftmaxCrossEntropy};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, s};
 use smartcore::dataset::digits;
-
-/// The share of samples whose largest output is that of their label.
-fn accuracy(mlp: &Mlp<f32>, x: ArrayView2<f32>, labels: ArrayView1<usize>) -> Result<f64> {
-    let y_hat = mlp.predict(x)?;
-    let right = y_hat.axis_iter(Axis(0)).zip(labels).filter(|(y_hat, label)| {
-        let best = y_hat.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        best.is_some_and(|(class, _)| class == **label)
-    });
-    Ok(right.count() as f64 / labels.len() as f64)
-}
 
 fn main() -> Result<()> {
     let data = digits::load_dataset();
@@ -32,7 +22,9 @@ fn main() -> Result<()> {
     println!("epoch   training loss   test accuracy");
     for epoch in (10..=60).step_by(10) {
         let history = sgd.train(&mut mlp, x.slice(train), train_labels, &SoftmaxCrossEntropy, 10)?;
-        let accuracy = accuracy(&mlp, x.slice(test), test_labels)?;
+        let classes = mlp.classify(x.slice(test))?;
+        let right = classes.iter().zip(test_labels).filter(|(class, label)| class == label).count();
+        let accuracy = right as f64 / test_labels.len() as f64;
         println!("{epoch:>5}   {:>13.4}   {accuracy:>13.3}", history[9]);
     }
     Ok(())

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Ix2, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Ix2, s};
 
 use crate::blas::{SharedTiles, Tile, TileTable};
 use crate::engine::{Engine, Forward, Samples};
@@ -108,7 +108,7 @@ const PREDICT_ROWS: usize = 128;
 const PREDICT_TASKS: usize = 16;
 
 impl<F: Scalar> Mlp<F> {
-    /// ŷ for each row of x: (samples, m). Keeps nothing of the layers between.
+    /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic function. Keeps nothing of the layers between.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
@@ -148,5 +148,18 @@ impl<F: Scalar> Mlp<F> {
         let flops = 2 * samples * self.parameters().count();
         assemble(shareable(table.len(), flops), |crew| crew.for_each_tile(table.len(), flops, &task));
         Ok(y_hat)
+    }
+
+    /// The class of each row of x: the index of the largest ŷ, the most probable one by softmax (of equal ones the first); of a network with
+    /// one output, 1 where ŷ ≥ 0 and else 0, the more probable one by the logistic function.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn classify(&self, x: ArrayView2<F>) -> Result<Array1<usize>> {
+        let class = |y_hat: ArrayView1<F>| match y_hat.len() {
+            1 => usize::from(y_hat[0] >= F::ZERO),
+            outputs => (1..outputs).fold(0, |best, i| if y_hat[i] > y_hat[best] { i } else { best }),
+        };
+        Ok(self.predict(x)?.outer_iter().map(class).collect())
     }
 }

@@ -23,7 +23,7 @@
 //! let mut mlp = Mlp::he(&[2, 16, 2], Constant::Input, 1)?;
 //! let history = Sgd::new(4, 0.5, 1)?.train(&mut mlp, x.view(), labels.view(), &SoftmaxCrossEntropy, 500)?;
 //! assert!(history[499] < 0.05 && history[499] < history[0]);
-//! assert_eq!(mlp.predict(x.view())?.dim(), (4, 2));
+//! assert_eq!(mlp.classify(x.view())?, labels);
 //! # Ok::<(), gemmprop::Error>(())
 //! ```
 //!

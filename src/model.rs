@@ -1,6 +1,6 @@
 //! A network with what its inputs go through first: what training makes and prediction needs.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::error::Result;
 use crate::network::Mlp;
@@ -32,6 +32,17 @@ impl<F: Scalar> Model<F> {
         match &self.standardizer {
             Some(standardizer) => self.mlp.predict(standardizer.transform(x)?.view()),
             None => self.mlp.predict(x),
+        }
+    }
+
+    /// The class of each row of x, as [`Mlp::classify`] has it.
+    ///
+    /// # Errors
+    /// As [`Mlp::predict`].
+    pub fn classify(&self, x: ArrayView2<F>) -> Result<Array1<usize>> {
+        match &self.standardizer {
+            Some(standardizer) => self.mlp.classify(standardizer.transform(x)?.view()),
+            None => self.mlp.classify(x),
         }
     }
 }

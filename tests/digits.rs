@@ -1,7 +1,7 @@
 //! Real data: handwritten digits by softmax, and red wine by squared error, the lecture's scalar ŷ.
 
 use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
-use ndarray::{Array1, Array2, ArrayView1, Axis, s};
+use ndarray::{Array1, Array2, Axis, s};
 
 const TRAIN: usize = 1437;
 
@@ -18,9 +18,8 @@ fn test_accuracy(x: &Array2<f32>, labels: &Array1<usize>, constant: Constant, se
     let mut mlp = Mlp::<f32>::he(&[64, 64, 64, 10], constant, seed).unwrap();
     let (train, labels_of) = (x.slice(s![..TRAIN, ..]), labels.slice(s![..TRAIN]));
     Sgd::new(32, 0.1, seed).unwrap().train(&mut mlp, train, labels_of, &SoftmaxCrossEntropy, 60).unwrap();
-    let y_hat = mlp.predict(x.slice(s![TRAIN.., ..])).unwrap();
-    let class = |y: ArrayView1<f32>| (0..10).max_by(|&a, &b| y[a].total_cmp(&y[b])).unwrap();
-    let right = y_hat.axis_iter(Axis(0)).zip(labels.slice(s![TRAIN..])).filter(|(y, label)| class(*y) == **label);
+    let classes = mlp.classify(x.slice(s![TRAIN.., ..])).unwrap();
+    let right = classes.iter().zip(labels.slice(s![TRAIN..])).filter(|(class, label)| class == label);
     right.count() as f64 / (x.nrows() - TRAIN) as f64
 }
 

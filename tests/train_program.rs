@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use gemmprop::{Checkpoints, Constant, Generator, Mlp, Model, SoftmaxCrossEntropy, SquaredError, data};
+use gemmprop::{Checkpoints, Generator, Model, SoftmaxCrossEntropy, SquaredError, data};
 use ndarray::{Array1, Array2};
 use ndarray_npy::write_npy;
 use rand::{RngExt, SeedableRng};

@@ -79,14 +79,10 @@ pub(crate) fn mean_loss<F: Scalar, L: Loss<F>>(
     sum / x.nrows() as f64
 }
 
-/// The share of samples whose largest ŷ is not the label's.
+/// The share of samples whose class is not the label.
 pub(crate) fn error_rate<F: Scalar>(mlp: &Mlp<F>, set: &Set<F>) -> f64 {
-    let y_hat = mlp.predict(set.x.view()).expect("finite data");
-    let best = |y_hat: ArrayView1<F>| {
-        (0..y_hat.len()).max_by(|&a, &b| y_hat[a].to_f64().total_cmp(&y_hat[b].to_f64())).expect("an output")
-    };
-    let wrong = y_hat.outer_iter().zip(&set.labels).filter(|(y_hat, label)| best(*y_hat) != **label);
-    wrong.count() as f64 / set.len() as f64
+    let classes = mlp.classify(set.x.view()).expect("finite data");
+    classes.iter().zip(&set.labels).filter(|(class, label)| class != label).count() as f64 / set.len() as f64
 }
 
 /// How a network is trained.

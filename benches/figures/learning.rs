@@ -76,25 +76,19 @@ fn train<L: Loss<f32>, R>(
     curves
 }
 
-/// Mean loss over some samples, from one call of `predict`, and ŷ.
-fn mean_loss<L: Loss<f32>>(
-    mlp: &Mlp<f32>,
-    loss: &L,
-    (x, y): (ArrayView2<f32>, ArrayView1<L::Target>),
-) -> (f64, Array2<f32>) {
+/// Mean loss over some samples.
+fn mean_loss<L: Loss<f32>>(mlp: &Mlp<f32>, loss: &L, (x, y): (ArrayView2<f32>, ArrayView1<L::Target>)) -> f64 {
     let y_hat = mlp.predict(x).expect("valid data");
     let mut derivative = vec![0.0; mlp.outputs()];
     let sum: f64 = (y_hat.outer_iter().zip(y))
         .map(|(y_hat, &y)| f64::from(loss.value_and_derivative(&y_hat.to_vec(), &[y], &mut derivative)))
         .sum();
-    (sum / y_hat.nrows() as f64, y_hat)
+    sum / y_hat.nrows() as f64
 }
 
-/// How often the largest ŷ is the label's.
-pub(crate) fn accuracy(y_hat: &Array2<f32>, y: ArrayView1<usize>) -> f64 {
-    let largest = |y_hat: ArrayView1<f32>| (0..y_hat.len()).max_by(|&a, &b| y_hat[a].total_cmp(&y_hat[b]));
-    let right = y_hat.outer_iter().zip(y).filter(|(y_hat, y)| largest(*y_hat) == Some(**y)).count();
-    right as f64 / y.len() as f64
+/// How often a class is the label's.
+pub(crate) fn accuracy(classes: &Array1<usize>, labels: ArrayView1<usize>) -> f64 {
+    classes.iter().zip(labels).filter(|(class, label)| class == label).count() as f64 / labels.len() as f64
 }
 
 const DIGITS_WIDTHS: [usize; 4] = [64, 64, 64, 10];
@@ -105,10 +99,10 @@ pub(crate) fn digits() -> Vec<DigitsEpoch> {
     let x = Array2::from_shape_vec((set.num_samples, set.num_features), set.data).expect("a full table") / 16.0;
     let data = Data { x, y: set.target.iter().map(|&label| label as usize).collect(), train: 1437 };
     train("digits", &DIGITS_WIDTHS, DIGITS_ETA, &data, &SoftmaxCrossEntropy, |mlp, seed, epoch| {
-        let (train_loss, train_y_hat) = mean_loss(mlp, &SoftmaxCrossEntropy, data.train());
-        let (test_loss, test_y_hat) = mean_loss(mlp, &SoftmaxCrossEntropy, data.test());
-        let train_accuracy = accuracy(&train_y_hat, data.train().1);
-        let test_accuracy = accuracy(&test_y_hat, data.test().1);
+        let train_loss = mean_loss(mlp, &SoftmaxCrossEntropy, data.train());
+        let test_loss = mean_loss(mlp, &SoftmaxCrossEntropy, data.test());
+        let accuracy = |(x, y): (ArrayView2<f32>, _)| accuracy(&mlp.classify(x).expect("finite data"), y);
+        let (train_accuracy, test_accuracy) = (accuracy(data.train()), accuracy(data.test()));
         DigitsEpoch { seed, epoch, train_loss, train_accuracy, test_loss, test_accuracy }
     })
 }
@@ -135,8 +129,8 @@ pub(crate) fn wine() -> (Vec<WineEpoch>, f64) {
     let curves = self::train("wine", &WINE_WIDTHS, WINE_ETA, &data, &SquaredError, |mlp, seed, epoch| WineEpoch {
         seed,
         epoch,
-        train_loss: mean_loss(mlp, &SquaredError, data.train()).0,
-        test_loss: mean_loss(mlp, &SquaredError, data.test()).0,
+        train_loss: mean_loss(mlp, &SquaredError, data.train()),
+        test_loss: mean_loss(mlp, &SquaredError, data.test()),
     });
     (curves, trivial.expect("samples"))
 }

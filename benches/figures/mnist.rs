@@ -131,7 +131,7 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
             let start = Instant::now();
             pool.install(|| trainer.fit(Dataset::new(train.x.view(), train.labels.view()), None, &mut ()))?;
             let seconds = start.elapsed().as_secs_f64();
-            let test_accuracy = accuracy(&trainer.model().predict(test.x.view())?, test.labels.view());
+            let test_accuracy = accuracy(&trainer.model().classify(test.x.view())?, test.labels.view());
             rows.push(Row { library: "gemmprop".into(), recipe, seed, epochs, test_accuracy, seconds });
         }
         let there = python.exists() && !quick;

@@ -127,6 +127,7 @@ fn standardized_columns<F: common::Real>() {
         assert_eq!(inside.model().mlp, outside.model().mlp);
         assert_eq!(state(&inside).records, state(&outside).records);
         assert_eq!(inside.model().predict(x.view()), outside.model().predict(z.view()));
+        assert_eq!(inside.model().classify(x.view()), outside.model().classify(z.view()));
         assert!(outside.model().standardizer.is_none());
     }
 }
