@@ -149,9 +149,9 @@ fn figure(rows: &[Row], n: usize, target: f64, [about, facts]: [&str; 2]) -> Fig
             },
         ],
         caption: format!(
-            "{about} {unreached} of {} runs did not reach the loss and are left out. Largest stable s: √(B (n − 1)/(n − B))/η, the necessary condition of \
-             Wu, Ma & E 2018 for any a; s is of all {n} Hessians of single samples. Stability: (1 − ηa)² + η² (n − B)/(B (n − 1)) s² with a = λmax(H); above 1 a minimum of all ℓ_i would be \
-             left. Trace: 50 probes. {facts}",
+            "{about} {unreached} of {} runs did not reach the loss and are left out. Largest stable s: √(B (n − 1)/(n − B))/η, beyond which in one dimension no \
+             a is stable (Wu, Ma & E 2018); s is of all {n} Hessians of single samples. Stability: (1 − ηa)² + η² (n − B)/(B (n − 1)) s², as if a = λmax(H) and s \
+             were along one direction; there no minimum of all ℓ_i holds above 1. Trace: 50 probes. {facts}",
             rows.len()
         ),
     }

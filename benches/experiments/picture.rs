@@ -224,7 +224,7 @@ fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, [about, fac
         panels: batches.iter().map(panel).collect(),
         caption: format!(
             "{about} Loss in nats at θ + α d + β e: d and e random, the same numbers for both, and scaled so that each neuron's weights have the norm of the \
-             network's own (constants stay). {facts}"
+             network's own and its constant (constants stay). {facts}"
         ),
     }
 }
