@@ -1,8 +1,10 @@
-//! What the bar knows; how it looks, a terminal shows.
+//! What the bar knows and shows.
 
 use std::ops::ControlFlow;
 use std::thread::sleep;
 use std::time::Duration;
+
+use indicatif::{InMemoryTerm, ProgressDrawTarget};
 
 use super::ProgressBar;
 use crate::observer::{Batch, Observer};
@@ -35,4 +37,30 @@ fn epochs_beyond_the_plan_make_it_longer() {
     tell(&mut bar, 11, 1, 1.0);
     let (drawn, _) = bar.bar.as_ref().unwrap();
     assert_eq!((drawn.position(), drawn.length()), (501, Some(550)));
+}
+
+#[test]
+fn the_terminal_shows_epoch_losses_speed_and_time() {
+    let terminal = InMemoryTerm::new(4, 120);
+    let mut bar = ProgressBar::new();
+    tell(&mut bar, 9, 48, 1.0);
+    let shown = |bar: &ProgressBar| {
+        bar.bar.as_ref().unwrap().0.force_draw();
+        terminal.contents()
+    };
+    let drawn = &bar.bar.as_ref().unwrap().0;
+    drawn.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 250));
+    sleep(Duration::from_millis(20));
+    bar.seen.lock().unwrap().validation_loss = Some(0.5);
+    tell(&mut bar, 9, 49, 3.0);
+    let line = shown(&bar);
+    assert!(line.starts_with("epoch 9/10  loss 2.0000  validation 0.5000  "), "{line}");
+    let after = |text: &str| line.split(text).next().unwrap().rsplit("  ").next().unwrap().to_owned();
+    let speed: f64 = after(" samples/s").replace(',', "").parse().unwrap();
+    // 8 samples in 20 ms or more.
+    assert!((1.0..=400.0).contains(&speed), "{line}");
+    assert!(line.contains(" 90% ETA "), "{line}");
+    bar.bar.as_ref().unwrap().0.abandon();
+    let line = shown(&bar);
+    assert!(line.contains(" 90% in ") && !line.contains("ETA"), "{line}");
 }
