@@ -335,8 +335,24 @@ fn a_resumed_run_reads_the_same_numbers() {
     let train = "--csv a.csv --target y --standardize=no --optimizer sgd --rate 0.0001";
     folder.fine(&format!("{train} --epochs 4 --checkpoint whole"));
     folder.fine(&format!("{train} --epochs 2 --checkpoint run"));
-    folder.fine("--csv a.csv --resume --checkpoint run --epochs 4");
+    let run = folder.fine("--csv a.csv --resume --checkpoint run --epochs 4");
     assert_eq!(folder.model("run"), folder.model("whole"));
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+}
+
+/// Of as many rows and columns, so that nothing else would show it.
+#[test]
+fn a_run_that_is_resumed_with_other_samples_says_so() {
+    let folder = Folder::new();
+    let text: String = (0..64).map(|row| format!("{row},{}\n", row % 7)).collect();
+    fs::write(folder.path("a.csv"), format!("x,y\n{text}")).unwrap();
+    folder.fine("--csv a.csv --target y --loss squared --epochs 2 --checkpoint run");
+    let other = "warning: these are not the samples that the run began with";
+    for (changed, epochs) in [("63,0", 3), ("63.5,0", 4), ("63,0.5", 5)] {
+        fs::write(folder.path("a.csv"), format!("x,y\n{}", text.replace("63,0", changed))).unwrap();
+        let run = folder.fine(&format!("--csv a.csv --resume --checkpoint run --epochs {epochs}"));
+        assert_eq!(run.stderr.contains(other), changed != "63,0", "{}", run.stderr);
+    }
 }
 
 #[test]

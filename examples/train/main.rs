@@ -114,7 +114,7 @@ fn train(arguments: &Train) -> Result<ExitCode> {
             let stored = checkpoints.read()?;
             warn(&stored);
             let task = task(&stored.notes)?;
-            let both = task.again(arguments)?;
+            let both = task.again(arguments, say)?;
             (Some(checkpoints), Some(stored), task, both)
         }
         (folder, _) => {

@@ -27,6 +27,8 @@ pub(crate) struct Task {
     pub(crate) scale: Vec<(f64, f64)>,
     pub(crate) validation: Option<f64>,
     pub(crate) seed: u64,
+    /// Of all numbers that are learned from and validated with, by which a resumed run knows them again.
+    pub(crate) checksum: u32,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,18 @@ impl Samples {
             return Err(format!("targets: expected {rows}, one for each row of the data, found {targets}").into());
         }
         Ok(Self { x, y: Some(y), answered: None })
+    }
+
+    /// CRC-32 of what came before and of these numbers.
+    fn checksum(before: u32, samples: &Self) -> u32 {
+        let mut crc = crc32fast::Hasher::new_with_initial(before);
+        samples.x.iter().for_each(|x| crc.update(&x.to_le_bytes()));
+        match &samples.y {
+            Some(Target::Labels(y)) => y.iter().for_each(|&label| crc.update(&(label as u64).to_le_bytes())),
+            Some(Target::Numbers(y)) => y.iter().for_each(|y| crc.update(&y.to_le_bytes())),
+            None => {}
+        }
+        crc.finalize()
     }
 
     fn select(&self, rows: &[usize]) -> Self {
@@ -105,6 +119,7 @@ pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Bo
         scale: Vec::new(),
         validation: settings.validation,
         seed: settings.seed,
+        checksum: 0,
     };
     let open = |loss: LossKind, why: &str| {
         settings.loss.unwrap_or_else(|| {
@@ -156,6 +171,7 @@ pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Bo
         _ => {}
     }
     let (train, validation) = task.divide(train, test)?;
+    task.checksum = [Some(&train), validation.as_ref()].into_iter().flatten().fold(0, Samples::checksum);
     if let (LossKind::Squared, Some(y), true) = (task.loss, &train.y, arguments.standardizes()) {
         let scale = |y: ndarray::ArrayView1<f32>| {
             let y = y.mapv(f64::from);
@@ -168,8 +184,8 @@ pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Bo
 }
 
 impl Task {
-    /// The data of a run that is resumed.
-    pub(crate) fn again(&self, arguments: &Train) -> Result<Both> {
+    /// The data of a run that is resumed. It says so if they are other ones.
+    pub(crate) fn again(&self, arguments: &Train, say: impl Fn(String)) -> Result<Both> {
         if let (Some(expected), Some(found)) = (&self.target, &arguments.target)
             && expected != found
         {
@@ -182,7 +198,11 @@ impl Task {
                 None => "expected the targets to learn from; --targets names their file".into(),
             });
         }
-        self.divide(train, test)
+        let (train, validation) = self.divide(train, test)?;
+        if [Some(&train), validation.as_ref()].into_iter().flatten().fold(0, Samples::checksum) != self.checksum {
+            say("warning: these are not the samples that the run began with; it goes on with them".to_owned());
+        }
+        Ok((train, validation))
     }
 
     /// Samples in the form that this run has, and a test set where the format has one. Targets are read if they are there.
