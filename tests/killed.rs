@@ -106,14 +106,36 @@ fn begin(directory: &Path, run: usize) -> std::process::Child {
         .unwrap()
 }
 
-/// One run, killed whenever the generator says until it has come to its end. Returns how often.
-fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generator) -> usize {
+/// How long each process lives: at random, up to a limit that fits itself to the machine. It doubles when a process was killed before
+/// it got further than the last, and shrinks when one got further: most do, and need several lives to come to the end.
+struct Lives {
+    generator: Generator,
+    limit: Duration,
+}
+
+impl Lives {
+    /// Far more than a whole run takes, so that one which hangs is told from one that is slow.
+    const LONGEST: Duration = Duration::from_secs(300);
+
+    fn next(&mut self) -> Duration {
+        self.generator.random_range(Duration::ZERO..self.limit)
+    }
+
+    fn learn(&mut self, got_further: bool) {
+        self.limit = if got_further { self.limit * 3 / 4 } else { self.limit * 2 };
+        assert!(self.limit < Self::LONGEST, "however long it lives, a process gets no further than the last");
+    }
+}
+
+/// One run, killed at random until it has come to its end. Returns how often.
+fn killed_until_done(run: usize, expected: &Model<f32>, lives: &mut Lives) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let mut kills = 0;
-    let mut begun = false;
+    // As of the last checkpoint, if there is one.
+    let mut steps = None;
     loop {
         let mut child = begin(directory.path(), run);
-        let until = Instant::now() + Duration::from_micros(generator.random_range(0..120_000));
+        let until = Instant::now() + lives.next();
         let ended = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break Some(status);
@@ -128,18 +150,22 @@ fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generato
         let output = child.wait_with_output().unwrap();
         if let Some(status) = ended {
             assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            lives.learn(true);
             break;
         }
+        let before = steps;
         match Checkpoints::open(directory.path()) {
             Ok(checkpoints) => {
                 // Those before the first checkpoint show nothing.
-                begun = true;
                 kills += 1;
                 let saved = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
                 assert!(saved.damaged.is_empty(), "after {kills} kills: {:?}", saved.damaged);
+                steps = Some(saved.value.steps());
+                assert!(steps >= before, "after {kills} kills: {steps:?} steps, {before:?} before");
             }
-            Err(error) => assert!(!begun, "after {kills} kills: {error}"),
+            Err(error) => assert!(before.is_none(), "after {kills} kills: {error}"),
         }
+        lives.learn(steps > before);
     }
     let checkpoints = Checkpoints::open(directory.path()).unwrap();
     let saved = checkpoints.model::<f32>().unwrap();
@@ -158,15 +184,15 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
             trainer.into_model()
         })
         .collect();
-    let mut generator = Generator::seed_from_u64(7);
+    let mut lives = Lives { generator: Generator::seed_from_u64(7), limit: Duration::from_millis(120) };
     let mut kills = 0;
     for run in 0.. {
         if kills >= wanted {
             break;
         }
-        let more = killed_until_done(run % 4, &undisturbed[run % 4], &mut generator);
-        assert!(more > 0, "a run that is never killed tests nothing");
-        kills += more;
+        // One may come to its end before it is killed, but the limit shrinks then.
+        assert!(run < 10 + wanted, "{kills} kills in {run} runs");
+        kills += killed_until_done(run % 4, &undisturbed[run % 4], &mut lives);
     }
     println!("{kills} kills");
 }
