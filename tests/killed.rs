@@ -20,6 +20,8 @@ use rand::{RngExt, SeedableRng};
 
 const DIRECTORY: &str = "GEMMPROP_KILLED_DIRECTORY";
 const RUN: &str = "GEMMPROP_KILLED_RUN";
+/// A file that a process makes first of all.
+const BEGUN: &str = "GEMMPROP_KILLED_BEGUN";
 
 type Run = Trainer<f32, SoftmaxCrossEntropy>;
 
@@ -72,6 +74,7 @@ impl Observer<f32> for Often {
 #[ignore = "the other test runs it in processes of its own"]
 fn train_from_the_last_checkpoint_to_the_end() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    std::fs::write(std::env::var_os(BEGUN).unwrap(), "").unwrap();
     let run = std::env::var(RUN).unwrap().parse().unwrap();
     let (checkpoints, mut trainer) = match Checkpoints::open(&directory) {
         Ok(checkpoints) => {
@@ -95,10 +98,11 @@ fn train_from_the_last_checkpoint_to_the_end() {
     }
 }
 
-fn begin(directory: &Path, run: usize) -> std::process::Child {
+fn begin(directory: &Path, begun: &Path, run: usize) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "train_from_the_last_checkpoint_to_the_end", "--ignored"])
         .env(DIRECTORY, directory)
+        .env(BEGUN, begun)
         .env(RUN, run.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -106,8 +110,9 @@ fn begin(directory: &Path, run: usize) -> std::process::Child {
         .unwrap()
 }
 
-/// How long each process lives: at random, up to a limit that fits itself to the machine. It doubles when a process was killed before
-/// it got further than the last, and shrinks when one got further: most do, and need several lives to come to the end.
+/// How long each process lives after it has been started and linked: at random, up to a limit that fits itself to the machine. It
+/// doubles when a process was killed before it got further than the last, and shrinks when one got further: most do, and need several
+/// lives to come to the end.
 struct Lives {
     generator: Generator,
     limit: Duration,
@@ -129,20 +134,28 @@ impl Lives {
 
 /// One run, killed at random until it has come to its end. Returns how often.
 fn killed_until_done(run: usize, expected: &Model<f32>, lives: &mut Lives) -> usize {
-    let directory = tempfile::tempdir().unwrap();
+    let (directory, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let begun = beside.path().join("begun");
     let mut kills = 0;
     // As of the last checkpoint, if there is one.
     let mut steps = None;
     loop {
-        let mut child = begin(directory.path(), run);
-        let until = Instant::now() + lives.next();
+        let mut child = begin(directory.path(), &begun, run);
+        let (started, life) = (Instant::now(), lives.next());
+        let mut until = None;
         let ended = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break Some(status);
             }
-            if Instant::now() >= until {
+            let now = Instant::now();
+            if until.is_none() && begun.exists() {
+                until = Some(now + life);
+            }
+            let hangs = until.is_none() && now > started + Lives::LONGEST;
+            if hangs || until.is_some_and(|until| now >= until) {
                 // SIGKILL, on Unix: nothing of the process can clean up.
                 child.kill().unwrap();
+                assert!(!hangs, "a process has not begun after {:?}", Lives::LONGEST);
                 break None;
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -153,6 +166,7 @@ fn killed_until_done(run: usize, expected: &Model<f32>, lives: &mut Lives) -> us
             lives.learn(true);
             break;
         }
+        std::fs::remove_file(&begun).unwrap();
         let before = steps;
         match Checkpoints::open(directory.path()) {
             Ok(checkpoints) => {
