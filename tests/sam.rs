@@ -62,9 +62,9 @@ fn gradients_of_any_length_lead_uphill_by_the_radius() {
     // ρ/‖g‖ is 8 · 10⁻⁴², which f32 has 13 bits for; and 2⁻¹⁰⁵⁰, with 24.
     is_made_uphill::<f32>(2_f64.powi(67), 2_f64.powi(58), 0.001, 2_f64.powi(-100));
     is_made_uphill::<f64>(2_f64.powi(524), 2_f64.powi(-15), 1.1 * 2_f64.powi(-540), 0.125);
-    // r² is 2⁻⁸⁰⁰, then 2⁻¹⁰⁷⁰ with 5 bits, then 0.
-    for power in [-400, -535, -600, -1074] {
-        is_made_uphill::<f64>(1.0, 2_f64.powi(power), 0.05, 0.125);
+    // r² is 2⁻⁸⁰⁰; then 1.7 · 2⁻¹⁰⁷⁰, with 5 bits; then 0, and down to the least r.
+    for r in [2_f64.powi(-400), 1.3 * 2_f64.powi(-535), 2_f64.powi(-600), 2_f64.powi(-1074)] {
+        is_made_uphill::<f64>(1.0, r, 0.05, 0.125);
     }
 }
 
