@@ -1,4 +1,6 @@
 //! Sharpness-aware minimisation: θ ← θ − η ∇L(θ + ρ g/‖g‖), θ put back exactly before the step.
+//!
+//! Steps of every optimiser with it, one after another, are checked against the formulas in `optimizers.rs`.
 
 mod common;
 
