@@ -272,6 +272,7 @@ impl Watch {
     }
 }
 
-fn largest<F: Scalar>(theta: &Parameters<F>) -> f64 {
+/// max |p|, in double precision.
+pub(crate) fn largest<F: Scalar>(theta: &Parameters<F>) -> f64 {
     theta.iter().fold(0.0, |largest, p| largest.max(p.to_f64().abs()))
 }

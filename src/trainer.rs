@@ -90,7 +90,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             _ => None,
         };
         let eta = Some(training.learning_rate.most());
-        for (name, found) in [("epsilon", epsilon), ("eta", eta), ("clip_norm", training.clip_norm)] {
+        for (name, found) in
+            [("epsilon", epsilon), ("eta", eta), ("clip_norm", training.clip_norm), ("sam", training.sam)]
+        {
             if let Some(found) = found.filter(|&found| F::from_f64(found) == F::ZERO) {
                 let expected = "a number that the network's type can tell from 0";
                 return Err(Error::Hyperparameter { name, expected, found });

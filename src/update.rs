@@ -16,7 +16,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Ix1, Ix2, s};
 
 use crate::blas::{Claimed, SharedTiles, Tile};
 use crate::network::Parameters;
-use crate::optimizer::{Moments, Numbers, Optimizer, Rule};
+use crate::optimizer::{Moments, Numbers, Optimizer, Rule, largest};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, PER_NUMBER, Update, chunk_rows, sum, tiles, zeros};
@@ -119,6 +119,21 @@ impl<F: Scalar> Own<'_, '_, F> {
         let [w, c] = [w.into_slice(), self.c.write(array).into_slice()].map(|p| p.expect("rows lie one after another"));
         [&mut w[rows.start * columns..rows.end * columns], if c.is_empty() { c } else { &mut c[rows.clone()] }]
     }
+}
+
+/// A norm above this has all its digits: where squares underflow they are off by 2⁻¹⁰⁷⁵ each, nothing beside 10⁻²⁸⁰ = 2⁻⁹³⁰.
+const LEAST_NORM: f64 = 1e-140;
+
+/// Over the largest number, no less than the least one that has all its digits: 2⁻¹²⁶ goes with 2¹²⁸, and 2⁻¹⁰²² with 2¹⁰²⁴.
+const LEAST_NORMAL: f64 = 4.0;
+
+/// g ← g / max |g|. Returns ‖g‖ after that, from 1 to √n; 0 if g is.
+fn scale_to_1<F: Scalar>(g: &mut Parameters<F>) -> f64 {
+    let most = F::from_f64(largest(g));
+    if most > F::ZERO {
+        g.iter_mut().for_each(|g| *g = *g / most);
+    }
+    g.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>().sqrt()
 }
 
 /// Is given a tile, some of its rows, and their gradient: of w, and of c where there is one.
@@ -225,14 +240,17 @@ impl Update {
     ) -> f64 {
         let Beyond { gradient, of_gradient, squares, saved, .. } = self.beyond(rule, theta, beyond);
         let (saved, of_saved) = saved.get_or_insert_with(|| (theta.zeros_like(), self.like()));
-        let gradient = Shared::new(gradient, of_gradient);
-        self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
+        self.chunks(crew, batch, &Shared::new(gradient, of_gradient), Some(squares), &|_, _, _| ());
         let norm = sum(squares).sqrt();
         if !norm.is_finite() {
             return norm;
         }
+        // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first made of ordinary length.
+        let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
+        let length = if fine { norm } else { scale_to_1(gradient) };
         // A gradient of 0 has no direction.
-        let step = F::from_f64(if norm > 0.0 { rho / norm } else { 0.0 });
+        let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
+        let gradient = Shared::new(gradient, of_gradient);
         let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
         self.pass(crew, &|tile, rows| {
             let (mut theta, mut saved, mut gradient) = (theta.claim(tile), saved.claim(tile), gradient.claim(tile));

@@ -49,10 +49,10 @@ fn trainings() -> Vec<Training> {
     let mut trainings = Vec::new();
     for optimizer in [Optimizer::Sgd, Optimizer::adam()].into_iter().chain(momentum) {
         for clip_norm in [None, Some(1e-3), Some(1e3)] {
-            for standardize in [false, true] {
+            for (sam, standardize) in [(None, false), (None, true), (Some(0.05), false), (Some(0.05), true)] {
                 let learning_rate = LearningRate::constant(1e-3);
                 let training = Training { optimizer, learning_rate, clip_norm, standardize, ..Training::default() };
-                trainings.push(Training { weight_decay: 0.1, batch: 64, ..training });
+                trainings.push(Training { sam, weight_decay: 0.1, batch: 64, ..training });
             }
         }
     }
@@ -138,6 +138,8 @@ fn buffers_have_the_stated_size() {
 }
 
 fn main() {
+    // Rayon's workers start when the pool is first used, each when the system lets it, and allocate as they do: not while we count.
+    rayon::broadcast(|_| ());
     small_steps();
     epochs();
     buffers_have_the_stated_size();

@@ -89,16 +89,17 @@ fn trainings() -> Vec<Training> {
             early_stopping: Some(2),
             validation_fraction: Some(0.3),
             epochs: 30,
-            ..base
+            ..base.clone()
         },
+        Training { sam: Some(0.1), ..base.clone() },
+        Training { optimizer: Optimizer::adam(), sam: Some(0.1), clip_norm: Some(0.3), standardize: true, ..base },
     ]
 }
 
 #[test]
 fn a_run_goes_on_from_any_batch_with_the_same_bits() {
-    for (training, constant) in
-        trainings().iter().zip([Constant::Input, Constant::EveryLayer, Constant::Absent, Constant::EveryLayer])
-    {
+    let constants = [Constant::Input, Constant::EveryLayer, Constant::Absent, Constant::EveryLayer];
+    for (training, constant) in trainings().iter().zip(constants.into_iter().cycle()) {
         for every in [1, 3, 5, 7] {
             goes_on::<f32>(training, constant, every);
             goes_on::<f64>(training, constant, every);

@@ -20,6 +20,8 @@ use rand::{RngExt, SeedableRng};
 
 const DIRECTORY: &str = "GEMMPROP_KILLED_DIRECTORY";
 const RUN: &str = "GEMMPROP_KILLED_RUN";
+/// A file that a process makes first of all.
+const BEGUN: &str = "GEMMPROP_KILLED_BEGUN";
 
 type Run = Trainer<f32, SoftmaxCrossEntropy>;
 
@@ -72,6 +74,7 @@ impl Observer<f32> for Often {
 #[ignore = "the other test runs it in processes of its own"]
 fn train_from_the_last_checkpoint_to_the_end() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };
+    std::fs::write(std::env::var_os(BEGUN).unwrap(), "").unwrap();
     let run = std::env::var(RUN).unwrap().parse().unwrap();
     let (checkpoints, mut trainer) = match Checkpoints::open(&directory) {
         Ok(checkpoints) => {
@@ -95,10 +98,11 @@ fn train_from_the_last_checkpoint_to_the_end() {
     }
 }
 
-fn begin(directory: &Path, run: usize) -> std::process::Child {
+fn begin(directory: &Path, begun: &Path, run: usize) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "train_from_the_last_checkpoint_to_the_end", "--ignored"])
         .env(DIRECTORY, directory)
+        .env(BEGUN, begun)
         .env(RUN, run.to_string())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -106,21 +110,52 @@ fn begin(directory: &Path, run: usize) -> std::process::Child {
         .unwrap()
 }
 
-/// One run, killed whenever the generator says until it has come to its end. Returns how often.
-fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generator) -> usize {
-    let directory = tempfile::tempdir().unwrap();
+/// How long each process lives after it has been started and linked: at random, up to a limit that fits itself to the machine. It
+/// doubles when a process was killed before it got further than the last, and shrinks when one got further: most do, and need several
+/// lives to come to the end.
+struct Lives {
+    generator: Generator,
+    limit: Duration,
+}
+
+impl Lives {
+    /// Far more than a whole run takes, so that one which hangs is told from one that is slow.
+    const LONGEST: Duration = Duration::from_secs(300);
+
+    fn next(&mut self) -> Duration {
+        self.generator.random_range(Duration::ZERO..self.limit)
+    }
+
+    fn learn(&mut self, got_further: bool) {
+        self.limit = if got_further { self.limit * 3 / 4 } else { self.limit * 2 };
+        assert!(self.limit < Self::LONGEST, "however long it lives, a process gets no further than the last");
+    }
+}
+
+/// One run, killed at random until it has come to its end. Returns how often.
+fn killed_until_done(run: usize, expected: &Model<f32>, lives: &mut Lives) -> usize {
+    let (directory, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let begun = beside.path().join("begun");
     let mut kills = 0;
-    let mut begun = false;
+    // As of the last checkpoint, if there is one.
+    let mut steps = None;
     loop {
-        let mut child = begin(directory.path(), run);
-        let until = Instant::now() + Duration::from_micros(generator.random_range(0..120_000));
+        let mut child = begin(directory.path(), &begun, run);
+        let (started, life) = (Instant::now(), lives.next());
+        let mut until = None;
         let ended = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break Some(status);
             }
-            if Instant::now() >= until {
+            let now = Instant::now();
+            if until.is_none() && begun.exists() {
+                until = Some(now + life);
+            }
+            let hangs = until.is_none() && now > started + Lives::LONGEST;
+            if hangs || until.is_some_and(|until| now >= until) {
                 // SIGKILL, on Unix: nothing of the process can clean up.
                 child.kill().unwrap();
+                assert!(!hangs, "a process has not begun after {:?}", Lives::LONGEST);
                 break None;
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -128,18 +163,23 @@ fn killed_until_done(run: usize, expected: &Model<f32>, generator: &mut Generato
         let output = child.wait_with_output().unwrap();
         if let Some(status) = ended {
             assert!(status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            lives.learn(true);
             break;
         }
+        std::fs::remove_file(&begun).unwrap();
+        let before = steps;
         match Checkpoints::open(directory.path()) {
             Ok(checkpoints) => {
                 // Those before the first checkpoint show nothing.
-                begun = true;
                 kills += 1;
                 let saved = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
                 assert!(saved.damaged.is_empty(), "after {kills} kills: {:?}", saved.damaged);
+                steps = Some(saved.value.steps());
+                assert!(steps >= before, "after {kills} kills: {steps:?} steps, {before:?} before");
             }
-            Err(error) => assert!(!begun, "after {kills} kills: {error}"),
+            Err(error) => assert!(before.is_none(), "after {kills} kills: {error}"),
         }
+        lives.learn(steps > before);
     }
     let checkpoints = Checkpoints::open(directory.path()).unwrap();
     let saved = checkpoints.model::<f32>().unwrap();
@@ -158,15 +198,15 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
             trainer.into_model()
         })
         .collect();
-    let mut generator = Generator::seed_from_u64(7);
+    let mut lives = Lives { generator: Generator::seed_from_u64(7), limit: Duration::from_millis(120) };
     let mut kills = 0;
     for run in 0.. {
         if kills >= wanted {
             break;
         }
-        let more = killed_until_done(run % 4, &undisturbed[run % 4], &mut generator);
-        assert!(more > 0, "a run that is never killed tests nothing");
-        kills += more;
+        // One may come to its end before it is killed, but the limit shrinks then.
+        assert!(run < 10 + wanted, "{kills} kills in {run} runs");
+        kills += killed_until_done(run % 4, &undisturbed[run % 4], &mut lives);
     }
     println!("{kills} kills");
 }

@@ -148,8 +148,12 @@ fn an_invariant_subspace_ends_a_block_and_another_begins() {
     let identity = Array1::ones(50);
     assert_eq!(assert_found(&identity, &asking(1, 1, 1e-9)).products, 1);
     // One step a block; the last finds nothing new once three are known.
-    let spectrum = assert_found(&identity, &asking(3, 0, 1e-9));
-    assert_eq!(spectrum.products, 4);
+    let options = asking(3, 0, 1e-9);
+    assert_eq!(extremes(50, scaling(&identity), &options).unwrap().products, 4);
+    // The dense one is the identity but for rounding, and whether a step's β is negligible depends on the kernel that multiplies.
+    // Where it is not, the block goes on: three steps until three are known and three that add nothing, at most.
+    let products = assert_found(&identity, &options).products;
+    assert!((4..=6).contains(&products), "{products} products");
     // One random vector spans with its images as many dimensions as there are different eigenvalues.
     let three = Array1::from_shape_fn(50, |i| [2.0, -7.0, 4.0][i % 3]);
     assert_eq!(assert_found(&three, &asking(1, 1, 1e-9)).products, 3);

@@ -1,4 +1,6 @@
 //! Sharpness-aware minimisation: θ ← θ − η ∇L(θ + ρ g/‖g‖), θ put back exactly before the step.
+//!
+//! Steps of every optimiser with it, one after another, are checked against the formulas in `optimizers.rs`.
 
 mod common;
 
@@ -32,6 +34,40 @@ fn a_step_of_a_linear_model<F: common::Real>() {
 fn a_step_is_that_of_the_gradient_uphill() {
     a_step_of_a_linear_model::<f32>();
     a_step_of_a_linear_model::<f64>();
+}
+
+/// ŷ = alpha x + b at θ = 0 with x = (2s, 2s) and r > 0: the point uphill is ρ (x, 1)/‖(x, 1)‖, g there (r + ρ ‖(x, 1)‖) (x, 1), and all terms
+/// are positive. u is that of the number type, and each number on the way is rounded at most 12 times.
+fn is_made_uphill<F: common::Real>(s: f64, r: f64, rho: f64, eta: f64) {
+    let theta = Parameters::zeros(&[2, 1], Constant::Absent).unwrap();
+    let mlp = Mlp::from_parameters(&[2, 1], Constant::Absent, theta).unwrap();
+    let (x, y) = (array![[F::from_f64(2.0 * s), F::from_f64(2.0 * s)]], array![F::from_f64(-r)]);
+    let training = Training { sam: Some(rho), learning_rate: LearningRate::constant(eta), ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+    trainer.step(Dataset::new(x.view(), y.view())).unwrap();
+    let found = common::flat(trainer.model().mlp.parameters());
+    let length = s * (8.0 + 1.0 / s / s).sqrt();
+    for (found, z) in found.into_iter().zip([2.0 * s, 2.0 * s, 1.0]) {
+        let expected = -eta * ((r + rho * length) * z);
+        let bound = common::gamma(12, F::U) * expected.abs();
+        assert!((found - expected).abs() <= bound, "{found:e} and {expected:e}: s {s:e}, r {r:e}, ρ {rho}");
+    }
+}
+
+/// ρ/‖g‖ is ∞ for short gradients, as a saturated softmax has, and has lost its digits for long ones.
+#[test]
+fn gradients_of_any_length_lead_uphill_by_the_radius() {
+    // ‖g‖ = 3r = 1.4 · 10⁻⁴⁰ and ρ/‖g‖ = 3.6 · 10³⁸; and down to the least r that there is.
+    for power in [-134, -140, -149] {
+        is_made_uphill::<f32>(1.0, 2_f64.powi(power), 0.05, 0.125);
+    }
+    // ρ/‖g‖ is 8 · 10⁻⁴², which f32 has 13 bits for; and 2⁻¹⁰⁵⁰, with 24.
+    is_made_uphill::<f32>(2_f64.powi(67), 2_f64.powi(58), 0.001, 2_f64.powi(-100));
+    is_made_uphill::<f64>(2_f64.powi(524), 2_f64.powi(-15), 1.1 * 2_f64.powi(-540), 0.125);
+    // r² is 2⁻⁸⁰⁰; then 1.7 · 2⁻¹⁰⁷⁰, with 5 bits; then 0, and down to the least r.
+    for r in [2_f64.powi(-400), 1.3 * 2_f64.powi(-535), 2_f64.powi(-600), 2_f64.powi(-1074)] {
+        is_made_uphill::<f64>(1.0, r, 0.05, 0.125);
+    }
 }
 
 /// Several tiles and layers. The step is so small that θ keeps its bits, if it was put back exactly; and the velocity is the gradient

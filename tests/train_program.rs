@@ -241,8 +241,9 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not()
     let folder = Folder::new();
     folder.flowers("flowers.csv", &FLOWERS, 600);
     folder.fine(&format!("{LONG} --checkpoint whole --history whole.csv"));
-    let mut line = format!("{LONG} --checkpoint stopped --history stopped.csv");
-    let mut stops = 0;
+    let begin = format!("{LONG} --checkpoint stopped --history stopped.csv");
+    let mut line = begin.clone();
+    let (mut stops, mut too_late) = (0, 0);
     loop {
         let mut child = folder.command(&line).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -259,8 +260,17 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not()
         }
         stderr.read_to_string(&mut text).unwrap();
         let code = child.wait().unwrap().code();
-        if code == Some(0) {
+        if code == Some(0) && stops == 3 {
             break;
+        }
+        if code == Some(0) {
+            // On a machine that was busy elsewhere, it had come to its end before the signal.
+            too_late += 1;
+            assert!(too_late < 20, "stopped {stops} times, then at its end before the signal, {too_late} times over");
+            fs::remove_dir_all(folder.path("stopped")).unwrap();
+            fs::remove_file(folder.path("stopped.csv")).unwrap();
+            (stops, line) = (0, begin.clone());
+            continue;
         }
         assert_eq!(code, Some(130), "{text}");
         assert!(text.contains("stopped by Ctrl-C") && text.contains("checkpoint in "), "{text}");
@@ -268,7 +278,6 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not()
         stops += 1;
         line = "--csv flowers.csv --resume --checkpoint stopped --history stopped.csv".to_owned();
     }
-    assert_eq!(stops, 3);
     assert_eq!(folder.model("stopped"), folder.model("whole"));
     let losses = |name| {
         let text = fs::read_to_string(folder.path(name)).unwrap();

@@ -12,6 +12,9 @@
 //! gradient   |δ̂ẑ − δ*z*| ≤ g (|z̄| + 2e) + (|δ̄| + g) e, and γ(B+3) (|δ̄| + 2g) (|z̄| + 2e) for the product, the sum and the mean
 //! ```
 //!
+//! Where θ itself is known only to within E, of each number, as at a point uphill that each rung went to by itself, w̄ is off by E too: w ẑ by
+//! E (|z̄| + 2e) more, wᵀ δ̂ by Eᵀ (|δ̄| + 2g), and |w| + E stands for |w| in what is rounded.
+//!
 //! The edge-by-edge rung adds up the same paths from the other end, so its intermediate values are not δ. For it each path
 //! carries its own roundings: γ(K) p (|z̄| + 2e) with p[t] = mask ⊙ |w|ᵀ p[t+1], and the seed's error along the same paths.
 //!
@@ -200,6 +203,9 @@ pub(crate) struct Reference {
     w: Vec<Array2<f64>>,
     /// c[0], …, c[T−1], b
     c: Vec<Array1<f64>>,
+    /// E of both, 0 where θ is exact.
+    e_w: Vec<Array2<f64>>,
+    e_c: Vec<Array1<f64>>,
 }
 
 impl Reference {
@@ -209,11 +215,19 @@ impl Reference {
         let vector = |c: ArrayView1<F>| c.mapv(|c| c.to_f64());
         let hidden_w = theta.w().iter().map(|w| matrix(w.view()));
         let hidden_c = theta.c().iter().map(|c| vector(c.view()));
-        Self {
-            u: F::U,
-            w: hidden_w.chain([matrix(theta.alpha())]).collect(),
-            c: hidden_c.chain([vector(theta.b())]).collect(),
-        }
+        let w: Vec<_> = hidden_w.chain([matrix(theta.alpha())]).collect();
+        let c: Vec<_> = hidden_c.chain([vector(theta.b())]).collect();
+        let e_w = w.iter().map(|w| Array2::zeros(w.dim())).collect();
+        let e_c = c.iter().map(|c| Array1::zeros(c.len())).collect();
+        Self { u: F::U, w, c, e_w, e_c }
+    }
+
+    /// Of networks in F whose θ is that of `mlp` to within `errors`, in the order of θ. Not for rung 1, `Bounds::naive`.
+    pub(crate) fn near<F: Real>(mlp: &Mlp<f64>, errors: &[f64]) -> Self {
+        let mut reference = Self { u: F::U, ..Self::new(mlp) };
+        let of_theta = reference.e_w.iter_mut().zip(&mut reference.e_c).flat_map(|(w, c)| w.iter_mut().chain(c));
+        assert_eq!(of_theta.zip(errors).map(|(to, &e)| *to = e).count(), errors.len());
+        reference
     }
 
     /// The same where the arithmetic is known to be exact: all errors are 0.
@@ -269,14 +283,15 @@ impl Reference {
         let gamma = gamma(terms + 1, self.u);
         let row = |(i, w): (usize, ArrayView1<f64>)| {
             let (mut u, mut handed_on, mut magnitude) = (0.0, 0.0, 0.0);
-            for ((w, z), e) in w.iter().zip(z).zip(e_z) {
+            for (((w, e_w), z), e) in w.iter().zip(self.e_w[t].row(i)).zip(z).zip(e_z) {
                 u += w * z;
-                handed_on += w.abs() * e;
-                magnitude += w.abs() * (z.abs() + 2.0 * e);
+                handed_on += w.abs() * e + e_w * (z.abs() + 2.0 * e);
+                magnitude += (w.abs() + e_w) * (z.abs() + 2.0 * e);
             }
-            if let Some(c) = self.c[t].get(i) {
+            if let (Some(c), Some(e_c)) = (self.c[t].get(i), self.e_c[t].get(i)) {
                 u += c;
-                magnitude += c.abs();
+                handed_on += e_c;
+                magnitude += c.abs() + e_c;
             }
             (u, handed_on + gamma * magnitude)
         };
@@ -325,26 +340,30 @@ impl Reference {
             if t > 0 {
                 let terms = delta.iter().zip(&g).filter(|&(&delta, &g)| delta != 0.0 || g != 0.0).count();
                 let of_sum = gamma(terms, self.u);
-                let bound: Vec<f64> =
-                    delta.iter().zip(&g).map(|(delta, g)| g + of_sum * (delta.abs() + 2.0 * g)).collect();
-                delta = self.down(t, z, &delta, |w| w);
-                g = self.down(t, z, &bound, f64::abs);
-                paths = self.down(t, z, &paths, f64::abs);
-                seed_paths = self.down(t, z, &seed_paths, f64::abs);
+                let most: Vec<f64> = delta.iter().zip(&g).map(|(delta, g)| delta.abs() + 2.0 * g).collect();
+                let bound: Vec<f64> = g.iter().zip(&most).map(|(g, most)| g + of_sum * most).collect();
+                let of_theta: Vec<f64> = most.iter().map(|most| (1.0 + of_sum) * most).collect();
+                let (w, sizes) = (&self.w[t], self.w[t].mapv(f64::abs));
+                delta = down(w, z, &delta);
+                g = down(&sizes, z, &bound);
+                let of_theta = down(&self.e_w[t], z, &of_theta);
+                g.iter_mut().zip(of_theta).for_each(|(g, of_theta)| *g += of_theta);
+                paths = down(&sizes, z, &paths);
+                seed_paths = down(&sizes, z, &seed_paths);
                 roundings += z.len();
             }
         }
     }
+}
 
-    /// mask ⊙ (f(w[t])ᵀ v)
-    fn down(&self, t: usize, z: &[f64], v: &[f64], f: impl Fn(f64) -> f64) -> Vec<f64> {
-        let mut sum = vec![0.0; z.len()];
-        for (w, &v) in self.w[t].outer_iter().zip(v) {
-            sum.iter_mut().zip(w).for_each(|(sum, &w)| *sum += f(w) * v);
-        }
-        sum.iter_mut().zip(z).for_each(|(sum, &z)| *sum = if z > 0.0 { *sum } else { 0.0 });
-        sum
+/// mask ⊙ (wᵀ v)
+fn down(w: &Array2<f64>, z: &[f64], v: &[f64]) -> Vec<f64> {
+    let mut sum = vec![0.0; z.len()];
+    for (w, &v) in w.outer_iter().zip(v) {
+        sum.iter_mut().zip(w).for_each(|(sum, &w)| *sum += w * v);
     }
+    sum.iter_mut().zip(z).for_each(|(sum, &z)| *sum = if z > 0.0 { *sum } else { 0.0 });
+    sum
 }
 
 /// The first entry where two numbers are further apart than the bounds on both allow. A NaN is.

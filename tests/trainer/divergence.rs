@@ -58,11 +58,12 @@ fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: 
 #[test]
 fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
     for optimizer in optimizers() {
-        for clip_norm in [None, Some(1e30)] {
+        for (clip_norm, sam) in [(None, None), (None, Some(0.05)), (Some(1e30), None), (Some(1e30), Some(0.05))] {
             let with = |eta: f64| Training {
                 optimizer,
                 learning_rate: LearningRate::constant(eta),
                 clip_norm,
+                sam,
                 ..Training::default()
             };
             let good = sample(1.0, 0.5);
@@ -78,6 +79,29 @@ fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
                 let (good, bad, cause) = (sample(0.0, 0.0), sample(1.0, 1e10), "the update overflows");
                 is_refused_and_leaves_no_trace(&with(1e30), 0.0, &good, &bad, "parameters", cause);
             }
+        }
+    }
+}
+
+/// With sharpness-aware minimisation a step may fail before θ is moved uphill, and when it is there.
+#[test]
+fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
+    for optimizer in optimizers() {
+        for clip_norm in [None, Some(1e30)] {
+            let with = |rho: f64| Training {
+                optimizer,
+                learning_rate: LearningRate::constant(1e-4),
+                clip_norm,
+                sam: Some(rho),
+                ..Training::default()
+            };
+            let good = sample(1.0, 0.5);
+            // The loss is 5 · 10³⁷, or for θ near 0 not much else, and g = −10³⁹.
+            let (bad, cause) = (sample(1e20, 1e19), "g overflows");
+            is_refused_and_leaves_no_trace(&with(1e-3), 0.0, &good, &bad, "gradient's norm", cause);
+            // |θ| < 10, so that the loss is below 10³⁸; uphill ŷ is of the size of 100 · 10¹⁸, and ½ (10²⁰)² > 3.4 · 10³⁸.
+            let (bad, cause) = (sample(1e18, 1.0), "the loss overflows uphill");
+            is_refused_and_leaves_no_trace(&with(100.0), 0.25, &good, &bad, "loss at the point uphill", cause);
         }
     }
 }
@@ -188,6 +212,7 @@ struct Scales {
     y: f64,
     eta: f64,
     clip: Option<f64>,
+    sam: Option<f64>,
 }
 
 /// A step is either made, and θ is finite, or refused, and θ is as before; the next one is made from there, by a trainer that cannot be
@@ -209,6 +234,7 @@ fn steps_at<F: common::Real>(
         learning_rate: LearningRate::constant(eta),
         weight_decay: if weight_decay { 0.25 / eta } else { 0.0 },
         clip_norm: scales.clip.map(|power| 10_f64.powf(power * largest)),
+        sam: scales.sam.map(|power| 10_f64.powf(power * largest)),
         ..Training::default()
     };
     let new = || Trainer::new(mlp.clone(), SquaredError, training.clone()).unwrap();
@@ -230,7 +256,7 @@ fn steps_at<F: common::Real>(
         }
         prop_assert_eq!(&trainer.model().mlp, &unasked.model().mlp);
         prop_assert_eq!(trainer.steps(), unasked.steps());
-        if optimizer == Optimizer::Sgd && scales.clip.is_none() && !weight_decay {
+        if optimizer == Optimizer::Sgd && scales.clip.is_none() && scales.sam.is_none() && !weight_decay {
             let expected = unwatched(&before, &x, &y, eta);
             prop_assert_eq!(outcome.is_ok(), expected.is_some());
             prop_assert_eq!(&trainer.model().mlp, &expected.unwrap_or(before));
@@ -247,6 +273,7 @@ proptest! {
         which in 0..5_usize,
         (theta, x, y, eta) in (-0.5..1.0, -0.5..1.0, -0.5..1.0, -0.5..1.0),
         clip in proptest::option::of(-0.25..1.0),
+        sam in proptest::option::of(-0.5..1.0),
         hidden in any::<bool>(),
         weight_decay in any::<bool>(),
         batch in 1..9_usize,
@@ -254,7 +281,7 @@ proptest! {
     ) {
         let mut all = optimizers().to_vec();
         all.push(Optimizer::Adam { beta1: 0.5, beta2: 0.0, epsilon: 1e-30 });
-        let scales = Scales { theta, x, y, eta, clip };
+        let scales = Scales { theta, x, y, eta, clip, sam };
         let widths: &[usize] = if hidden { &[3, 5, 2] } else { &[3, 2] };
         steps_at::<f32>(scales, (all[which], weight_decay), widths, (batch, seed))?;
         steps_at::<f64>(scales, (all[which], weight_decay), widths, (batch, seed))?;

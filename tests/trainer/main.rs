@@ -51,19 +51,22 @@ fn trainings() -> Vec<Training> {
     let mut trainings = Vec::new();
     for optimizer in optimizers() {
         for clip_norm in [None, Some(0.25)] {
-            for (validation_fraction, standardize) in [(None, false), (Some(0.2), true)] {
-                trainings.push(Training {
-                    optimizer,
-                    learning_rate: LearningRate::cosine(0.02, 0.001).warm_up(3),
-                    weight_decay: 0.01,
-                    epochs: 3,
-                    batch: 16,
-                    seed: 3,
-                    clip_norm,
-                    standardize,
-                    validation_fraction,
-                    ..Training::default()
-                });
+            for sam in [None, Some(0.1)] {
+                for (validation_fraction, standardize) in [(None, false), (Some(0.2), true)] {
+                    trainings.push(Training {
+                        optimizer,
+                        learning_rate: LearningRate::cosine(0.02, 0.001).warm_up(3),
+                        weight_decay: 0.01,
+                        epochs: 3,
+                        batch: 16,
+                        seed: 3,
+                        clip_norm,
+                        sam,
+                        standardize,
+                        validation_fraction,
+                        ..Training::default()
+                    });
+                }
             }
         }
     }
@@ -199,7 +202,7 @@ proptest! {
 
     #[test]
     fn a_run_that_is_stopped_anywhere_and_goes_on_has_the_bits_of_one_that_is_not(
-        which in 0..16_usize,
+        which in 0..32_usize,
         stops in proptest::collection::vec((1..8_usize, any::<bool>()), 1..6),
         early_stopping in proptest::option::of(1..3_usize),
     ) {

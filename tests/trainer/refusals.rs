@@ -129,4 +129,6 @@ fn settings_that_vanish_in_the_type_of_the_network_are_refused() {
     assert!(text.starts_with("eta: expected a number that the network's type can tell from 0"), "{text}");
     let text = refused(Training { clip_norm: Some(1e-60), ..Training::default() });
     assert!(text.starts_with("clip_norm: expected"), "{text}");
+    let text = refused(Training { sam: Some(1e-60), ..Training::default() });
+    assert!(text.starts_with("sam: expected a number that the network's type can tell from 0"), "{text}");
 }
