@@ -15,7 +15,7 @@ use crate::scalar::Scalar;
 /// Images from an IDX file of unsigned bytes, plain or compressed by gzip: a sample a row, its bytes scaled to 0 … 1.
 ///
 /// # Errors
-/// [`ReadError::Content`] for another type or fewer than 2 dimensions; [`ReadError::Length`] for a damaged file.
+/// [`ReadError::Content`](super::ReadError::Content) for another type or fewer than 2 dimensions; [`ReadError::Length`](super::ReadError::Length) for a damaged file.
 pub fn idx_images<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
     let path = path.as_ref();
     let (shape, bytes) = idx(path, 2..=255, "2 dimensions or more")?;
@@ -26,7 +26,7 @@ pub fn idx_images<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
 /// Class labels from an IDX file of unsigned bytes, plain or compressed by gzip.
 ///
 /// # Errors
-/// [`ReadError::Content`] for another type or number of dimensions; [`ReadError::Length`] for a damaged file.
+/// [`ReadError::Content`](super::ReadError::Content) for another type or number of dimensions; [`ReadError::Length`](super::ReadError::Length) for a damaged file.
 pub fn idx_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
     Ok(idx(path.as_ref(), 1..=1, "1 dimension")?.1.into_iter().map(usize::from).collect())
 }
@@ -72,7 +72,7 @@ pub struct IdxFolder<F> {
 /// without `.gz`, and of both, the one without), either `train-*` and `t10k-*`, or a single pair with any name.
 ///
 /// # Errors
-/// [`ReadError::Content`] if the folder holds neither, if a file lacks its partner, or if images and labels are not equally many;
+/// [`ReadError::Content`](super::ReadError::Content) if the folder holds neither, if a file lacks its partner, or if images and labels are not equally many;
 /// otherwise as [`idx_images`].
 pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
     let folder = folder.as_ref();
