@@ -61,18 +61,6 @@ impl Samples {
         Ok(Self { x, y: Some(y), answered: None })
     }
 
-    /// CRC-32 of what came before and of these numbers.
-    fn checksum(before: u32, samples: &Self) -> u32 {
-        let mut crc = crc32fast::Hasher::new_with_initial(before);
-        samples.x.iter().for_each(|x| crc.update(&x.to_le_bytes()));
-        match &samples.y {
-            Some(Target::Labels(y)) => y.iter().for_each(|&label| crc.update(&(label as u64).to_le_bytes())),
-            Some(Target::Numbers(y)) => y.iter().for_each(|y| crc.update(&y.to_le_bytes())),
-            None => {}
-        }
-        crc.finalize()
-    }
-
     fn select(&self, rows: &[usize]) -> Self {
         let y = self.y.as_ref().map(|y| match y {
             Target::Labels(y) => Target::Labels(y.select(Axis(0), rows)),
@@ -107,6 +95,20 @@ impl Target {
 
 /// Training data and a validation set, if there is one.
 pub(crate) type Both = (Samples, Option<Samples>);
+
+/// CRC-32 of all their numbers.
+fn checksum(train: &Samples, validation: Option<&Samples>) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    for Samples { x, y, .. } in [train].into_iter().chain(validation) {
+        x.iter().for_each(|x| crc.update(&x.to_le_bytes()));
+        match y {
+            Some(Target::Labels(y)) => y.iter().for_each(|&label| crc.update(&(label as u64).to_le_bytes())),
+            Some(Target::Numbers(y)) => y.iter().for_each(|y| crc.update(&y.to_le_bytes())),
+            None => {}
+        }
+    }
+    crc.finalize()
+}
 
 /// The data of a new run. It says which loss was chosen, if that was left open.
 pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Both)> {
@@ -171,7 +173,7 @@ pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Bo
         _ => {}
     }
     let (train, validation) = task.divide(train, test)?;
-    task.checksum = [Some(&train), validation.as_ref()].into_iter().flatten().fold(0, Samples::checksum);
+    task.checksum = checksum(&train, validation.as_ref());
     if let (LossKind::Squared, Some(y), true) = (task.loss, &train.y, arguments.standardizes()) {
         let scale = |y: ndarray::ArrayView1<f32>| {
             let y = y.mapv(f64::from);
@@ -199,7 +201,7 @@ impl Task {
             });
         }
         let (train, validation) = self.divide(train, test)?;
-        if [Some(&train), validation.as_ref()].into_iter().flatten().fold(0, Samples::checksum) != self.checksum {
+        if checksum(&train, validation.as_ref()) != self.checksum {
             say("warning: these are not the samples that the run began with; it goes on with them".to_owned());
         }
         Ok((train, validation))
