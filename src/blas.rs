@@ -1,4 +1,4 @@
-//! The products that everything else is made of, and every line of the crate that needs `unsafe`.
+//! The products that everything else is made of, and tiles of arrays that several threads write.
 //!
 //! ```text
 //! gemm   C ← α A B + β C       A: (m, k)   B: (k, n)   C: (m, n)
@@ -11,19 +11,14 @@
 //! another kernel for small shapes, which has other rounding and another speed. Without it ndarray's kernels run.
 //! A transposed operand is a transposed view (`a.t()`); nothing is copied. β = 0 overwrites, NaN included.
 //!
-//! [`SharedTiles`] lets several threads write different tiles of one list of arrays, checked at run time; [`Lent`] lets them run
-//! a closure that borrows from the caller's stack.
+//! [`SharedTiles`] lets several threads write different tiles of one list of arrays, checked at run time.
 
-// The one file in which it may stand; Cargo.toml denies it everywhere else.
+// One of the few files in which it may stand (`ci/floors` has the list); Cargo.toml denies it everywhere else.
 #![allow(unsafe_code)]
 
-use std::any::Any;
-use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ndarray::{
     Array, ArrayView, ArrayView1, ArrayView2, ArrayViewMut, ArrayViewMut1, ArrayViewMut2, Axis, RemoveAxis,
@@ -517,145 +512,6 @@ impl<F, D: RemoveAxis> Claimed<'_, '_, F, D> {
 impl<F, D> Drop for Claimed<'_, '_, F, D> {
     fn drop(&mut self) {
         self.of.table.claims[self.tile].0.store(false, Ordering::Release);
-    }
-}
-
-/// Work lent to other threads for the length of one call.
-///
-/// [`run`](Self::run) publishes a closure and a number of tiles; any thread may [`help`](Self::help) by claiming a tile and
-/// running it. The call ends when all tiles are *done*. It does them itself if nobody helps, so it needs no other thread to
-/// come, and one that comes late finds nothing to claim. The caller claims from the front and helpers from the back, so that
-/// with one helper each core meets the same tiles again in the next call, in its own cache.
-pub(crate) struct Lent {
-    ticket: AtomicU64,
-    done: AtomicUsize,
-    running: AtomicBool,
-    job: UnsafeCell<Job>,
-    panicked: AtomicBool,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
-}
-
-/// The tiles that nobody has claimed, `front..back`, and the number of the call they belong to. In one word, so that no tile
-/// of one call can be claimed with what was read of another.
-#[derive(Clone, Copy)]
-struct Ticket {
-    call: u64,
-    front: u64,
-    back: u64,
-}
-
-impl Ticket {
-    const TILE_BITS: u32 = 20;
-    const MOST_TILES: usize = (1 << Self::TILE_BITS) - 1;
-
-    fn word(self) -> u64 {
-        self.call << (2 * Self::TILE_BITS) | self.front << Self::TILE_BITS | self.back
-    }
-
-    fn of(word: u64) -> Self {
-        let tile = |word: u64| word & Self::MOST_TILES as u64;
-        Self { call: word >> (2 * Self::TILE_BITS), front: tile(word >> Self::TILE_BITS), back: tile(word) }
-    }
-}
-
-/// Which end of the tiles a thread claims from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Front,
-    Back,
-}
-
-#[derive(Clone, Copy)]
-struct Job(*const (dyn Fn(usize) + Sync));
-
-// SAFETY: `job` is written in `run` while no tile is claimed or claimable, and read after a claim. What it points to is Sync.
-unsafe impl Send for Lent {}
-// SAFETY: as above.
-unsafe impl Sync for Lent {}
-
-impl Default for Lent {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Lent {
-    /// The most tiles that one call can have.
-    pub(crate) const MOST_TILES: usize = Ticket::MOST_TILES;
-
-    fn new() -> Self {
-        let nothing: &'static (dyn Fn(usize) + Sync) = &|_| ();
-        Self {
-            ticket: AtomicU64::new(0),
-            done: AtomicUsize::new(0),
-            running: AtomicBool::new(false),
-            job: UnsafeCell::new(Job(nothing)),
-            panicked: AtomicBool::new(false),
-            panic: Mutex::new(None),
-        }
-    }
-
-    /// Runs `work` for each tile below `tiles`, each once, on this thread and on those that help; `wait(round)` is called
-    /// while the last tiles are being done elsewhere.
-    ///
-    /// # Panics
-    /// If another call is running, or as `work` did, after all other tiles are done.
-    pub(crate) fn run(&self, tiles: usize, work: &(dyn Fn(usize) + Sync), wait: impl Fn(u32)) {
-        assert!(tiles <= Self::MOST_TILES, "{tiles} tiles");
-        assert!(!self.running.swap(true, Ordering::Acquire), "work is lent already");
-        // SAFETY: only the lifetime changes. The reference is used after a claim alone, and this function does not return
-        // before every claimed tile is done.
-        let work: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
-        // SAFETY: `running` makes this the only call; every tile of the one before was done when it ended and no tile is
-        // claimable now, so nobody reads the job.
-        unsafe { *self.job.get() = Job(work) };
-        self.done.store(0, Ordering::Relaxed);
-        let call = Ticket::of(self.ticket.load(Ordering::Relaxed)).call + 1;
-        self.ticket.store(Ticket { call, front: 0, back: tiles as u64 }.word(), Ordering::Release);
-        while self.help(End::Front) {}
-        let mut round = 0;
-        while self.done.load(Ordering::Acquire) < tiles {
-            wait(round);
-            round = round.saturating_add(1);
-        }
-        let panicked = self.panicked.swap(false, Ordering::Relaxed);
-        self.running.store(false, Ordering::Release);
-        if panicked && let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            resume_unwind(panic);
-        }
-    }
-
-    /// Claims one tile and runs it; false if there was none.
-    pub(crate) fn help(&self, end: End) -> bool {
-        let mut seen = self.ticket.load(Ordering::Acquire);
-        loop {
-            let mut ticket = Ticket::of(seen);
-            if ticket.front == ticket.back {
-                return false;
-            }
-            let tile = match end {
-                End::Front => ticket.front,
-                End::Back => ticket.back - 1,
-            };
-            match end {
-                End::Front => ticket.front += 1,
-                End::Back => ticket.back -= 1,
-            }
-            let claim = self.ticket.compare_exchange_weak(seen, ticket.word(), Ordering::Acquire, Ordering::Acquire);
-            let Err(now) = claim else {
-                // SAFETY: the claim read the ticket that `run` stored after writing the job (or one that other claims made of
-                // it), and `run` waits for this tile, so the job is there and stays.
-                let work = unsafe { &*(*self.job.get()).0 };
-                // A tile that panics is done too: else everybody would wait for it.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(tile as usize))) {
-                    *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
-                    self.panicked.store(true, Ordering::Relaxed);
-                }
-                self.done.fetch_add(1, Ordering::Release);
-                return true;
-            };
-            seen = now;
-        }
     }
 }
 

@@ -91,6 +91,9 @@ pub mod data;
 mod dataset;
 mod engine;
 mod error;
+mod fork_join;
+#[cfg(test)]
+mod fork_join_tests;
 mod hessian;
 pub mod history;
 #[cfg(feature = "curvature")]
@@ -116,6 +119,7 @@ mod sgd;
 #[cfg(feature = "curvature")]
 pub mod sharpness;
 mod standardizer;
+mod sync;
 mod threads;
 mod trace;
 mod trainer;

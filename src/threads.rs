@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::blas::{End, Lent};
+use crate::fork_join::{End, ForkJoin};
 use crate::cores::Cores;
 #[cfg(feature = "blas")]
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ pub(crate) struct Crew {
 
 #[derive(Default)]
 struct Shared {
-    lent: Lent,
+    lent: ForkJoin,
     /// A call is running: helpers stay.
     open: AtomicBool,
     /// No call will come any more: helpers leave at once, for they keep others from their worker.
@@ -169,7 +169,7 @@ thread_local! {
 
 /// The work of a phase that would be shared, and 0 of one that would not.
 pub(crate) fn shareable(tiles: usize, flops: usize) -> usize {
-    if tiles > 1 && tiles <= Lent::MOST_TILES && flops >= SHARE_FLOPS { flops } else { 0 }
+    if tiles > 1 && tiles <= ForkJoin::MOST_TILES && flops >= SHARE_FLOPS { flops } else { 0 }
 }
 
 /// [`Crew::assemble`] with a crew that this thread keeps, for calls that have no place to keep one: the helpers of one call find the
