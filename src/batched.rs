@@ -23,7 +23,8 @@ use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::{Scalar, relu};
 use crate::schedule::tiles;
-use crate::threads::{Assembled, assemble, one_blas_thread, shareable};
+use crate::crew::{Assembled, assemble, shareable};
+use crate::threads::one_blas_thread;
 use crate::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.

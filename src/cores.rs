@@ -1,11 +1,17 @@
-//! Where threads run: each member of a crew on a core of its own.
+//! Where threads run: each member of a crew on a core of its own, among those that the caller may run on.
 //!
 //! Linux may wake a helper on the very core that its caller computes on, above all where all cores have been busy lately (it
 //! then saves itself the search for an idle one), and leave both there for tens of milliseconds. A helper that finds another
 //! member on its core moves itself away: it takes the members' cores out of its affinity mask, which makes the kernel
-//! move it at once, and puts the mask back, which moves nothing. Elsewhere than on Linux this file does nothing.
+//! move it at once, and then sets the caller's mask, which moves nothing. Helpers are threads of this crate, so no mask of a
+//! host's thread is ever changed. Elsewhere than on Linux nothing is moved.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use system::{Allowed, allowed};
+#[cfg(test)]
+pub(crate) use system::run_on_one_core;
 
 /// The cores on which the members of a crew have said to be; those beyond the 512th are not looked at.
 #[derive(Debug, Default)]
@@ -35,13 +41,14 @@ impl Cores {
         Occupied { cores: self, core }
     }
 
-    /// A helper's: it moves away if somebody is there already.
-    pub(crate) fn settle(&self) -> Occupied<'_> {
+    /// A helper's: it may run where `allowed` says, and moves away if somebody is there already.
+    pub(crate) fn settle(&self, allowed: Allowed) -> Occupied<'_> {
+        system::allow(allowed);
         let seat = self.stay();
         if seat.core.is_some() {
             return seat;
         }
-        system::leave(|core| core < 64 * self.0.len() && self.taken(core));
+        system::leave(allowed, |core| core < 64 * self.0.len() && self.taken(core));
         self.stay()
     }
 }
@@ -54,34 +61,114 @@ impl Drop for Occupied<'_> {
     }
 }
 
+/// On how many cores this thread can run now, by its affinity and by the quota of its control group.
+pub(crate) fn of_this_thread() -> usize {
+    system::allowed_here().map_or_else(of_the_machine, |allowed| allowed.min(of_the_machine())).max(1)
+}
+
+/// On how many cores threads of this process can run at once, whatever the calling thread is bound to. Looked up once.
+pub(crate) fn of_the_machine() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| {
+        let count = || std::thread::available_parallelism().map_or(1, usize::from);
+        // In a thread that is bound to nothing. The answer includes the quota, which costs the reading of some files.
+        let unbound = std::thread::Builder::new().spawn(move || {
+            system::unbind();
+            count()
+        });
+        unbound.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(count)
+    })
+}
+
 #[cfg(target_os = "linux")]
 mod system {
+    use std::cell::Cell;
+
     use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+    /// The cores that a thread may run on; `None` where the system does not say.
+    pub(crate) type Allowed = Option<CpuSet>;
+
+    thread_local! {
+        /// The mask that this helper was last given.
+        static GIVEN: Cell<Allowed> = const { Cell::new(None) };
+    }
+
+    /// Where the calling thread may run.
+    pub(crate) fn allowed() -> Allowed {
+        sched_getaffinity(None).ok()
+    }
+
+    pub(super) fn allowed_here() -> Option<usize> {
+        allowed().map(|set| set.count() as usize)
+    }
 
     /// The core that this thread runs on.
     pub(super) fn current() -> Option<usize> {
         Some(sched_getcpu())
     }
 
-    /// Moves this thread to a core that is not taken, if it may run on one. A failure leaves it where it is.
-    pub(super) fn leave(taken: impl Fn(usize) -> bool) {
-        let Ok(allowed) = sched_getaffinity(None) else { return };
+    /// Lets this helper run there.
+    pub(super) fn allow(allowed: Allowed) {
+        if let Some(set) = allowed
+            && GIVEN.replace(allowed) != allowed
+        {
+            _ = sched_setaffinity(None, &set);
+        }
+    }
+
+    /// Moves this helper to an allowed core that is not taken, if there is one. A failure leaves it where it is.
+    pub(super) fn leave(allowed: Allowed, taken: impl Fn(usize) -> bool) {
+        let Some(allowed) = allowed else { return };
         let mut free = CpuSet::new();
         (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core) && !taken(core)).for_each(|core| free.set(core));
         if free.count() > 0 && sched_setaffinity(None, &free).is_ok() {
-            // It was the mask of this thread a moment ago.
             _ = sched_setaffinity(None, &allowed);
         }
+    }
+
+    /// Lets this thread run on every core that its process may use.
+    pub(super) fn unbind() {
+        let mut all = CpuSet::new();
+        (0..CpuSet::MAX_CPU).for_each(|core| all.set(core));
+        _ = sched_setaffinity(None, &all);
+    }
+
+    /// Binds this thread to the core it is on.
+    #[cfg(test)]
+    pub(crate) fn run_on_one_core() {
+        let mut one = CpuSet::new();
+        one.set(sched_getcpu());
+        sched_setaffinity(None, &one).unwrap();
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod system {
+    /// Nothing is known, and nothing set.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub(crate) struct Allowed;
+
+    pub(crate) fn allowed() -> Allowed {
+        Allowed
+    }
+
+    pub(super) fn allowed_here() -> Option<usize> {
+        std::thread::available_parallelism().ok().map(usize::from)
+    }
+
     pub(super) fn current() -> Option<usize> {
         None
     }
 
-    pub(super) fn leave(_: impl Fn(usize) -> bool) {}
+    pub(super) fn allow(_: Allowed) {}
+
+    pub(super) fn leave(_: Allowed, _: impl Fn(usize) -> bool) {}
+
+    pub(super) fn unbind() {}
+
+    #[cfg(test)]
+    pub(crate) fn run_on_one_core() {}
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -90,19 +177,19 @@ mod tests {
     use rustix::thread::sched_getaffinity;
 
     #[test]
-    fn who_finds_a_core_taken_moves_away_and_keeps_its_mask() {
+    fn a_helper_that_finds_its_core_taken_moves_away_and_may_run_where_its_caller_may() {
         let before = sched_getaffinity(None).unwrap();
         let cores = Cores::default();
         let first = cores.stay();
         let taken = first.core.expect("few machines have 512 cores");
-        let second = cores.settle();
+        let second = cores.settle(allowed());
         if before.count() > 1 {
             // The kernel may move a thread back at any time, and then there is no seat.
             assert_ne!(second.core, Some(taken));
         } else {
             assert_eq!(second.core, None, "there is nowhere to go");
         }
-        assert!(sched_getaffinity(None).unwrap() == before, "the mask is put back");
+        assert!(sched_getaffinity(None).unwrap() == before, "the caller's mask");
         drop(second);
         assert!(cores.taken(taken), "a seat that was not had is not given up");
         drop(first);

@@ -23,7 +23,7 @@ use crate::optimizer::{Moments, Rule};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, Op, Schedule, Update, sum};
-use crate::threads::{Assembled, Crew};
+use crate::crew::{Assembled, Crew, Shareable};
 use crate::update::{Batch, Beyond};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
@@ -204,7 +204,7 @@ impl<F: Scalar> Engine<F> {
         };
         let full = find(batch);
         let ragged = if rest > 0 { find(rest) } else { full };
-        crew.assemble(samples / batch * losses[full].shareable(), |crew| {
+        crew.assemble((samples / batch) * losses[full].shareable(), |crew| {
             let firsts = (0..samples).step_by(batch);
             firsts
                 .map(|first| {
@@ -327,7 +327,7 @@ impl<F: Scalar> Forward<F> {
         Self { layers, schedule: Schedule::forward(mlp.widths(), &shapes, samples) }
     }
 
-    pub(crate) fn shareable(&self) -> usize {
+    pub(crate) fn shareable(&self) -> Shareable {
         self.schedule.shareable()
     }
 

@@ -25,7 +25,8 @@ use crate::network::{Mlp, Parameters};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, Op, Schedule, Update, tiles};
-use crate::threads::{Assembled, Crew, one_blas_thread};
+use crate::crew::{Assembled, Crew};
+use crate::threads::one_blas_thread;
 use crate::update::Batch;
 
 /// Samples that go through a product together, at the most: R Z and R Δ have as many rows, and not one for each sample.

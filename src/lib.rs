@@ -86,6 +86,7 @@ mod blas;
 pub mod checkpoint;
 mod cores;
 pub mod count;
+mod crew;
 #[cfg(feature = "files")]
 pub mod data;
 mod dataset;
@@ -130,6 +131,7 @@ mod update;
 pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
 #[cfg(feature = "files")]
 pub use checkpoint::{Notes, Saved, Stored};
+pub use crew::set_threads;
 pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use hessian::Hessian;

@@ -19,7 +19,7 @@ use ndarray::Array2;
 use crate::blas::{Tile, TileTable};
 use crate::network::Parameters;
 use crate::scalar::Scalar;
-use crate::threads::shareable;
+use crate::crew::{Shareable, shareable};
 
 /// Where an array lies in the engine's list of layers.
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +148,7 @@ impl Schedule {
     }
 
     /// What can be shared of the work.
-    pub(crate) fn shareable(&self) -> usize {
+    pub(crate) fn shareable(&self) -> Shareable {
         self.phases.iter().map(|phase| shareable(phase.tiles.len(), phase.flops)).sum()
     }
 
@@ -252,7 +252,7 @@ impl Update {
     }
 
     /// What can be shared of the work with so many samples.
-    pub(crate) fn shareable(&self, samples: usize) -> usize {
+    pub(crate) fn shareable(&self, samples: usize) -> Shareable {
         shareable(self.w.len(), samples * self.flops)
     }
 

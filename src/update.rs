@@ -20,7 +20,7 @@ use crate::optimizer::{Moments, Numbers, Optimizer, Rule, largest};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, PER_NUMBER, Update, chunk_rows, sum, tiles, zeros};
-use crate::threads::Assembled;
+use crate::crew::Assembled;
 
 /// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.
 pub(crate) struct Batch<'a, F> {
