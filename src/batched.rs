@@ -16,6 +16,7 @@ use std::ops::Range;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Ix2, s};
 
 use crate::blas::{SharedTiles, Tile, TileTable};
+use crate::crew::{Assembled, assemble, shareable};
 use crate::engine::{Engine, Forward, Samples};
 use crate::error::Result;
 use crate::loss::{Loss, Targets, check_targets, seed};
@@ -23,7 +24,6 @@ use crate::network::{Mlp, Parameters};
 use crate::rows;
 use crate::scalar::{Scalar, relu};
 use crate::schedule::tiles;
-use crate::crew::{Assembled, assemble, shareable};
 use crate::threads::one_blas_thread;
 use crate::trace::Trace;
 

@@ -58,6 +58,9 @@ mod cblas {
         cblas_sgemv, cblas_sger,
     };
 
+    /// Numbers of one `dot`, of which CBLAS counts as many as an `i32` can. A vector may be a whole layer of a tall batch.
+    const LONGEST_DOT: usize = 1 << 30;
+
     #[track_caller]
     fn int(n: usize) -> i32 {
         i32::try_from(n).unwrap_or_else(|_| panic!("CBLAS counts in 32 bits, found a length of {n}"))
@@ -192,8 +195,10 @@ mod cblas {
 
                 fn dot(x: &[$f], y: &[$f]) -> $f {
                     assert_eq!(x.len(), y.len(), "dot: lengths of x and y");
-                    // SAFETY: both slices have so many numbers, one beside the other.
-                    unsafe { $dot(int(x.len()), x.as_ptr(), 1, y.as_ptr(), 1) }
+                    let pieces = x.chunks(LONGEST_DOT).zip(y.chunks(LONGEST_DOT));
+                    // SAFETY: both pieces have this many numbers, one beside the other.
+                    let dot = |(x, y): (&[$f], &[$f])| unsafe { $dot(int(x.len()), x.as_ptr(), 1, y.as_ptr(), 1) };
+                    pieces.map(dot).sum()
                 }
             }
         };
@@ -397,6 +402,11 @@ impl TileTable {
     pub(crate) fn tile(&self, tile: usize) -> &Tile {
         &self.tiles[tile]
     }
+
+    /// Numbers in a row of an array.
+    pub(crate) fn columns(&self, array: usize) -> usize {
+        self.shapes[array].1
+    }
 }
 
 /// A list of arrays whose tiles several threads write at once.
@@ -498,9 +508,11 @@ impl<F, D: RemoveAxis> Claimed<'_, '_, F, D> {
             assert_ne!(from, to, "an array cannot be read and written at once");
             let own = self.tile().arrays.contains(&from) && self.tile().columns.is_none();
             assert!(own || !self.of.table.written[from], "the rows of array {from} are being written");
+            let (rows, has) = (&self.tile().rows, self.of.table.shapes[from].0);
+            assert!(rows.end <= has, "rows {rows:?} of array {from}, which has {has}");
             let (shape, pointer) = self.part(from, true);
-            // SAFETY: nobody else writes these rows: no tile writes this array, or they all belong to this tile. The view that
-            // is written is of another array.
+            // SAFETY: the array has these rows. Nobody else writes them: no tile writes this array, or they all belong to this
+            // tile. The view that is written is of another array.
             unsafe { ArrayView::from_shape_ptr(shape, pointer) }
         });
         let (shape, pointer) = self.part(to, false);

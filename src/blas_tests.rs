@@ -74,6 +74,14 @@ fn rows_that_other_tiles_write_are_not_read() {
 }
 
 #[test]
+#[should_panic(expected = "rows 0..3 of array 1, which has 2")]
+fn rows_that_an_array_does_not_have_are_not_read() {
+    let table = TileTable::new(vec![(3, 2), (2, 2)], vec![Tile { arrays: 0..1, rows: 0..3, columns: None }]);
+    let mut arrays = [Array2::<f64>::zeros((3, 2)), Array2::zeros((2, 2))];
+    SharedTiles::new(&mut arrays, &table).claim(0).read_and_write([1], 0);
+}
+
+#[test]
 #[should_panic(expected = "overlap")]
 fn overlapping_tiles_are_refused() {
     table(vec![rows(0..2), rows(1..3)]);

@@ -9,9 +9,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use system::{Allowed, allowed};
 #[cfg(test)]
 pub(crate) use system::run_on_one_core;
+pub(crate) use system::{Allowed, allowed};
 
 /// The cores on which the members of a crew have said to be; those beyond the 512th are not looked at.
 #[derive(Debug, Default)]

@@ -360,11 +360,7 @@ impl Assembled<'_> {
         if self.helpers.is_none() || shareable.flops == 0 {
             return work();
         }
-        if shareable.flops >= LARGE_FLOPS {
-            self.large_step(work)
-        } else {
-            self.small_step(shareable.flops, work)
-        }
+        if shareable.flops >= LARGE_FLOPS { self.large_step(work) } else { self.small_step(shareable.flops, work) }
     }
 
     fn small_step<R>(&self, flops: usize, work: impl FnOnce() -> R) -> R {

@@ -17,14 +17,14 @@ use std::sync::atomic::Ordering;
 use ndarray::{Array2, ArrayView2, Axis, Slice};
 
 use crate::blas::{SharedTiles, Tile};
+use crate::crew::{Assembled, Crew, Shareable};
 use crate::error::Error;
 use crate::network::{Mlp, Parameters};
 use crate::optimizer::{Moments, Rule};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, Op, Schedule, Update, sum};
-use crate::crew::{Assembled, Crew, Shareable};
-use crate::update::{Batch, Beyond};
+use crate::update::{Batch, Scratch};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
@@ -33,7 +33,7 @@ use crate::update::{Batch, Beyond};
 pub(crate) struct Engine<F> {
     widths: Vec<usize>,
     capacity: usize,
-    /// Z[0], …, Z[T], Ŷ, Δ[1], …, Δ[T], ∂ℓ/∂Ŷ, each with `capacity` rows.
+    /// Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], each with `capacity` rows.
     layers: Vec<Array2<F>>,
     /// One for each batch size met so far: the full one, and a ragged last one.
     schedules: Vec<Schedule>,
@@ -41,7 +41,7 @@ pub(crate) struct Engine<F> {
     losses: Vec<Schedule>,
     update: Update,
     /// Made when a rule first needs it.
-    beyond: Option<Beyond<F>>,
+    scratch: Option<Scratch<F>>,
     crew: Crew,
 }
 
@@ -109,8 +109,7 @@ impl<F: Scalar> Engine<F> {
     /// Buffers for batches of up to `capacity` samples of this network.
     pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
         let widths = mlp.widths().to_vec();
-        let layer = |&d: &usize| Array2::from_elem((capacity, d), F::ZERO);
-        let layers = widths.iter().chain(&widths[1..]).map(layer).collect();
+        let layers = Names::columns(&widths).map(|d| Array2::from_elem((capacity, d), F::ZERO)).collect();
         Self {
             widths,
             capacity,
@@ -118,7 +117,7 @@ impl<F: Scalar> Engine<F> {
             schedules: Vec::new(),
             losses: Vec::new(),
             update: Update::new(mlp.parameters()),
-            beyond: None,
+            scratch: None,
             crew: Crew::default(),
         }
     }
@@ -238,7 +237,7 @@ impl<F: Scalar> Engine<F> {
         }
         let full = if whole > 0 { self.schedule(batch) } else { 0 };
         let ragged = if rest > 0 { self.schedule(rest) } else { full };
-        let Self { layers, schedules, update, beyond, crew, .. } = self;
+        let Self { layers, schedules, update, scratch, crew, .. } = self;
         let shareable = |schedule: &Schedule| schedule.shareable() + update.shareable(schedule.samples);
         let work = range.len() * shareable(&schedules[if whole > 0 { full } else { ragged }]);
         crew.assemble(work, |crew| {
@@ -255,12 +254,11 @@ impl<F: Scalar> Engine<F> {
                     }
                     if let Some(rho) = rule.sam {
                         let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
-                        let norm = update.move_uphill(crew, &batch, (&rule, rho), theta, beyond);
+                        let (norm, uphill) = update.uphill(crew, &batch, (&rule, rho), theta, scratch);
                         if !norm.is_finite() {
                             return Err(Diverged { step, what: "gradient's norm", found: norm });
                         }
-                        let found = schedule.run(crew, layers, theta, data, first, watch);
-                        update.move_back(crew, theta, beyond);
+                        let found = schedule.run(crew, layers, uphill, data, first, watch);
                         if !found.is_finite() {
                             return Err(Diverged { step, what: "loss at the point uphill", found });
                         }
@@ -268,11 +266,11 @@ impl<F: Scalar> Engine<F> {
                     let batch = Batch { layers, z_0: data.in_place(first..first + samples), samples };
                     let watched = moments.watch.map(|watch| watch.after::<F>(&rule, samples, schedule.squares()));
                     if let Some(None) = watched {
-                        let norm = step_on_a_copy(update, crew, &batch, &rule, theta, moments, beyond);
+                        let norm = step_on_a_copy(update, crew, &batch, &rule, theta, moments, scratch);
                         return norm.map(|norm| (sum, norm)).map_err(|(what, found)| Diverged { step, what, found });
                     }
                     moments.watch = watched.flatten();
-                    let norm = update.step(crew, &batch, &rule, theta, moments, beyond);
+                    let norm = update.step(crew, &batch, &rule, theta, moments, scratch);
                     Ok((sum, norm))
                 })?;
                 if steps.made(&Made { step, samples, sum, norm }).is_break() {
@@ -295,10 +293,10 @@ fn step_on_a_copy<F: Scalar>(
     rule: &Rule,
     theta: &mut Parameters<F>,
     moments: &mut Moments<F>,
-    beyond: &mut Option<Beyond<F>>,
+    scratch: &mut Option<Scratch<F>>,
 ) -> Result<Option<f64>, (&'static str, f64)> {
     let (mut theta_after, mut moments_after) = (theta.clone(), moments.clone());
-    let norm = update.step(crew, batch, rule, &mut theta_after, &mut moments_after, beyond);
+    let norm = update.step(crew, batch, rule, &mut theta_after, &mut moments_after, scratch);
     let infinite = |p: &Parameters<F>| p.iter().find(|p| !p.is_finite()).map(|p| p.to_f64());
     if let Some(norm) = norm.filter(|norm| !norm.is_finite()) {
         return Err(("gradient's norm", norm));

@@ -170,6 +170,12 @@ pub enum Error {
         /// What `openblas_get_config` says.
         config: String,
     },
+    /// An OpenBLAS that takes 64-bit integers under the names of the usual interface, whose integers have 32 bits.
+    #[error("OpenBLAS ({config}): expected 32-bit integers, found a build with USE64BITINT; link one without")]
+    BlasIntegers {
+        /// What `openblas_get_config` says.
+        config: String,
+    },
     /// The BLAS that is linked computes wrongly.
     #[error(
         "BLAS ({config}): expected the product of small whole numbers, found another result of {product}; is it linked well?"

@@ -18,6 +18,7 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix2, Slice, s};
 
 use crate::blas::{SharedTiles, Tile};
+use crate::crew::{Assembled, Crew};
 use crate::engine::Samples;
 use crate::error::Result;
 use crate::loss::{Loss, Targets, check_targets, curvature, seed};
@@ -25,7 +26,6 @@ use crate::network::{Mlp, Parameters};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
 use crate::schedule::{Names, Op, Schedule, Update, tiles};
-use crate::crew::{Assembled, Crew};
 use crate::threads::one_blas_thread;
 use crate::update::Batch;
 
@@ -61,7 +61,7 @@ where
     y: CowArray<'a, L::Target, Ix2>, // (n, targets of a sample), row-major
     loss: &'a L,
     block: usize,
-    /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, Δ[1], …, ∂ℓ/∂Ŷ of each block of samples; `block` rows each.
+    /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples; `block` rows each.
     passes: Vec<Vec<Array2<F>>>,
     /// The same of R, of one block.
     tangents: Vec<Array2<F>>,
@@ -93,10 +93,8 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         let _one = one_blas_thread()?;
         let (widths, samples) = (mlp.widths(), x.nrows());
         let block = samples.min(BLOCK);
-        let layers = || -> Vec<Array2<F>> {
-            let widths = widths.iter().chain(&widths[1..]);
-            widths.map(|&d| Array2::from_elem((block, d), F::ZERO)).collect()
-        };
+        let layers =
+            || -> Vec<Array2<F>> { Names::columns(widths).map(|d| Array2::from_elem((block, d), F::ZERO)).collect() };
         let tangents = layers();
         let shapes: Vec<_> = tangents.iter().map(Array2::dim).collect();
         let sizes = [block, samples % block].into_iter().filter(|&samples| samples > 0);

@@ -52,8 +52,19 @@ fn slice<F>(row: ArrayView1<'_, F>) -> &[F] {
 
 /// The row as a slice, to be written.
 #[track_caller]
-fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
+pub(crate) fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
     row.into_slice().expect("tiles lie row by row")
+}
+
+/// z ← x. Rows of a few numbers are copied here, since a call of `memcpy` for each costs more than its numbers.
+fn copy<F: Scalar>(x: &[F], z: &mut [F]) {
+    const FEW: usize = 64;
+    if x.len() > FEW {
+        return z.copy_from_slice(x);
+    }
+    let ((x, x_rest), (z, z_rest)) = (x.as_chunks::<8>(), z.as_chunks_mut::<8>());
+    z.iter_mut().zip(x).for_each(|(z, x)| *z = *x);
+    z_rest.iter_mut().zip(x_rest).for_each(|(z, x)| *z = *x);
 }
 
 /// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor.
@@ -68,7 +79,7 @@ pub(crate) fn gather<F: Scalar>(
         for (r, z) in z.chunks_exact_mut(columns).enumerate() {
             let x = &x[row(r) * columns..][..columns];
             match standardize {
-                None => z.copy_from_slice(x),
+                None => copy(x, z),
                 Some((mean, factor)) => {
                     let columns = z.iter_mut().zip(x).zip(mean.iter().zip(factor));
                     columns.for_each(|((z, &x), (&mean, &factor))| *z = (x - mean) * factor);
@@ -193,22 +204,40 @@ pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
     }
 }
 
+/// Samples of which sums are made in the network's own precision; such sums are added up in double precision, or by further
+/// products. A sum of n equal numbers is off by up to n/2 roundings, and a batch may have a million samples.
+const SAMPLES: usize = 64;
+
+/// The same of products with a vector, which keep a single sum for each number of their result; a product of matrices adds its
+/// own blocks up.
+const SAMPLES_OF_A_PRODUCT: usize = 2048;
+
 /// w ← a Δᵀ Z + β w and c ← a Δᵀ 1 + β c, for the rows of w and c that belong to the columns of Δ.
 pub(crate) fn gradient<F: Scalar>(
     a: F,
     delta: ArrayView2<F>,
     z: ArrayView2<F>,
     beta: F,
-    w: ArrayViewMut2<F>,
+    mut w: ArrayViewMut2<F>,
     c: ArrayViewMut1<F>,
 ) {
-    product(a, delta.reversed_axes(), z, beta, w);
+    let samples = delta.nrows();
+    if samples > SAMPLES_OF_A_PRODUCT && (w.nrows() == 1 || w.ncols() == 1) {
+        for first in (0..samples).step_by(SAMPLES_OF_A_PRODUCT) {
+            let block = Some(first..(first + SAMPLES_OF_A_PRODUCT).min(samples));
+            let (delta, z) = (part(&delta, Axis(0), &block), part(&z, Axis(0), &block));
+            let beta = if first == 0 { beta } else { F::ONE };
+            product(a, delta.reversed_axes(), z, beta, w.view_mut());
+        }
+    } else {
+        product(a, delta.reversed_axes(), z, beta, w);
+    }
     if !c.is_empty() {
         column_sums(a, delta, beta, c);
     }
 }
 
-/// c ← a Δᵀ 1 + β c, samples in order. The sums of 16 columns at a time stay in registers.
+/// c ← a Δᵀ 1 + β c: blocks of [`SAMPLES`] in order, each summed up in registers, 16 columns at a time.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
     const COLUMNS: usize = 16;
     let finish = |c: &mut F, sum: F| {
@@ -223,21 +252,34 @@ fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<
     };
     let c = slice_mut(c);
     if let Some(delta) = only_column(delta) {
-        let mut sum = F::ZERO;
-        delta.iter().for_each(|&delta| sum += delta);
-        finish(&mut c[0], sum);
+        let of_block = |delta: &[F]| sum(delta).to_f64();
+        finish(&mut c[0], F::from_f64(delta.chunks(SAMPLES).map(of_block).sum()));
         return;
     }
     for (c, delta) in c.chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
-        let mut sums = [F::ZERO; COLUMNS];
-        for delta in delta.outer_iter() {
-            let delta = slice(delta);
-            match <&[F; COLUMNS]>::try_from(delta) {
-                // A length that the compiler knows.
-                Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
-                Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+        let mut totals = [0.0; COLUMNS];
+        for delta in delta.axis_chunks_iter(Axis(0), SAMPLES) {
+            let mut sums = [F::ZERO; COLUMNS];
+            for delta in delta.outer_iter() {
+                let delta = slice(delta);
+                match <&[F; COLUMNS]>::try_from(delta) {
+                    // A length that the compiler knows.
+                    Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+                    Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+                }
             }
+            totals.iter_mut().zip(&sums).for_each(|(total, sum)| *total += sum.to_f64());
         }
-        c.iter_mut().zip(&sums).for_each(|(c, &sum)| finish(c, sum));
+        c.iter_mut().zip(&totals).for_each(|(c, &total)| finish(c, F::from_f64(total)));
     }
+}
+
+/// The sum of a few numbers, side by side so that no addition waits for the one before it.
+fn sum<F: Scalar>(numbers: &[F]) -> F {
+    const LANES: usize = 8;
+    let mut sums = [F::ZERO; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    chunks.iter().for_each(|chunk| sums.iter_mut().zip(chunk).for_each(|(sum, &a)| *sum += a));
+    sums.iter_mut().zip(rest).for_each(|(sum, &a)| *sum += a);
+    sums.into_iter().fold(F::ZERO, |total, sum| total + sum)
 }

@@ -2,8 +2,9 @@
 //!
 //! **Tiles.** BLAS copies both operands into its own order at each call. Tiles of rows (samples) repeat that for all of
 //! w[t], tiles of columns (neurons) for all of Z[t]; w[t] is the larger and the dearer. So the product of a wide layer is split by
-//! columns, and waits for the whole layer below it: one phase each. A narrow layer is not copied at all (BLAS multiplies small
-//! matrices in place), so consecutive narrow layers run as one phase, in which a tile of rows goes through all of them.
+//! columns, and waits for the whole layer below it: one phase each. Consecutive layers whose w[t] is nothing beside the rows
+//! of a tile run as one phase, in which a tile of rows goes through all of them: narrow layers, and layers of any width under
+//! a batch that is much taller. There the rows of a tile are few enough to stay in cache from layer to layer.
 //!
 //! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 − ηλ it is the SGD update itself, weight
 //! decay included: no gradient is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient. Other
@@ -17,11 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ndarray::Array2;
 
 use crate::blas::{Tile, TileTable};
+use crate::crew::{Shareable, shareable};
 use crate::network::Parameters;
 use crate::scalar::Scalar;
-use crate::crew::{Shareable, shareable};
 
-/// Where an array lies in the engine's list of layers.
+/// Where an array lies in the engine's list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], in the order in which a step
+/// writes them, so that consecutive operations write neighbours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names {
     pub(crate) depth: usize,
@@ -34,7 +36,11 @@ impl Names {
     }
     /// Δ[t], t = 1 … T; and ∂ℓ/∂Ŷ for t = T+1.
     pub(crate) fn delta(self, t: usize) -> usize {
-        self.depth + 1 + t
+        2 * self.depth + 3 - t
+    }
+    /// The columns of all arrays in their order, for a network with these widths.
+    pub(crate) fn columns(widths: &[usize]) -> impl Iterator<Item = usize> {
+        widths.iter().chain(widths[1..].iter().rev()).copied()
     }
 }
 
@@ -60,9 +66,21 @@ pub(crate) struct Phase {
     pub(crate) ops: Vec<Op>,
     pub(crate) tiles: TileTable,
     pub(crate) flops: usize,
-    /// The sum of the squares of all that each tile has written, the bits of an f64.
+    /// The sum of the squares of all that each tile has written: the bits of an f64.
     pub(crate) squares: Vec<AtomicU64>,
 }
+
+/// How the tiles of a phase are cut.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// By the columns of the one array that the phase writes: the number of its columns.
+    Columns(usize),
+    /// By rows, in tiles that stay in cache if the batch is tall beside a layer: the widest of these.
+    Rows { tall: Option<usize> },
+}
+
+/// Tiles of a tall batch at the most: their table is checked in pairs.
+const MOST_TALL_TILES: usize = 1024;
 
 /// The phases up to the update, for a batch of one size.
 #[derive(Debug)]
@@ -82,21 +100,38 @@ pub(crate) struct Update {
     pub(crate) flops: usize,
 }
 
-/// Numbers of the gradient that an optimiser takes at once, at the most: they stay in a core's cache, and there are rows enough in them for
-/// BLAS to copy Z once for many.
+/// Numbers of the gradient that an optimiser takes at once, at the most: they stay in a core's cache, and there are rows enough in
+/// them for BLAS to copy Z once for many.
 const CHUNK: usize = 128 * 1024;
 
-/// Rows of a gradient, of so many columns, in a chunk.
-pub(crate) fn chunk_rows(columns: usize) -> usize {
-    (CHUNK / columns).next_multiple_of(16)
+/// Rows of a chunk, at the least: as many as a kernel takes at once. Wider matrices are cut by columns too.
+const CHUNK_ROWS: usize = 16;
+
+/// Rows and columns of a chunk of a gradient with this many columns.
+pub(crate) fn chunk(columns: usize) -> (usize, usize) {
+    let columns = columns.min(CHUNK / CHUNK_ROWS);
+    let rows = CHUNK / columns;
+    (rows - rows % CHUNK_ROWS, columns)
 }
 
-/// A product up to this many multiplications BLAS makes without copying its operands first (in OpenBLAS's kernels for
-/// AVX-512 the limit is 100³), and then a tile of rows costs no more than its share.
+/// A product up to this many multiplications is cut by rows: OpenBLAS's kernels for AVX-512 make products of up to 100³ without
+/// copying their operands, and its kernels for AVX2, which do copy, copy little here.
 const NARROW: usize = 500_000;
 
 /// The same for a product of a matrix and a vector.
 const NARROW_VECTOR: usize = 100_000;
+
+/// A batch with this many samples for each neuron of the wider side of a layer is tall: copying w[t] for each tile of rows is nothing
+/// beside copying the rows.
+const TALL: usize = 4;
+
+/// Numbers of one layer that a tile of rows of a tall batch has, about: with those of the next layer they stay in a core's cache.
+const TALL_TILE: usize = 32 * 1024;
+
+/// Rows of a tile of a tall batch, in a phase whose widest layer has this many neurons.
+fn tall_rows(width: usize) -> usize {
+    (TALL_TILE / width).max(TALL * width).next_multiple_of(16)
+}
 
 /// What copying, masking or gathering a number costs, in floating-point operations of a product.
 pub(crate) const PER_NUMBER: usize = 16;
@@ -157,47 +192,59 @@ impl Schedule {
         let product = |t: usize| samples * widths[t] * widths[t + 1];
         // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
         let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
+        // The wider side of a layer, if the batch is tall beside it.
+        let wide = |t: usize| Some(widths[t].max(widths[t + 1])).filter(|wide| samples >= TALL * wide);
+        let tall = |t: usize| wide(t).filter(|_| !narrow(t));
         // A product that is split by columns stands alone; the others join the phase before them.
-        let mut phases: Vec<(Vec<Op>, usize, Option<usize>)> = Vec::new();
+        let mut phases: Vec<(Vec<Op>, usize, Cut)> = Vec::new();
         for op in ops {
-            let (flops, columns) = match op {
-                Op::Forward(t) if t < names.depth && !narrow(t) => (2 * product(t), Some(widths[t + 1])),
-                Op::Backward(t) if !narrow(t) && widths[t + 1] > 1 => (2 * product(t), Some(widths[t])),
-                Op::Forward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t + 1], None),
-                Op::Backward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t], None),
-                Op::Gather => (PER_NUMBER * samples * widths[0], None),
-                Op::Loss => (0, None),
+            let (flops, cut) = match op {
+                Op::Forward(t) if t < names.depth && !narrow(t) && tall(t).is_none() => {
+                    (2 * product(t), Cut::Columns(widths[t + 1]))
+                }
+                Op::Backward(t) if !narrow(t) && widths[t + 1] > 1 && tall(t).is_none() => {
+                    (2 * product(t), Cut::Columns(widths[t]))
+                }
+                Op::Forward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t + 1], Cut::Rows { tall: tall(t) }),
+                Op::Backward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t], Cut::Rows { tall: tall(t) }),
+                Op::Gather => (PER_NUMBER * samples * widths[0], Cut::Rows { tall: None }),
+                Op::Loss => (0, Cut::Rows { tall: None }),
             };
-            match (phases.last_mut(), columns) {
-                (Some((ops, all_flops, None)), None) => {
+            match (phases.last_mut(), cut) {
+                (Some((ops, all_flops, Cut::Rows { tall })), Cut::Rows { tall: further }) => {
                     ops.push(op);
                     *all_flops += flops;
+                    *tall = further.max(*tall);
                 }
-                _ => phases.push((vec![op], flops, columns)),
+                _ => phases.push((vec![op], flops, cut)),
             }
         }
         let mut losses = 0;
         let phases = phases
             .into_iter()
-            .map(|(ops, flops, columns)| {
+            .map(|(ops, flops, cut)| {
                 let written = |op: &Op| match *op {
                     Op::Gather => names.z(0),
                     Op::Forward(t) => names.z(t + 1),
                     Op::Loss => names.delta(names.depth + 1),
                     Op::Backward(t) => names.delta(t),
                 };
-                // A chain of operations writes Z[t], Z[t+1], … upwards and then Δ downwards: neighbours in the list.
+                // Neighbours in the list.
                 let (first, last) = (ops.iter().map(written).min(), ops.iter().map(written).max());
                 let arrays = first.unwrap_or(0)..last.map_or(0, |last| last + 1);
-                // A row of 8 samples is the least that a kernel takes at once.
-                let row_parts = parts(flops).min(samples.div_ceil(8));
-                let tiles: Vec<Tile> = match columns {
-                    Some(columns) => split(columns, parts(flops))
+                let row_tile = |rows| Tile { arrays: arrays.clone(), rows, columns: None };
+                let tiles: Vec<Tile> = match cut {
+                    Cut::Columns(columns) => split(columns, parts(flops))
                         .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
                         .collect(),
-                    None => split(samples, row_parts)
-                        .map(|rows| Tile { arrays: arrays.clone(), rows, columns: None })
-                        .collect(),
+                    // A row of 8 samples is the least that a kernel takes at once.
+                    Cut::Rows { tall: None } => {
+                        split(samples, parts(flops).min(samples.div_ceil(8))).map(row_tile).collect()
+                    }
+                    Cut::Rows { tall: Some(width) } => {
+                        let rows = tall_rows(width).max(samples.div_ceil(MOST_TALL_TILES));
+                        split(samples, samples.div_ceil(rows).max(parts(flops))).map(row_tile).collect()
+                    }
                 };
                 if ops.contains(&Op::Loss) {
                     losses = tiles.len();

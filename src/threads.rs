@@ -53,8 +53,8 @@ mod policy {
     pub(crate) struct OneBlasThread(());
 
     /// # Errors
-    /// [`Error::BlasThreads`] if the library does not obey, as OpenMP builds may not; [`Error::BlasLocking`] and
-    /// [`Error::BlasWrong`] for a library that cannot be used at all.
+    /// [`Error::BlasThreads`] if the library does not obey, as OpenMP builds may not; [`Error::BlasLocking`],
+    /// [`Error::BlasIntegers`] and [`Error::BlasWrong`] for a library that cannot be used at all.
     pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
         let mut holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
         if holders.count == 0 {
@@ -96,6 +96,9 @@ mod policy {
 
     pub(super) fn refusal(parallel: Parallel, config: &str, omp_threads: Option<&str>) -> Option<Error> {
         let config = config.to_owned();
+        if config.contains("USE64BITINT") {
+            return Some(Error::BlasIntegers { config });
+        }
         match parallel {
             Parallel::Pthreads => None,
             // It may report 1 and take its number from the OpenMP runtime all the same (OpenBLAS issue 5806).
@@ -177,6 +180,9 @@ mod tests {
             let expected = (!obeys).then(|| Error::BlasThreads { config: config.clone(), found: 1 });
             assert_eq!(refusal(Parallel::OpenMp, &config, omp), expected, "OMP_NUM_THREADS {omp:?}");
         }
+        // It would read the upper halves of our lengths from wherever they lie.
+        let wide = "OpenBLAS 0.3.21 USE64BITINT Zen MAX_THREADS=64".to_owned();
+        assert_eq!(refusal(Parallel::Pthreads, &wide, None), Some(Error::BlasIntegers { config: wide.clone() }));
         assert_eq!(refusal(Parallel::Serial, &config, None), Some(Error::BlasLocking { config: config.clone() }));
         assert_eq!(refusal(Parallel::Serial, "OpenBLAS 0.3.28 USE_LOCKING Zen SINGLE_THREADED", None), None);
     }

@@ -2,25 +2,25 @@
 //!
 //! ```text
 //! plain      w ← −(η/B) Δᵀ Z + (1 − ηλ) w          one product: no gradient is stored
-//! moments    G ← (1/B) Δᵀ Z                         of a chunk of rows, which stays in cache,
+//! moments    G ← (1/B) Δᵀ Z                         of a chunk, which stays in cache,
 //!            m, v, w ← rule(G, m, v, w)             and is used at once: one pass over the parameters
 //! clipped    G ← (1/B) Δᵀ Z, ‖G‖                    all of it, for its norm is needed first;
 //!            m, v, w ← rule(s G, m, v, w)           s = min(1, c / ‖G‖)
-//! sharpness  w ← w + ρ G / ‖G‖, another pass through the layers, w back, and one of the above
+//! sharpness  w̃ = w + ρ G / ‖G‖, another pass through the layers with w̃, and one of the above to w
 //! ```
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, Ix1, Ix2, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Ix1, Ix2, s};
 
 use crate::blas::{Claimed, SharedTiles, Tile};
+use crate::crew::Assembled;
 use crate::network::Parameters;
 use crate::optimizer::{Moments, Numbers, Optimizer, Rule, largest};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
-use crate::schedule::{Names, PER_NUMBER, Update, chunk_rows, sum, tiles, zeros};
-use crate::crew::Assembled;
+use crate::schedule::{Names, PER_NUMBER, Update, chunk, sum, tiles, zeros};
 
 /// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.
 pub(crate) struct Batch<'a, F> {
@@ -47,31 +47,31 @@ impl<F: Scalar> Batch<'_, F> {
     }
 }
 
-/// What rules beyond plain descent need.
+/// What rules beyond plain descent work with.
 #[derive(Debug)]
-pub(crate) struct Beyond<F> {
+pub(crate) struct Scratch<F> {
     /// Tiles of the moments.
     moments: [Update; 2],
-    /// A place for each tile's gradient: for a chunk of its rows, or for all of them.
+    /// A place for each tile's gradient: for a chunk of it, or for all of it.
     gradient: Parameters<F>,
     of_gradient: Update,
     /// Is there room for all of it?
     whole: bool,
-    /// θ while it is moved away, for sharpness-aware minimisation.
-    saved: Option<(Parameters<F>, Update)>,
+    /// θ + ρ g / ‖g‖, for sharpness-aware minimisation.
+    uphill: Option<(Parameters<F>, Update)>,
     /// Σ g² of each tile.
     squares: Vec<AtomicU64>,
 }
 
-impl<F: Scalar> Beyond<F> {
+impl<F: Scalar> Scratch<F> {
     fn new(update: &Update, theta: &Parameters<F>, whole: bool) -> Self {
         let (mut gradient, mut tiles) = (Parameters { w: Vec::new(), c: Vec::new() }, (Vec::new(), Vec::new()));
         for tile in 0..update.w.len() {
             let (w, c) = (update.w.tile(tile), update.c.tile(tile));
             let columns = theta.w[w.arrays.start].ncols();
-            let most = if whole { usize::MAX } else { chunk_rows(columns) };
-            let (w_rows, c_rows) = (w.rows.len().min(most), c.rows.len().min(most));
-            gradient.w.push(Array2::from_elem((w_rows, columns), F::ZERO));
+            let (most_rows, most_columns) = if whole { (usize::MAX, columns) } else { chunk(columns) };
+            let (w_rows, c_rows) = (w.rows.len().min(most_rows), c.rows.len().min(most_rows));
+            gradient.w.push(Array2::from_elem((w_rows, columns.min(most_columns)), F::ZERO));
             gradient.c.push(Array1::from_elem(c_rows, F::ZERO));
             let of = |rows| Tile { arrays: tile..tile + 1, rows: 0..rows, columns: None };
             tiles.0.push(of(w_rows));
@@ -82,10 +82,46 @@ impl<F: Scalar> Beyond<F> {
             of_gradient: Update::of(&gradient, tiles.0, tiles.1),
             gradient,
             whole,
-            saved: None,
+            uphill: None,
             squares: zeros(update.w.len()),
         }
     }
+}
+
+/// Some rows and columns of a tile, counted from its first row.
+struct Block {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// A block of w, and the numbers of c that belong to its rows: none where there is no constant, and none in blocks that do not begin
+/// with the first column.
+struct Part<'a, F> {
+    w: ArrayViewMut2<'a, F>,
+    c: ArrayViewMut1<'a, F>,
+}
+
+impl<F: Scalar> Part<'_, F> {
+    /// Σ p²
+    fn squares(&mut self) -> f64 {
+        let mut sum = 0.0;
+        for_each_run([self.w.view_mut()], |[w]| sum += rows::squares(w));
+        sum + rows::squares(slice(&mut self.c))
+    }
+}
+
+/// `work` on the numbers of some matrices of one shape, in runs that lie one beside the other in all of them.
+fn for_each_run<F, const N: usize>(mut of: [ArrayViewMut2<F>; N], mut work: impl FnMut([&mut [F]; N])) {
+    if of.iter().all(|a| a.is_standard_layout()) {
+        return work(of.map(|a| a.into_slice().expect("standard layout")));
+    }
+    for row in 0..of[0].nrows() {
+        work(of.each_mut().map(|a| rows::slice_mut(a.row_mut(row))));
+    }
+}
+
+fn slice<'a, F>(c: &'a mut ArrayViewMut1<F>) -> &'a mut [F] {
+    c.as_slice_mut().expect("numbers of c lie one beside the other")
 }
 
 /// θ, or arrays like it, shared by tiles.
@@ -111,13 +147,13 @@ struct Own<'s, 'a, F> {
 }
 
 impl<F: Scalar> Own<'_, '_, F> {
-    /// Some of the tile's rows: of w, and of c where there is one.
-    fn rows(&mut self, rows: &Range<usize>) -> [&mut [F]; 2] {
+    fn part(&mut self, block: &Block) -> Part<'_, F> {
         let array = self.w.tile().arrays.start;
-        let w = self.w.write(array);
-        let columns = w.ncols();
-        let [w, c] = [w.into_slice(), self.c.write(array).into_slice()].map(|p| p.expect("rows lie one after another"));
-        [&mut w[rows.start * columns..rows.end * columns], if c.is_empty() { c } else { &mut c[rows.clone()] }]
+        let (mut w, mut c) = (self.w.write(array), self.c.write(array));
+        w.slice_collapse(s![block.rows.clone(), block.columns.clone()]);
+        let of_c = if c.is_empty() || block.columns.start > 0 { 0..0 } else { block.rows.clone() };
+        c.slice_collapse(s![of_c]);
+        Part { w, c }
     }
 }
 
@@ -136,8 +172,8 @@ fn scale_to_1<F: Scalar>(g: &mut Parameters<F>) -> f64 {
     g.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>().sqrt()
 }
 
-/// Is given a tile, some of its rows, and their gradient: of w, and of c where there is one.
-type Visit<'a, F> = dyn Fn(usize, &Range<usize>, [&mut [F]; 2]) + Sync + 'a;
+/// Is given a tile, a block of it, and the block's gradient.
+type Visit<'a, F> = dyn Fn(usize, &Block, Part<F>) + Sync + 'a;
 
 impl Update {
     /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t].
@@ -166,7 +202,7 @@ impl Update {
         rule: &Rule,
         theta: &mut Parameters<F>,
         moments: &mut Moments<F>,
-        beyond: &mut Option<Beyond<F>>,
+        scratch: &mut Option<Scratch<F>>,
     ) -> Option<f64> {
         let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none();
         let descend = |theta: &mut Parameters<F>| {
@@ -177,8 +213,7 @@ impl Update {
             descend(theta);
             return None;
         }
-        let beyond = self.beyond(rule, theta, beyond);
-        let Beyond { moments: of_moments, gradient, of_gradient, squares, .. } = beyond;
+        let Scratch { moments: of_moments, gradient, of_gradient, squares, .. } = self.scratch(rule, theta, scratch);
         let gradient = Shared::new(gradient, of_gradient);
         let squares = squares.as_slice();
         if plain {
@@ -189,61 +224,74 @@ impl Update {
         let mut arrays = moments.arrays.iter_mut().zip(of_moments).map(|(array, tiles)| Shared::new(array, tiles));
         let (first, second) = (arrays.next(), arrays.next());
         let theta = Shared::new(theta, self);
-        let apply = |numbers: &Numbers<F>, tile: usize, rows: &Range<usize>, g: [&mut [F]; 2]| {
+        let apply = |numbers: &Numbers<F>, tile: usize, block: &Block, mut g: Part<F>| {
             let mut theta = theta.claim(tile);
+            let mut theta = theta.part(block);
             let [mut first, mut second] = [&first, &second].map(|array| array.as_ref().map(|array| array.claim(tile)));
-            let none = || [&mut [][..], &mut [][..]];
-            let first = first.as_mut().map_or_else(none, |array| array.rows(rows));
-            let second = second.as_mut().map_or_else(none, |array| array.rows(rows));
-            for (((g, first), second), theta) in g.into_iter().zip(first).zip(second).zip(theta.rows(rows)) {
-                numbers.apply(g, first, second, theta);
+            let [mut first, mut second] = [&mut first, &mut second].map(|own| own.as_mut().map(|own| own.part(block)));
+            match (&mut first, &mut second) {
+                (Some(first), Some(second)) => {
+                    let of = [g.w, first.w.view_mut(), second.w.view_mut(), theta.w.view_mut()];
+                    for_each_run(of, |[g, first, second, theta]| numbers.apply(g, first, second, theta));
+                    let [first, second] = [&mut first.c, &mut second.c].map(slice);
+                    numbers.apply(slice(&mut g.c), first, second, slice(&mut theta.c));
+                }
+                (Some(first), None) => {
+                    let of = [g.w, first.w.view_mut(), theta.w.view_mut()];
+                    for_each_run(of, |[g, first, theta]| numbers.apply(g, first, &mut [], theta));
+                    numbers.apply(slice(&mut g.c), slice(&mut first.c), &mut [], slice(&mut theta.c));
+                }
+                _ => {
+                    for_each_run([g.w, theta.w.view_mut()], |[g, theta]| numbers.apply(g, &mut [], &mut [], theta));
+                    numbers.apply(slice(&mut g.c), &mut [], &mut [], slice(&mut theta.c));
+                }
             }
         };
         match rule.clip {
             None => {
                 let (numbers, squares) = (rule.numbers(1.0), rule.norm.then_some(squares));
-                self.chunks(crew, batch, &gradient, squares, &|tile, rows, g| apply(&numbers, tile, rows, g));
+                self.chunks(crew, batch, &gradient, squares, &|tile, block, g| apply(&numbers, tile, block, g));
                 squares.map(|squares| sum(squares).sqrt())
             }
             Some(most) => {
                 self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
                 let norm = sum(squares).sqrt();
                 let numbers = rule.numbers(if norm > most { most / norm } else { 1.0 });
-                self.pass(crew, &|tile, rows| apply(&numbers, tile, rows, gradient.claim(tile).rows(rows)));
+                self.pass(crew, &|tile, block| apply(&numbers, tile, block, gradient.claim(tile).part(block)));
                 Some(norm)
             }
         }
     }
 
-    /// What this rule needs, kept from the last step or made.
-    fn beyond<'b, F: Scalar>(
+    /// What this rule works with, kept from the last step or made.
+    fn scratch<'b, F: Scalar>(
         &self,
         rule: &Rule,
         theta: &Parameters<F>,
-        beyond: &'b mut Option<Beyond<F>>,
-    ) -> &'b mut Beyond<F> {
+        scratch: &'b mut Option<Scratch<F>>,
+    ) -> &'b mut Scratch<F> {
         let whole = rule.clip.is_some() || rule.sam.is_some();
-        if beyond.as_ref().is_none_or(|beyond| beyond.whole != whole) {
-            *beyond = None;
+        if scratch.as_ref().is_none_or(|scratch| scratch.whole != whole) {
+            *scratch = None;
         }
-        beyond.get_or_insert_with(|| Beyond::new(self, theta, whole))
+        scratch.get_or_insert_with(|| Scratch::new(self, theta, whole))
     }
 
-    /// θ ← θ + ρ g / ‖g‖; θ as it was is kept for [`move_back`](Self::move_back). Returns ‖g‖; if that is not finite, θ has not moved.
-    pub(crate) fn move_uphill<F: Scalar>(
+    /// ‖g‖, and θ + ρ g / ‖g‖; if the norm is not finite, that is a point without meaning.
+    pub(crate) fn uphill<'b, F: Scalar>(
         &self,
         crew: &Assembled,
         batch: &Batch<F>,
         (rule, rho): (&Rule, f64),
-        theta: &mut Parameters<F>,
-        beyond: &mut Option<Beyond<F>>,
-    ) -> f64 {
-        let Beyond { gradient, of_gradient, squares, saved, .. } = self.beyond(rule, theta, beyond);
-        let (saved, of_saved) = saved.get_or_insert_with(|| (theta.zeros_like(), self.like()));
+        theta: &Parameters<F>,
+        scratch: &'b mut Option<Scratch<F>>,
+    ) -> (f64, &'b Parameters<F>) {
+        let Scratch { gradient, of_gradient, squares, uphill, .. } = self.scratch(rule, theta, scratch);
+        let (uphill, of_uphill) = uphill.get_or_insert_with(|| (theta.zeros_like(), self.like()));
         self.chunks(crew, batch, &Shared::new(gradient, of_gradient), Some(squares), &|_, _, _| ());
         let norm = sum(squares).sqrt();
         if !norm.is_finite() {
-            return norm;
+            return (norm, uphill);
         }
         // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first made of ordinary length.
         let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
@@ -251,41 +299,37 @@ impl Update {
         // A gradient of 0 has no direction.
         let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
         let gradient = Shared::new(gradient, of_gradient);
-        let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
-        self.pass(crew, &|tile, rows| {
-            let (mut theta, mut saved, mut gradient) = (theta.claim(tile), saved.claim(tile), gradient.claim(tile));
-            for ((theta, saved), g) in theta.rows(rows).into_iter().zip(saved.rows(rows)).zip(gradient.rows(rows)) {
-                saved.copy_from_slice(theta);
-                theta.iter_mut().zip(g).for_each(|(theta, g)| *theta += step * *g);
+        let shared = Shared::new(uphill, of_uphill);
+        self.pass(crew, &|tile, block| {
+            let (mut uphill, mut gradient) = (shared.claim(tile), gradient.claim(tile));
+            let (mut uphill, mut g) = (uphill.part(block), gradient.part(block));
+            let Tile { arrays, rows, .. } = self.w.tile(tile);
+            let (w, c) = (&theta.w[arrays.start], &theta.c[arrays.start]);
+            let move_up = |uphill: &mut [F], theta: &[F], g: &[F]| {
+                let numbers = uphill.iter_mut().zip(theta).zip(g);
+                numbers.for_each(|((uphill, &theta), &g)| *uphill = theta + step * g);
+            };
+            // A tile has whole rows of θ, which lie one after another.
+            let w = w.slice(s![rows.clone(), ..]);
+            let w = w.to_slice().expect("rows lie one after another");
+            for_each_run([uphill.w.view_mut(), g.w.view_mut()], |[uphill, g]| move_up(uphill, w, g));
+            if !c.is_empty() {
+                let c = c.slice(s![rows.clone()]);
+                move_up(slice(&mut uphill.c), c.to_slice().expect("in one piece"), slice(&mut g.c));
             }
         });
-        norm
+        (norm, uphill)
     }
 
-    /// θ as it was before [`move_uphill`](Self::move_uphill).
-    pub(crate) fn move_back<F: Scalar>(
-        &self,
-        crew: &Assembled,
-        theta: &mut Parameters<F>,
-        beyond: &mut Option<Beyond<F>>,
-    ) {
-        let Some((saved, of_saved)) = beyond.as_mut().and_then(|beyond| beyond.saved.as_mut()) else { return };
-        let (theta, saved) = (Shared::new(theta, self), Shared::new(saved, of_saved));
-        self.pass(crew, &|tile, rows| {
-            let (mut theta, mut saved) = (theta.claim(tile), saved.claim(tile));
-            let both = theta.rows(rows).into_iter().zip(saved.rows(rows));
-            both.for_each(|(theta, saved)| theta.copy_from_slice(saved));
+    /// `work(tile, all of it)` for each tile: a pass over the parameters without a product.
+    fn pass(&self, crew: &Assembled, work: &(dyn Fn(usize, &Block) + Sync)) {
+        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|index| {
+            let tile = self.w.tile(index);
+            work(index, &Block { rows: 0..tile.rows.len(), columns: 0..self.w.columns(tile.arrays.start) });
         });
     }
 
-    /// `work(tile, all its rows)` for each tile: a pass over the parameters without a product.
-    fn pass(&self, crew: &Assembled, work: &(dyn Fn(usize, &Range<usize>) + Sync)) {
-        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|tile| {
-            work(tile, &(0..self.w.tile(tile).rows.len()));
-        });
-    }
-
-    /// `visit(tile, rows of it, their gradient)` for each chunk of each tile; Σ g² of each tile where it is asked for.
+    /// `visit(tile, block, its gradient)` for each chunk of each tile; Σ g² of each tile where it is asked for.
     fn chunks<F: Scalar>(
         &self,
         crew: &Assembled,
@@ -298,21 +342,26 @@ impl Update {
         crew.for_each_tile(self.w.len(), (batch.samples + PER_NUMBER / 2) * self.flops, &|index| {
             let Tile { arrays, rows: of_tile, .. } = self.w.tile(index);
             let mut own = gradient.claim(index);
-            let at_once = own.w.tile().rows.len();
+            let (most_rows, most_columns) = own.w.write(index).dim();
             let mut sum = 0.0;
-            for rows in tiles(of_tile.len(), at_once) {
+            for rows in tiles(of_tile.len(), most_rows) {
                 let neurons = of_tile.start + rows.start..of_tile.start + rows.end;
                 let (delta, z) = batch.operands(arrays.start, neurons);
-                let mut w = own.w.write(index);
-                let w = w.slice_axis_mut(Axis(0), (0..rows.len()).into());
-                let mut c = own.c.write(index);
-                let c = if c.is_empty() { c } else { c.slice_axis_mut(Axis(0), (0..rows.len()).into()) };
-                rows::gradient(mean, delta, z, F::ZERO, w, c);
-                let g = own.rows(&(0..rows.len()));
-                if squares.is_some() {
-                    sum += rows::squares(g[0]) + rows::squares(g[1]);
+                for columns in tiles(z.ncols(), most_columns) {
+                    let block = Block { rows: rows.clone(), columns };
+                    // The buffer holds one block, in its first rows and columns.
+                    let in_buffer = Block { rows: 0..rows.len(), columns: 0..block.columns.len() };
+                    let mut g = own.part(&in_buffer);
+                    if block.columns.start > 0 {
+                        g.c.slice_collapse(s![0..0]);
+                    }
+                    let z = part(&z, Axis(1), &Some(block.columns.clone()));
+                    rows::gradient(mean, delta, z, F::ZERO, g.w.view_mut(), g.c.view_mut());
+                    if squares.is_some() {
+                        sum += g.squares();
+                    }
+                    visit(index, &block, g);
                 }
-                visit(index, &rows, g);
             }
             if let Some(squares) = squares {
                 squares[index].store(sum.to_bits(), Ordering::Relaxed);
