@@ -114,8 +114,13 @@ fn threads() -> usize {
 fn pool() -> Option<&'static ThreadPool> {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let builder = || ThreadPoolBuilder::new().num_threads(cores::of_the_machine());
-    let made = || builder().thread_name(|index| format!("gemmprop-{index}")).build().ok();
-    POOL.get_or_init(made).as_ref()
+    POOL.get_or_init(|| {
+        let pool = builder().thread_name(|index| format!("gemmprop-{index}")).build().ok()?;
+        // A worker that is still starting when it is first called would be waited for in vain.
+        pool.broadcast(|_| ());
+        Some(pool)
+    })
+    .as_ref()
 }
 
 /// Work of phases that would be shared: its floating-point operations, and the most tiles that one of them has.

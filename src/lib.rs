@@ -62,7 +62,8 @@
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
-//! ground    error   blas (all FFI and unsafe)   scalar   count   random   cores   pace   threads (the policy and why)
+//! ground    error   blas (products, tiles)   fork_join (a phase, run by several threads)   sync   scalar   count   random
+//!           cores   pace   crew (helpers: whose threads, how many, how long)   threads (the BLAS's threads)
 //!           archive (a directory of numbered files, of which the newest whole one can be read)
 //!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
 //! ```
@@ -71,8 +72,13 @@
 //!
 //! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The tiles depend on shapes alone:
 //! results are bit-identical for any number of threads. OpenBLAS's own number of threads, a global of the process, is 1
-//! while a call of this crate computes and is put back after it. On Linux a helper thread on its caller's core moves away by
-//! narrowing its affinity mask for a moment.
+//! while a call of this crate computes and is put back after it.
+//!
+//! A call computes on the calling thread and on helpers, workers of a rayon pool of the crate's own that is made when it is
+//! first needed. How many threads that are in all is said by [`set_threads`]; else by the size of the rayon pool that the call is made
+//! in, or of the global one (`RAYON_NUM_THREADS`). It is never more than the calling thread may run on by its affinity. The
+//! program's own threads and rayon jobs are never used, and losses and observers may use rayon, block, call this crate, or
+//! panic.
 
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
 // A library prints nothing.

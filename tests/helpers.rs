@@ -1,9 +1,17 @@
-//! Helpers are welcome and never needed: a run ends in a pool that is busy, blocked, or far larger than the machine.
+//! Helpers are welcome and never needed, and never anybody's but the crate's: a run ends in a pool that is busy, blocked, or far
+//! larger than the machine, and while it runs a loss, an observer and the rest of the program may use rayon, call the crate,
+//! block, or panic.
 
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+use gemmprop::observer::Batch;
+use gemmprop::{
+    Constant, Dataset, LearningRate, Loss, Mlp, Observer, Optimizer, Result, Sgd, SquaredError, Trainer, Training,
+};
 use ndarray::Array2;
 
 /// A few steps of a network that is large enough for helpers to be invited. Returns a number that depends on all of θ.
@@ -96,4 +104,192 @@ fn runs_end_inside_each_worker_of_a_busy_pool() {
         })
     });
     assert!(results.iter().all(|&result| result == alone));
+}
+
+/// The squared error, with something done on the way that a caller's own loss may do.
+struct Meddling<W>(W);
+
+impl<W: Fn() + Send + Sync> Loss<f32> for Meddling<W> {
+    type Target = f32;
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        Loss::<f32>::target_len(&SquaredError, outputs)
+    }
+
+    fn check(&self, row: usize, y: &[f32], outputs: usize) -> Result<()> {
+        SquaredError.check(row, y, outputs)
+    }
+
+    fn value_and_derivative(&self, y_hat: &[f32], y: &[f32], d: &mut [f32]) -> f32 {
+        (self.0)();
+        SquaredError.value_and_derivative(y_hat, y, d)
+    }
+
+    fn second_derivative(&self, y_hat: &[f32], y: &[f32], v: &[f32], hv: &mut [f32]) {
+        SquaredError.second_derivative(y_hat, y, v, hv);
+    }
+}
+
+/// Samples whose loss is made in several tiles of rows at once.
+fn samples(count: usize) -> (Array2<f32>, Array2<f32>) {
+    let x = Array2::from_shape_fn((count, 256), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
+    let y = Array2::from_shape_fn((count, 256), |(i, k)| ((i + k) % 7) as f32);
+    (x, y)
+}
+
+/// Three steps with that loss.
+fn train_with(loss: &impl Loss<f32, Target = f32>) -> f64 {
+    let (x, y) = samples(3 * 256);
+    let mut mlp = Mlp::<f32>::he(&[256, 256, 256], Constant::Input, 1).unwrap();
+    Sgd::new(256, 1e-4, 1).unwrap().train(&mut mlp, x.view(), y.view(), loss, 1).unwrap();
+    mlp.parameters().iter().map(|&p| f64::from(p)).sum()
+}
+
+#[test]
+fn a_loss_may_wait_for_rayon() {
+    let expected = train_with(&SquaredError);
+    for threads in [1, 2, 3, 4, 8, 64] {
+        let found = must_end(move || {
+            // Each half long enough for the other to be stolen meanwhile.
+            let nap = || std::thread::sleep(Duration::from_micros(20));
+            pool(threads).install(|| train_with(&Meddling(|| _ = rayon::join(nap, nap))))
+        });
+        assert_eq!(found, expected, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_loss_may_wait_for_a_job_that_it_spawns() {
+    let expected = train_with(&SquaredError);
+    let found = must_end(|| {
+        train_with(&Meddling(|| {
+            let (done, ended) = mpsc::channel();
+            rayon::spawn(move || done.send(()).unwrap());
+            ended.recv().unwrap();
+        }))
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_loss_may_call_the_crate_and_block() {
+    let expected = train_with(&SquaredError);
+    let (calls, lock) = (AtomicUsize::new(0), std::sync::Mutex::new(()));
+    let other = Mlp::<f32>::he(&[64, 256, 256, 1], Constant::Input, 1).unwrap();
+    let x = Array2::from_elem((200, 64), 0.5_f32);
+    let found = train_with(&Meddling(|| {
+        let _one_at_a_time = lock.lock().unwrap();
+        if calls.fetch_add(1, Ordering::Relaxed) % 100 == 0 {
+            other.predict(x.view()).unwrap();
+            train();
+        }
+    }));
+    assert_eq!(found, expected);
+    assert!(calls.load(Ordering::Relaxed) >= 3 * 256);
+}
+
+/// Whose drop panics, as a payload's may.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a payload was dropped");
+    }
+}
+
+/// All tiles panic at once, with whatever payload: the caller gets one of them, and what it borrowed is its own again.
+#[test]
+fn a_loss_may_panic_with_any_payload() {
+    let (x, y) = samples(4096);
+    let mut mlp = Mlp::<f32>::he(&[256, 256], Constant::Input, 1).unwrap();
+    let before = mlp.clone();
+    let mut sgd = Sgd::new(4096, 1e-4, 1).unwrap();
+    for _ in 0..20 {
+        let loss = Meddling(|| panic_any(Bomb));
+        let step = || sgd.step(&mut mlp, x.view(), y.view(), &loss);
+        let payload = catch_unwind(AssertUnwindSafe(step)).unwrap_err();
+        assert!(payload.is::<Bomb>());
+        std::mem::forget(payload);
+        assert_eq!(mlp, before);
+    }
+    sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
+    assert_ne!(mlp, before);
+}
+
+/// What tells an observer of each batch.
+struct Tell<T>(T);
+
+impl<T: FnMut(&Batch) -> ControlFlow<()>> Observer<f32> for Tell<T> {
+    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+        (self.0)(batch)
+    }
+}
+
+/// A trainer for ever, which only its observer stops.
+fn train_until(mut stop: impl FnMut() -> bool) {
+    let (x, y) = samples(2048);
+    let mlp = Mlp::<f32>::he(&[256, 256, 256], Constant::Input, 1).unwrap();
+    let training =
+        Training { epochs: usize::MAX, batch: 256, learning_rate: LearningRate::constant(1e-6), ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+    let mut observer = Tell(|_: &Batch| if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut observer).unwrap();
+}
+
+/// A host's rayon jobs run while two trainers do, however long these take: they go on until the jobs are done.
+#[test]
+fn jobs_of_the_program_do_not_wait_for_training() {
+    must_end(|| {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| train_until(|| done.load(Ordering::Relaxed)));
+            }
+            for _ in 0..100 {
+                std::thread::sleep(Duration::from_millis(1));
+                assert_eq!(rayon::join(|| 1, || 2), (1, 2));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
+/// Two trainers at once whose observers wait for rayon.
+#[test]
+fn an_observer_may_wait_for_rayon() {
+    must_end(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut batches = 0;
+                    train_until(|| {
+                        batches += 1;
+                        let (a, b) = rayon::join(|| 1, || 2);
+                        a + b == 3 && batches == 200
+                    });
+                });
+            }
+        });
+    });
+}
+
+/// Sharpness-aware steps ask for the loss twice, the second time at another point.
+#[test]
+fn parameters_are_where_they_were_when_a_loss_panics_anywhere_in_a_step() {
+    let (x, y) = samples(64);
+    for optimizer in [Optimizer::Sgd, Optimizer::Momentum { mu: 0.9 }, Optimizer::adam()] {
+        for sam in [None, Some(0.05)] {
+            let calls_of_a_step = if sam.is_some() { 128 } else { 64 };
+            for last in [0, 63, 64, 100, 127].into_iter().filter(|&last| last < calls_of_a_step) {
+                let calls = AtomicUsize::new(0);
+                let loss = Meddling(|| assert!(calls.fetch_add(1, Ordering::Relaxed) != last, "call {last}"));
+                let mlp = Mlp::<f32>::he(&[256, 32, 256], Constant::Input, 1).unwrap();
+                let training = Training { optimizer, sam, batch: 64, ..Training::default() };
+                let mut trainer = Trainer::new(mlp.clone(), loss, training).unwrap();
+                let step = || trainer.step(Dataset::new(x.view(), y.view()));
+                assert!(catch_unwind(AssertUnwindSafe(step)).is_err(), "{optimizer:?} {sam:?} {last}");
+                assert_eq!(trainer.model().mlp, mlp, "{optimizer:?} {sam:?}: the loss panicked at call {last}");
+            }
+        }
+    }
 }
