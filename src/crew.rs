@@ -455,4 +455,25 @@ mod tests {
         });
         assert_eq!(cores::of_this_thread(), cores, "and elsewhere there are as many as before");
     }
+
+    /// A loss that waits in `rayon::join` inside a tile takes whatever its pool has to do, and that may be another stay.
+    #[test]
+    fn inside_a_tile_there_is_no_staying_and_no_helper() {
+        let shared = Shared::default();
+        shared.open.store(true, Ordering::Relaxed);
+        let ran = AtomicUsize::new(0);
+        let in_a_tile = |_| {
+            STAYING.set(true);
+            shared.invited.fetch_add(1, Ordering::Relaxed);
+            STAYS.fetch_add(1, Ordering::Relaxed);
+            // A stay would run the tiles that are left, inside this one.
+            shared.be_helped(cores::allowed());
+            assert_eq!((ran.fetch_add(1, Ordering::Relaxed), threads()), (0, 1));
+            STAYING.set(false);
+        };
+        let tile = |tile: usize| if tile == 0 { in_a_tile(tile) } else { _ = ran.fetch_add(1, Ordering::Relaxed) };
+        shared.fork_join.run(4, &tile, wait);
+        assert_eq!(ran.load(Ordering::Relaxed), 4);
+        assert_eq!((shared.invited.load(Ordering::Relaxed), shared.arrived.load(Ordering::Relaxed)), (0, 0));
+    }
 }

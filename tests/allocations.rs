@@ -129,7 +129,10 @@ fn epochs() {
     // The history that `train` gives back is one; a helper's job and a block of rayon's queue are two more for each helper.
     let (helpers, start) = (rayon::current_num_threads() - 1, Instant::now());
     let found = allocations(&mut epoch);
-    assert!(found <= 1 + 2 * helpers * calls_of_a_helper(start.elapsed()), "{found} allocations in {steps} steps with {helpers} helpers");
+    assert!(
+        found <= 1 + 2 * helpers * calls_of_a_helper(start.elapsed()),
+        "{found} allocations in {steps} steps with {helpers} helpers"
+    );
 }
 
 /// capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.

@@ -89,7 +89,7 @@ fn one_helper_and_calls_of_unequal_numbers_of_tiles() {
 
 #[test]
 fn two_helpers_and_one_call() {
-    explore(2, 1, calls(&[3]));
+    explore(2, 1, calls(&[2]));
 }
 
 /// A payload that must not be dropped while tiles run.
