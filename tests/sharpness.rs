@@ -7,9 +7,11 @@ mod common;
 mod second_order;
 
 use common::{Real, flat, gamma, integer_network, integers, network, uniform};
-use gemmprop::lanczos::{Extremes, Options, density, extremes, trace};
+use gemmprop::lanczos::{Extremes, Operator, Options, density, extremes, trace};
 use gemmprop::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
-use gemmprop::{Constant, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched};
+use gemmprop::{
+    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
+};
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 use ndarray_linalg::{EigValsh, UPLO};
 
@@ -40,11 +42,11 @@ fn rescaled<F: Scalar>(mlp: &Mlp<F>, t: usize, k: f64) -> Mlp<F> {
 
 fn spectrum(mlp: &Mlp<f64>, x: &Array2<f64>, labels: &Array1<usize>, adaptive: bool) -> Extremes {
     let n = mlp.parameters().count();
-    let mut hessian = Hessian::new(mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
+    let mut hessian = Hessian::new(mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
     let options = Options { steps: n, ..Options::default() };
     let found = match adaptive {
-        true => extremes(n, adaptive_operator(&mut hessian), &options),
-        false => extremes(n, operator(&mut hessian), &options),
+        true => extremes(&mut adaptive_operator(&mut hessian), &options),
+        false => extremes(&mut operator(&mut hessian), &options),
     };
     found.unwrap()
 }
@@ -56,7 +58,7 @@ fn rescaled_layers_change_raw_sharpness_alone() {
     let x = uniform::<f64>(50, 5, 2);
     let labels = Array1::from_shape_fn(50, |i| i % 3);
     let asam = |mlp: &Mlp<f64>, steps| {
-        Landscape::new(mlp, x.view(), labels.view(), &SoftmaxCrossEntropy)
+        Landscape::new(mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy)
             .unwrap()
             .adaptive_sharpness(0.1, steps)
             .unwrap()
@@ -73,7 +75,7 @@ fn rescaled_layers_change_raw_sharpness_alone() {
         }
         // The block of the layer that became smaller by s grows by s², and λ_max is no smaller than any vᵀHv/vᵀv in it.
         let (shrunk, s) = if k > 1.0 { (t + 1, k) } else { (t, 1.0 / k) };
-        let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
+        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let mut v = mlp.zero_gradient();
         let g = hessian.gradient().w().get(shrunk).map_or(hessian.gradient().alpha(), |g| g.view()).to_owned();
         v.w_mut().nth(shrunk).unwrap().assign(&g);
@@ -95,15 +97,15 @@ fn the_spectrum_of_a_linear_model_is_that_of_xx_over_n() {
     let (x, y) = (uniform::<f64>(n, inputs, 2), uniform::<f64>(n, 1, 3));
     let extended = concatenate![Axis(1), x, Array2::ones((n, 1))];
     let eigenvalues = (extended.t().dot(&extended) / n as f64).eigvalsh(UPLO::Lower).unwrap();
-    let mut hessian = Hessian::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
-    let found = extremes(inputs + 1, operator(&mut hessian), &Options::default()).unwrap();
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
+    let found = extremes(&mut operator(&mut hessian), &Options::default()).unwrap();
     let rounding = 4.0 * (n * (inputs + 1)) as f64 * f64::EPSILON * eigenvalues[inputs];
     for (pair, expected) in [(&found.largest[0], eigenvalues[inputs]), (&found.smallest[0], eigenvalues[0])] {
         assert!((pair.value - expected).abs() <= pair.error + rounding, "{} is not {expected}", pair.value);
     }
     // Over all of the space, one probe is exact: its quadrature has the whole spectrum.
-    let mean = density(inputs + 1, operator(&mut hessian), 30, inputs + 1, 4).unwrap().mean(|theta| theta);
-    let estimate = trace(inputs + 1, operator(&mut hessian), 30, 4).unwrap();
+    let mean = density(&mut operator(&mut hessian), 30, inputs + 1, 4).unwrap().mean(|theta| theta);
+    let estimate = trace(&mut operator(&mut hessian), 30, 4).unwrap();
     assert!((estimate.value - eigenvalues.sum()).abs() <= 5.0 * estimate.standard_error);
     assert!((mean.value * (inputs + 1) as f64 - estimate.value).abs() <= 30.0 * rounding);
 }
@@ -115,7 +117,7 @@ fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
     let mlp = network::<f64>(&[3, 6, 5, 3], Constant::EveryLayer, 1);
     let n = mlp.parameters().count();
     let (x, labels) = (uniform::<f64>(40, 3, 2), Array1::from_shape_fn(40, |i| i * i % 3));
-    let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
     let mut whole = Array2::<f64>::zeros((n, n));
     let mut product = mlp.zero_gradient();
     for (j, mut column) in whole.columns_mut().into_iter().enumerate() {
@@ -128,15 +130,15 @@ fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
     let eigenvalues = whole.eigvalsh(UPLO::Lower).unwrap();
     assert!(eigenvalues[0] < -1e-3 * norm && eigenvalues[n - 1] > 0.1 * norm, "{eigenvalues}");
     let options = Options { largest: 3, smallest: 3, steps: n, tolerance: 1e-9, ..Options::default() };
-    let found = extremes(n, operator(&mut hessian), &options).unwrap();
+    let found = extremes(&mut operator(&mut hessian), &options).unwrap();
     for i in 0..3 {
         for (pair, expected) in [(&found.largest[i], eigenvalues[n - 1 - i]), (&found.smallest[i], eigenvalues[i])] {
             assert!((pair.value - expected).abs() <= pair.error + rounding, "{} is not {expected}", pair.value);
         }
     }
-    let estimate = trace(n, operator(&mut hessian), 200, 4).unwrap();
+    let estimate = trace(&mut operator(&mut hessian), 200, 4).unwrap();
     assert!((estimate.value - eigenvalues.sum()).abs() <= 5.0 * estimate.standard_error);
-    let square = density(n, operator(&mut hessian), 200, 20, 4).unwrap().mean(|theta| theta * theta);
+    let square = density(&mut operator(&mut hessian), 200, 20, 4).unwrap().mean(|theta| theta * theta);
     let expected = eigenvalues.iter().map(|theta| theta * theta).sum::<f64>() / n as f64;
     assert!((square.value - expected).abs() <= 5.0 * square.standard_error);
 }
@@ -146,13 +148,13 @@ fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
 fn the_adaptive_operator_is_h_between_sizes_of_parameters() {
     let mlp = network::<f64>(&[3, 4, 2], Constant::Input, 1);
     let (x, y) = (uniform::<f64>(20, 3, 2), uniform::<f64>(20, 2, 3));
-    let mut hessian = Hessian::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let (theta, n) = (flat(mlp.parameters()), mlp.parameters().count());
     for j in 0..n {
         let unit = Array1::from_shape_fn(n, |i| f64::from(i == j));
         let (mut raw, mut adaptive) = (Array1::zeros(n), Array1::zeros(n));
-        operator(&mut hessian)(unit.view(), raw.view_mut()).unwrap();
-        adaptive_operator(&mut hessian)(unit.view(), adaptive.view_mut()).unwrap();
+        operator(&mut hessian).apply(unit.view(), raw.view_mut()).unwrap();
+        adaptive_operator(&mut hessian).apply(unit.view(), adaptive.view_mut()).unwrap();
         let column = with_numbers(&mlp, |i| unit[i]);
         let (_, bound) = second_order::product(&mlp, x.view(), (second_order::Kind::Squared, &y), &column, false);
         for i in 0..n {
@@ -187,7 +189,7 @@ fn box_sharpness_of_a_quadratic_is_below_its_best_corner_and_above_the_tangent()
         };
         let best = (0..1 << theta.len()).map(corner).fold(start, f64::max);
         let tangent: f64 = g.iter().zip(&sizes).map(|(g, size)| g.abs() * size).sum();
-        let mut landscape = Landscape::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+        let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
         let mut before = 0.0;
         for iterations in [1, 5, 20] {
             let found = landscape.box_sharpness(epsilon, iterations).unwrap() / 100.0 * (1.0 + start);
@@ -231,7 +233,7 @@ fn box_sharpness_finds_a_maximum_inside() {
     let zeros = Parameters::zeros(&[1, 1], Constant::Absent).unwrap();
     let mlp = Mlp::from_parameters(&[1, 1], Constant::Absent, zeros).unwrap();
     let (x, y) = (array![[1.0], [-1.0]], array![0.3 - 0.7, -0.3 - 0.7]);
-    let mut landscape = Landscape::new(&mlp, x.view(), y.view(), &Hill).unwrap();
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &Hill).unwrap();
     let start = 1.0 - 0.5 * (0.3 * 0.3 + 0.7 * 0.7);
     let found = landscape.box_sharpness(1.0, 80).unwrap() / 100.0 * (1.0 + start);
     assert!((found - (1.0 - start)).abs() <= 2.0_f64.powi(-38), "{found} and {}", 1.0 - start);
@@ -243,7 +245,7 @@ fn box_sharpness_leaves_an_exact_minimum() {
     let mlp =
         Mlp::from_parameters(&[2, 1], Constant::Input, Parameters::zeros(&[2, 1], Constant::Input).unwrap()).unwrap();
     let (x, y) = (uniform::<f64>(8, 2, 1), Array2::zeros((8, 1)));
-    let mut landscape = Landscape::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     assert!(landscape.box_sharpness(1e-3, 5).unwrap() > 0.0);
     // θ = 0 has no neighbours at a finite distance in units of its size.
     assert_eq!(landscape.adaptive_sharpness(0.5, 2).unwrap(), 0.0);
@@ -269,7 +271,7 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
             point = Mlp::from_parameters(widths, point.constant(), moved).unwrap();
             let end = batched::loss_gradient(&point, x.view(), y.view(), loss, &mut g).unwrap();
             best = best.max(end - start);
-            let mut landscape = Landscape::new(&mlp, x.view(), y.view(), loss).unwrap();
+            let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
             let found = landscape.adaptive_sharpness(rho, steps).unwrap();
             // θ + δ may round to a neighbour, in blocks of samples g may: a few u of what ℓ is made of, of order 1 to 10.
             let rounding = 10.0 * gamma(2000, F::U) * (start + end + 1.0);
@@ -288,7 +290,7 @@ fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
     let mlp = integer_network::<f64>(&[5, 2], Constant::Input, 1);
     let (x, y) = (integers::<f64>(32, 5, 2), integers::<f64>(32, 2, 3));
     let [d, e] = [3, 5].map(|k| with_numbers(&mlp, |i| (i % k) as f64 - 1.0));
-    let mut hessian = Hessian::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let (mut hd, mut he) = (mlp.zero_gradient(), mlp.zero_gradient());
     hessian.apply(&d, &mut hd).unwrap();
     hessian.apply(&e, &mut he).unwrap();
@@ -299,7 +301,7 @@ fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
         hessian.loss() + a * dot(g, &d) + b * dot(g, &e) + bend
     };
     let (alphas, betas) = ([-2.0, -0.5, 0.0, 0.25, 3.0], [-1.0, 0.0, 0.125]);
-    let mut landscape = Landscape::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let plane = landscape.plane([&d, &e], &alphas, &betas).unwrap();
     assert_eq!(plane, Array2::from_shape_fn((5, 3), |(i, j)| expected(alphas[i], betas[j])));
     assert_eq!(landscape.line(&d, &alphas).unwrap(), plane.column(1).to_vec());
@@ -312,8 +314,8 @@ fn a_line_passes_through_the_loss() {
     for n in [1, 100, 5000] {
         let mlp = network::<f32>(&[6, 20, 10, 4], Constant::Input, 1);
         let (x, labels) = (uniform::<f32>(n, 6, 2), Array1::from_shape_fn(n, |i| i % 4));
-        let hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
-        let mut landscape = Landscape::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
+        let hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
+        let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let losses = landscape.line(&direction(&mlp), &[0.0, 1.0, 0.0]).unwrap();
         assert!(losses[0] == losses[2] && losses[0] != losses[1]);
         assert!((losses[0] - hessian.loss()).abs() <= gamma(2 * n, f64::U) * losses[0], "n {n}");
@@ -356,9 +358,11 @@ fn filters_take_the_norms_of_the_networks_rows() {
 fn what_does_not_fit_is_refused() {
     let mlp = network::<f64>(&[2, 3, 1], Constant::Input, 1);
     let (x, y) = (uniform::<f64>(4, 2, 1), uniform::<f64>(4, 1, 2));
-    let short = Landscape::new(&mlp, x.view(), uniform::<f64>(3, 1, 2).view(), &SquaredError).map(drop).unwrap_err();
+    let short = Landscape::new(&mlp, Dataset::new(x.view(), uniform::<f64>(3, 1, 2).view()), &SquaredError)
+        .map(drop)
+        .unwrap_err();
     assert_eq!(short, Error::Length { what: "y", expected: 4, found: 3 });
-    let mut landscape = Landscape::new(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let refused = |name, found| Error::Hyperparameter { name, expected: "a finite, positive number", found };
     assert_eq!(landscape.box_sharpness(0.0, 3).unwrap_err(), refused("epsilon", 0.0));
     assert_eq!(landscape.adaptive_sharpness(-1.0, 3).unwrap_err(), refused("rho", -1.0));
