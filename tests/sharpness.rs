@@ -10,7 +10,8 @@ use common::{Real, flat, gamma, integer_network, integers, network, uniform};
 use gemmprop::lanczos::{Extremes, Operator, Options, density, extremes, trace};
 use gemmprop::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
 use gemmprop::{
-    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
+    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer,
+    Training, batched,
 };
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 use ndarray_linalg::{EigValsh, UPLO};
@@ -368,9 +369,163 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(landscape.adaptive_sharpness(-1.0, 3).unwrap_err(), refused("rho", -1.0));
     assert_eq!(landscape.adaptive_sharpness(f64::INFINITY, 3).unwrap_err(), refused("rho", f64::INFINITY));
     assert_eq!(landscape.adaptive_sharpness(0.1, 0).unwrap_err(), refused("steps", 0.0));
+    assert_eq!(landscape.box_sharpness(0.1, 0).unwrap_err(), refused("iterations", 0.0));
     let other = Parameters::<f64>::zeros(&[2, 4, 1], Constant::Input).unwrap();
     let shape = |error| matches!(error, Error::Shape { what: "direction", .. });
     assert!(shape(landscape.line(&other, &[0.0]).unwrap_err()));
     assert!(shape(landscape.plane([&mlp.zero_gradient(), &other], &[0.0], &[1.0]).unwrap_err()));
     assert!(shape(filter_normalised(&other, &mlp).unwrap_err()));
+}
+
+/// A model that standardises, and weights of samples: curvature and the loss near by are those of the transformed data, and a
+/// weight of two is a sample twice.
+#[test]
+fn curvature_is_that_of_what_was_trained() {
+    let x = 1000.0 + 500.0 * uniform::<f64>(40, 4, 2);
+    let labels = Array1::from_shape_fn(40, |i| i % 3);
+    let weights = Array1::from_shape_fn(40, |i| [1.0, 2.0, 0.0, 1.0][i % 4]);
+    let training = Training { epochs: 3, standardize: true, ..Training::default() };
+    let mlp = network::<f64>(&[4, 6, 3], Constant::Input, 1);
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    let data = Dataset::new(x.view(), labels.view()).weights(weights.view());
+    trainer.fit(data, None, &mut ()).unwrap();
+    let model = trainer.into_model();
+    let z = model.standardizer.as_ref().unwrap().transform(x.view()).unwrap();
+    let transformed = Dataset::new(z.view(), labels.view()).weights(weights.view());
+    let loss = SoftmaxCrossEntropy;
+    let top = |hessian: &mut Hessian<f64, SoftmaxCrossEntropy>| {
+        extremes(&mut operator(hessian), &Options::default()).unwrap().largest.remove(0)
+    };
+    let (mut raw, mut of_z) =
+        (Hessian::new(&model, data, &loss).unwrap(), Hessian::new(&model.mlp, transformed, &loss).unwrap());
+    assert_eq!(top(&mut raw), top(&mut of_z));
+    let [mut raw, mut of_z] =
+        [Landscape::new(&model, data, &loss).unwrap(), Landscape::new(&model.mlp, transformed, &loss).unwrap()];
+    let measures = |landscape: &mut Landscape<f64, SoftmaxCrossEntropy>| {
+        let along = landscape.line(&direction(&model.mlp), &[0.0, 0.5]).unwrap();
+        (along, landscape.box_sharpness(1e-3, 3).unwrap(), landscape.adaptive_sharpness(0.1, 3).unwrap())
+    };
+    assert_eq!(measures(&mut raw), measures(&mut of_z));
+    // The same 40 samples in other words: those of weight 2 twice, those of weight 0 not at all. The order of sums is another.
+    let often: Vec<usize> = weights.iter().enumerate().flat_map(|(i, &w)| vec![i; w as usize]).collect();
+    let (x, labels) = (x.select(Axis(0), &often), labels.select(Axis(0), &often));
+    let mut hessian = Hessian::new(&model, Dataset::new(x.view(), labels.view()), &loss).unwrap();
+    let weighted = top(&mut Hessian::new(&model, data, &loss).unwrap());
+    let copied = top(&mut hessian);
+    let rounding = gamma(4000, f64::U) * copied.value;
+    assert!(
+        (weighted.value - copied.value).abs() <= weighted.error + copied.error + rounding,
+        "{weighted:?} {copied:?}"
+    );
+    let along = Landscape::new(&model, data, &loss).unwrap().line(&direction(&model.mlp), &[0.0]).unwrap();
+    assert!((along[0] - hessian.loss()).abs() <= gamma(200, f64::U) * hessian.loss());
+}
+
+#[test]
+fn an_operator_knows_its_order_and_its_precision() {
+    let (x, y) = (uniform::<f32>(9, 3, 1), uniform::<f32>(9, 2, 2));
+    let mlp = network::<f32>(&[3, 4, 2], Constant::Input, 1);
+    let n = mlp.parameters().count();
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
+    let found = extremes(&mut operator(&mut hessian), &Options::default()).unwrap();
+    assert_eq!(found.largest[0].vector.len(), n);
+    assert!(found.converged && found.largest[0].error >= f64::from(f32::EPSILON) * found.largest[0].value);
+    for adaptive in [false, true] {
+        let mut apply = |v: usize, av: usize| {
+            let (v, mut av) = (Array1::ones(v), Array1::zeros(av));
+            match adaptive {
+                true => adaptive_operator(&mut hessian).apply(v.view(), av.view_mut()),
+                false => operator(&mut hessian).apply(v.view(), av.view_mut()),
+            }
+        };
+        assert_eq!(apply(n, n), Ok(()));
+        for wrong in [n - 1, n + 1, 0] {
+            let shape = |what| Err(Error::Shape { what, expected: vec![n], found: vec![wrong] });
+            assert_eq!(apply(wrong, n), shape("v"));
+            assert_eq!(apply(n, wrong), shape("av"));
+        }
+    }
+}
+
+/// Far enough away a loss overflows: the maximum is infinite, or there is none. It is never what was before.
+#[test]
+fn what_overflows_is_no_maximum_of_0() {
+    fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, far: f64) {
+        let mlp = network::<F>(widths, Constant::EveryLayer, 1);
+        let x = uniform::<F>(y.nrows(), widths[0], 2);
+        let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
+        for found in [landscape.box_sharpness(far, 5), landscape.adaptive_sharpness(far, 5)] {
+            let no_number = matches!(found, Err(Error::Undefined { what: "loss", .. }));
+            assert!(no_number || found == Ok(f64::INFINITY), "{widths:?} {found:?}");
+        }
+    }
+    let labels = Array2::from_shape_fn((30, 1), |(i, _)| i % 3);
+    check::<f32, _>(&[4, 9, 3], &labels, &SoftmaxCrossEntropy, 1e20);
+    check::<f64, _>(&[4, 9, 3], &labels, &SoftmaxCrossEntropy, 1e160);
+    check::<f32, _>(&[4, 9, 5, 2], &uniform::<f32>(30, 2, 3), &SquaredError, 1e20);
+    check::<f64, _>(&[4, 2], &uniform::<f64>(30, 2, 3), &SquaredError, 1e200);
+    // One number that overflows in its square alone.
+    let mlp = integer_network::<f32>(&[1, 1], Constant::Absent, 1);
+    let (x, y) = (array![[1.0]], array![[3.0]]);
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
+    assert_eq!(landscape.box_sharpness(1e20, 3), Ok(f64::INFINITY));
+}
+
+#[test]
+fn a_nan_in_the_parameters_is_an_error() {
+    let mut mlp = network::<f64>(&[3, 4, 2], Constant::Input, 1);
+    mlp.parameters_mut().iter_mut().next().map(|p| *p = f64::NAN).unwrap();
+    let (x, labels) = (uniform::<f64>(9, 3, 1), Array1::from_shape_fn(9, |i| i % 2));
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
+    for found in [landscape.box_sharpness(1e-3, 3), landscape.adaptive_sharpness(0.1, 3)] {
+        assert!(matches!(found, Err(Error::Undefined { what: "loss", at: "the parameters", .. })), "{found:?}");
+    }
+}
+
+/// A distance within which the number type has no other point.
+#[test]
+fn a_distance_that_vanishes_is_refused() {
+    let mlp = network::<f32>(&[3, 4, 2], Constant::EveryLayer, 1);
+    let (x, labels) = (uniform::<f32>(9, 3, 1), Array1::from_shape_fn(9, |i| i % 2));
+    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
+    for found in [1e-30, 1e-50, 1e-12] {
+        let refused = |name| {
+            Err(Error::Hyperparameter { name, expected: "a distance that the network's type can tell from 0", found })
+        };
+        assert_eq!(landscape.box_sharpness(found, 3), refused("epsilon"));
+        assert_eq!(landscape.adaptive_sharpness(found, 3), refused("rho"));
+    }
+    assert!(landscape.box_sharpness(1e-3, 3).unwrap() > 0.0 && landscape.adaptive_sharpness(1e-3, 3).unwrap() > 0.0);
+}
+
+/// Without constants and with x and y times s, the squared error is s² times what it was: for a power of two, to the last bit. The squares
+/// of its gradient are beyond the range of the numbers for both of these. (b is 0 and stays so.)
+#[test]
+fn squares_of_gradients_neither_overflow_nor_vanish() {
+    let widths = [4, 5, 2];
+    let mut mlp = network::<f64>(&widths, Constant::Absent, 1);
+    mlp.parameters_mut().c_mut().for_each(|mut c| c.fill(0.0));
+    let (x, y) = (uniform::<f64>(30, 4, 2), uniform::<f64>(30, 2, 3));
+    let of = |s: f64| {
+        let (x, y) = (s * &x, s * &y);
+        let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
+        landscape.adaptive_sharpness(0.1, 3).unwrap()
+    };
+    let expected = of(1.0);
+    assert!(expected > 0.0);
+    for power in [266, -400, -480] {
+        let s = 2.0_f64.powi(power);
+        assert_eq!(of(s) / s / s, expected, "2^{power}");
+    }
+}
+
+/// A direction of any size has the networks's norms after it.
+#[test]
+fn directions_of_any_size_are_normalised() {
+    let mlp = network::<f64>(&[4, 7, 3], Constant::EveryLayer, 1);
+    let expected = filter_normalised(&direction(&mlp), &mlp).unwrap();
+    for power in [-1000, -600, 600, 1000] {
+        let far = with_numbers(&mlp, |i| ((i * 31 % 97) as f64 / 48.5 - 1.0) * 2.0_f64.powi(power));
+        assert_eq!(filter_normalised(&far, &mlp).unwrap(), expected, "2^{power}");
+    }
 }
