@@ -106,8 +106,20 @@ pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>,
     Ok((rows, kept))
 }
 
+/// Refuses weights that are none, or not one for each sample.
+pub(crate) fn check_weights<F: Scalar>(weights: Option<ArrayView1<F>>, samples: usize) -> Result<()> {
+    let Some(weights) = weights else { return Ok(()) };
+    if weights.len() != samples {
+        return Err(Error::Length { what: "weights", expected: samples, found: weights.len() });
+    }
+    match weights.iter().position(|&w| !(w.is_finite() && w >= F::ZERO)) {
+        Some(row) => Err(Error::Weight { row, found: weights[row].to_f64() }),
+        None => Ok(()),
+    }
+}
+
 /// ℓ and ∂ℓ/∂ŷ times the sample's weight.
-fn weighted<'a, F: Scalar>(
+pub(crate) fn weighted<'a, F: Scalar>(
     seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a,
     weights: Option<&'a [F]>,
 ) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {

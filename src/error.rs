@@ -130,6 +130,16 @@ pub enum Error {
         /// The mean loss of the last step before this one, if there was one.
         last: Option<f64>,
     },
+    /// A quantity that the measures of sharpness start from, or meet, is no number of the network's type.
+    #[error("{what} at {at}: expected a finite number, found {found}")]
+    Undefined {
+        /// Which quantity.
+        what: &'static str,
+        /// Where it was met.
+        at: &'static str,
+        /// Its value.
+        found: f64,
+    },
     /// The product of an operator and a vector has a NaN, an infinity, or a number so large that sums overflow.
     #[error(
         "product {product} of the operator: expected numbers whose sums are finite, found {found} in component {component}"
@@ -141,6 +151,27 @@ pub enum Error {
         component: usize,
         /// The value.
         found: f64,
+    },
+    /// An operator that is not symmetric, beyond all rounding.
+    #[error(
+        "product {product} of the operator: expected a symmetric operator, found vᵀAw and wᵀAv to differ by {difference:e} where numbers \
+         are of size {size:e}"
+    )]
+    NotSymmetric {
+        /// Which product showed it, counted from 0.
+        product: usize,
+        /// The largest difference found, with v and w of norm 1.
+        difference: f64,
+        /// The largest vᵀAw met.
+        size: f64,
+    },
+    /// There is no memory for what was asked for.
+    #[error("{what}: expected memory for {numbers} numbers, found none")]
+    Memory {
+        /// What needs it.
+        what: &'static str,
+        /// How many numbers.
+        numbers: usize,
     },
     /// LAPACK has not found the eigenvalues of a small symmetric matrix.
     #[error("eigenvalues of a symmetric matrix of order {order}: expected LAPACK to find them; found: {reason}")]

@@ -1,10 +1,10 @@
 //! Products of the Hessian of a mean loss with a direction, exact and without the Hessian: the R-operator.
 //!
 //! ```text
-//! L(θ) = (1/n) Σ ℓ(ŷ_i, y_i)                              R f = d/ds f(θ + s v) at s = 0, v = [v[0], v_c[0], …] like θ
+//! L(θ) = (1/n) Σ w_i ℓ(ŷ_i, y_i)                          w_i = 1 unless given; R f = d/ds f(θ + s v) at s = 0, v = [v[0], v_c[0], …] like θ
 //! R Z[0] = 0
 //! R Z[t+1] = (Z[t] v[t]ᵀ + R Z[t] w[t]ᵀ + 1 v_c[t]ᵀ) ⊙ 1[Z[t+1] > 0]           the head, t = T, without the mask: R Ŷ
-//! R ∂ℓ/∂ŷ = (∂²ℓ/∂ŷ²) R ŷ                                 each sample's, the last row of the R Δ
+//! R ∂ℓ/∂ŷ = w_i (∂²ℓ/∂ŷ²) R ŷ                             each sample's, the last row of the R Δ
 //! R Δ[t] = (Δ[t+1] v[t] + R Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]
 //! (H v)[t] = (1/n) (R Δ[t+1]ᵀ Z[t] + Δ[t+1]ᵀ R Z[t])       (H v)_c[t] = (1/n) R Δ[t+1]ᵀ 1
 //! ```
@@ -15,13 +15,17 @@
 //! Z and Δ are made once and kept. A product then costs 6E − 4 d\[0\] d\[1\] multiplications a sample, E = Σ d\[t\] d\[t+1\] with the
 //! head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ are laid out as Z and Δ are, so both run on the tiles of the same schedule.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix2, Slice, s};
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix1, Ix2, Slice, s};
 
 use crate::blas::{SharedTiles, Tile};
 use crate::crew::{Assembled, Crew};
+use crate::dataset::{Dataset, check_weights, weighted};
 use crate::engine::Samples;
 use crate::error::Result;
-use crate::loss::{Loss, Targets, check_targets, curvature, seed};
+use crate::loss::{Loss, check_targets, curvature, seed};
+use crate::model::ModelRef;
 use crate::network::{Mlp, Parameters};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
@@ -32,18 +36,19 @@ use crate::update::Batch;
 /// Samples that go through a product together, at the most: R Z and R Δ have as many rows, and not one for each sample.
 pub(crate) const BLOCK: usize = 2048;
 
-/// The Hessian of the mean loss of a network over data, as an operator; the loss and the gradient come with it.
+/// The Hessian of the mean loss of a model over data, as an operator; the loss and the gradient come with it.
 ///
-/// It borrows the network, so θ cannot change under it. In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … +
+/// It is that of what a [`Trainer`](crate::Trainer) descends: of the inputs as the model standardises them, and with the data's weights.
+/// It borrows the model, so θ cannot change under it. In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … +
 /// d\[T\] + m) numbers each, and as much again for up to 2048 of them.
 ///
 /// ```
-/// use gemmprop::{Constant, Hessian, Mlp, SoftmaxCrossEntropy};
+/// use gemmprop::{Constant, Dataset, Hessian, Mlp, SoftmaxCrossEntropy};
 /// use ndarray::array;
 ///
 /// let mlp = Mlp::<f64>::he(&[2, 16, 2], Constant::Input, 1)?;
 /// let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
-/// let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy)?;
+/// let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy)?;
 /// // gᵀ H g: how the loss bends along its gradient.
 /// let (g, mut hg) = (hessian.gradient().clone(), mlp.zero_gradient());
 /// hessian.apply(&g, &mut hg)?;
@@ -57,8 +62,7 @@ where
     F: Scalar,
 {
     mlp: &'a Mlp<F>,
-    x: CowArray<'a, F, Ix2>,         // (n, d[0]), row-major
-    y: CowArray<'a, L::Target, Ix2>, // (n, targets of a sample), row-major
+    inputs: Inputs<'a, F, L::Target>,
     loss: &'a L,
     block: usize,
     /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples; `block` rows each.
@@ -74,24 +78,88 @@ where
 }
 
 /// Row-major, copied if it has to be.
-pub(crate) fn row_major<'a, A: Clone>(a: ArrayView2<'a, A>) -> CowArray<'a, A, Ix2> {
+fn row_major<'a, A: Clone>(a: ArrayView2<'a, A>) -> CowArray<'a, A, Ix2> {
     if a.is_standard_layout() { a.into() } else { a.as_standard_layout().into_owned().into() }
 }
 
+/// Data as a network reads them.
+#[derive(Debug)]
+pub(crate) struct Inputs<'a, F, T> {
+    x: CowArray<'a, F, Ix2>,               // (n, d[0]), row-major, standardised
+    y: CowArray<'a, T, Ix2>,               // (n, targets of a sample), row-major
+    weights: Option<CowArray<'a, F, Ix1>>, // (n), in one piece
+}
+
+impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
+    /// Checks the data, and standardises them as the model does.
+    pub(crate) fn new<L: Loss<F, Target = T>>(model: &ModelRef<F>, data: Dataset<'a, F, T>, loss: &L) -> Result<Self> {
+        let Dataset { x, y, weights } = data;
+        model.mlp.check_batch(x)?;
+        check_targets(loss, y, x.nrows(), model.mlp.outputs())?;
+        check_weights(weights, x.nrows())?;
+        let x = match model.standardizer {
+            Some(standardizer) => standardizer.transform(x)?.into(),
+            None => row_major(x),
+        };
+        let weights = weights
+            .map(|weights| if weights.to_slice().is_some() { weights.into() } else { weights.to_owned().into() });
+        Ok(Self { x, y: row_major(y), weights })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.x.nrows()
+    }
+
+    fn weights(&self) -> Option<&[F]> {
+        self.weights.as_ref().map(|weights| weights.as_slice().expect("in one piece"))
+    }
+
+    /// Some samples, counted from the first of them.
+    pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
+        &'s self,
+        rows: Range<usize>,
+        loss: &'s L,
+    ) -> Samples<'s, F, impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 's> {
+        let y = self.y.slice_axis(Axis(0), rows.clone().into());
+        let weights = self.weights().map(|weights| &weights[rows.clone()]);
+        let x = self.x.slice_axis(Axis(0), rows.into());
+        Samples { x, order: None, standardize: None, seed: weighted(seed(loss, y), weights) }
+    }
+
+    /// Writes w_i (∂²ℓ/∂ŷ²) v of sample i.
+    fn curvature<'s, L: Loss<F, Target = T>>(
+        &'s self,
+        loss: &'s L,
+    ) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 's {
+        let (curvature, weights) = (curvature(loss, self.y.view()), self.weights());
+        move |i, y_hat, v, hv| match weights.map(|weights| weights[i]) {
+            // Not a product, as it is none in the gradient.
+            Some(weight) if weight == F::ZERO => hv.fill(F::ZERO),
+            weight => {
+                curvature(i, y_hat, v, hv);
+                if let Some(weight) = weight {
+                    hv.iter_mut().for_each(|hv| *hv = weight * *hv);
+                }
+            }
+        }
+    }
+}
+
 impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
-    /// Makes the forward and backward passes that all products share.
+    /// Makes the forward and backward passes that all products share. The model is a [`&Model`](crate::Model), or an
+    /// [`&Mlp`](Mlp) that reads x as it is.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
     /// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::Length`](crate::Error::Length),
     /// [`Error::Outputs`](crate::Error::Outputs), [`Error::Label`](crate::Error::Label) or [`Error::Target`](crate::Error::Target) for
-    /// such a y; [`Error::BlasThreads`](crate::Error::BlasThreads).
-    pub fn new(mlp: &'a Mlp<F>, x: ArrayView2<'a, F>, y: impl Targets<'a, L::Target>, loss: &'a L) -> Result<Self> {
-        mlp.check_batch(x)?;
-        let (x, y) = (row_major(x), row_major(y.rows()));
-        check_targets(loss, y.view(), x.nrows(), mlp.outputs())?;
+    /// such a y; [`Error::Length`](crate::Error::Length) or [`Error::Weight`](crate::Error::Weight) for such weights;
+    /// [`Error::BlasThreads`](crate::Error::BlasThreads).
+    pub fn new(model: impl Into<ModelRef<'a, F>>, data: Dataset<'a, F, L::Target>, loss: &'a L) -> Result<Self> {
+        let model = model.into();
+        let (mlp, inputs) = (model.mlp, Inputs::new(&model, data, loss)?);
         let _one = one_blas_thread()?;
-        let (widths, samples) = (mlp.widths(), x.nrows());
+        let (widths, samples) = (mlp.widths(), inputs.len());
         let block = samples.min(BLOCK);
         let layers =
             || -> Vec<Array2<F>> { Names::columns(widths).map(|d| Array2::from_elem((block, d), F::ZERO)).collect() };
@@ -109,8 +177,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
             value: 0.0,
             gradient: mlp.zero_gradient(),
             loss,
-            x,
-            y,
+            inputs,
         };
         hessian.pass();
         Ok(hessian)
@@ -118,25 +185,26 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
 
     /// Fills Z and Δ, and with them the loss and the gradient.
     fn pass(&mut self) {
-        let Self { mlp, x, y, loss, block, passes, schedules, update, crew, gradient, .. } = self;
-        let (theta, mean) = (mlp.parameters(), F::from_f64(1.0 / x.nrows() as f64));
-        let data = Samples { x: x.view(), order: None, standardize: None, seed: seed(*loss, y.view()) };
+        let Self { mlp, inputs, loss, block, passes, schedules, update, crew, gradient, .. } = self;
+        let n = inputs.len();
+        let (theta, mean) = (mlp.parameters(), F::from_f64(1.0 / n as f64));
+        let data = inputs.samples(0..n, *loss);
         let work = |schedule: &Schedule| schedule.shareable() + update.shareable(schedule.samples);
         let sum: f64 = crew.assemble(passes.len() * work(&schedules[0]), |crew| {
-            let blocks = tiles(x.nrows(), *block).zip(passes);
+            let blocks = tiles(n, *block).zip(passes);
             let sums = blocks.map(|(rows, layers)| {
                 let schedule = schedule_of(schedules, rows.len());
                 crew.step(work(schedule), || {
                     let sum = schedule.run(crew, layers, theta, &data, rows.start, false);
                     let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
-                    let z_0 = Some(x.slice(s![rows.clone(), ..]));
+                    let z_0 = Some(inputs.x.slice(s![rows.clone(), ..]));
                     update.run(crew, &Batch { layers, z_0, samples: rows.len() }, (mean, beta), gradient);
                     sum
                 })
             });
             sums.sum()
         });
-        self.value = sum / self.x.nrows() as f64;
+        self.value = sum / n as f64;
     }
 
     /// The network.
@@ -145,7 +213,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         self.mlp
     }
 
-    /// L(θ), the mean ℓ.
+    /// L(θ), the mean w ℓ.
     #[must_use]
     pub fn loss(&self) -> f64 {
         self.value
@@ -166,14 +234,14 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         theta.check_shape_of("v", v)?;
         theta.check_shape_of("hv", hv)?;
         let _one = one_blas_thread()?;
-        let Self { x, y, loss, block, passes, tangents, schedules, update, crew, .. } = self;
-        let (second, mean) = (curvature(*loss, y.view()), F::from_f64(1.0 / x.nrows() as f64));
+        let Self { inputs, loss, block, passes, tangents, schedules, update, crew, .. } = self;
+        let (second, mean) = (inputs.curvature(*loss), F::from_f64(1.0 / inputs.len() as f64));
         let work = |schedule: &Schedule| 2 * (schedule.shareable() + update.shareable(schedule.samples));
         crew.assemble(passes.len() * work(&schedules[0]), |crew| {
-            for (rows, layers) in tiles(x.nrows(), *block).zip(passes) {
+            for (rows, layers) in tiles(inputs.len(), *block).zip(passes) {
                 let schedule = schedule_of(schedules, rows.len());
                 let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
-                let pass = Pass { theta, v, z_0: x.slice(s![rows.clone(), ..]), layers };
+                let pass = Pass { theta, v, z_0: inputs.x.slice(s![rows.clone(), ..]), layers };
                 crew.step(work(schedule), || {
                     pass.tangents(schedule, crew, tangents, |r, y_hat, v, hv| second(rows.start + r, y_hat, v, hv));
                     pass.product(update, crew, tangents, (mean, beta), hv);

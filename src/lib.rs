@@ -56,8 +56,8 @@
 //! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
 //!
 //! ```text
-//! top       batched (rung 4, predict)   hessian (its products with directions)   sgd (the lecture's training)   model
-//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   position   observer   dataset
+//! top       batched (rung 4, predict)   model   dataset   hessian (its products with directions)   sgd (the lecture's training)
+//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   position   observer
 //!           trainer   progress (a bar on the terminal)   checkpoint (a run as a file)
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
@@ -144,7 +144,7 @@ pub use hessian::Hessian;
 pub use history::{History, Record};
 pub use learning_rate::LearningRate;
 pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
-pub use model::Model;
+pub use model::{Model, ModelRef};
 pub use network::{Constant, Mlp, Parameters};
 pub use observer::Observer;
 pub use optimizer::Optimizer;

@@ -7,6 +7,11 @@
 //! | [`SoftmaxCrossEntropy`] | ln Σₖ e^ŷₖ − ŷ_y | p − e_y | diag(p) − p pᵀ |
 //!
 //! A caller's own loss implements [`Loss`].
+//!
+//! **Precision.** All three are good to a few roundings of each number at any margin, however small or large: where a formula of the
+//! table subtracts what nearly cancels, another form of it is computed. What is left is the number type's own: an exponential of
+//! ŷₖ − ŷ_max has that times the rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
+//! than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰ in `f32`. A finite ŷ never gives NaN.
 
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
@@ -73,16 +78,6 @@ impl<F: Scalar> Loss<F> for SquaredError {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Logistic;
 
-/// σ(a) = 1/(1 + e⁻ᵃ), by the exponential that cannot overflow.
-fn sigmoid<F: Scalar>(a: F) -> F {
-    if a >= F::ZERO {
-        F::ONE / (F::ONE + (-a).exp())
-    } else {
-        let e = a.exp();
-        e / (F::ONE + e)
-    }
-}
-
 impl<F: Scalar> Loss<F> for Logistic {
     type Target = F;
 
@@ -96,15 +91,26 @@ impl<F: Scalar> Loss<F> for Logistic {
     }
 
     /// ln(1 + e^ŷ) = max(ŷ, 0) + ln(1 + e^−|ŷ|)
+    ///
+    /// For ŷ > 0 both are those of −ŷ and 1 − y, so that 1 is subtracted neither from a number near 1 nor from ŷ.
     fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
         let (a, y) = (y_hat[0], y[0]);
-        d[0] = sigmoid(a) - y;
-        // Rearranged so that neither branch subtracts two large numbers: −ya + a = (1 − y) a.
-        if a > F::ZERO { (F::ONE - y) * a + (-a).exp().ln_1p() } else { a.exp().ln_1p() - y * a }
+        if a > F::ZERO {
+            let (e, rest) = ((-a).exp(), F::ONE - y);
+            d[0] = rest - e / (F::ONE + e);
+            rest * a + e.ln_1p()
+        } else {
+            let e = a.exp();
+            d[0] = e / (F::ONE + e) - y;
+            e.ln_1p() - y * a
+        }
     }
 
+    /// σ(ŷ) σ(−ŷ) = e/(1 + e)² with e = e^−|ŷ|
     fn second_derivative(&self, y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
-        hv[0] = sigmoid(y_hat[0]) * sigmoid(-y_hat[0]) * v[0];
+        let a = y_hat[0];
+        let e = if a > F::ZERO { -a } else { a }.exp();
+        hv[0] = e / (F::ONE + e) / (F::ONE + e) * v[0];
     }
 }
 
@@ -112,17 +118,28 @@ impl<F: Scalar> Loss<F> for Logistic {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SoftmaxCrossEntropy;
 
-/// The largest ŷₖ; NaN if there is one, which comparisons would pass over.
-fn largest<F: Scalar>(y_hat: &[F]) -> F {
-    let mut largest = y_hat[0];
-    for &a in y_hat {
+/// Where the largest ŷₖ is; of a NaN if there is one, which comparisons would pass over.
+fn largest<F: Scalar>(y_hat: &[F]) -> usize {
+    let (mut top, mut largest) = (0, y_hat[0]);
+    for (k, &a) in y_hat.iter().enumerate() {
         // `!(a <= largest)` and not `a > largest`: true for NaN, and once `largest` is NaN it stays.
         #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN has to come through")]
         if !(a <= largest) && !largest.to_f64().is_nan() {
-            largest = a;
+            (top, largest) = (k, a);
         }
     }
-    largest
+    top
+}
+
+/// `e` = e^(ŷₖ − ŷ_top) for all k but the top, whose 1 is left out: 0. Returns the sum, thus what Σₖ e^(ŷₖ − ŷ_top) is above 1, to
+/// all its digits. Every ŷ is taken relative to the largest, so no exponential overflows.
+fn exponentials<F: Scalar>(y_hat: &[F], top: usize, e: &mut [F]) -> F {
+    let (largest, mut rest) = (y_hat[top], F::ZERO);
+    for (k, (&a, e)) in y_hat.iter().zip(e).enumerate() {
+        *e = if k == top { F::ZERO } else { (a - largest).exp() };
+        rest += *e;
+    }
+    rest
 }
 
 impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
@@ -136,33 +153,31 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
         if y[0] < outputs { Ok(()) } else { Err(Error::Label { row, classes: outputs, found: y[0] }) }
     }
 
-    /// Every ŷ is taken relative to the largest, so no exponential overflows and the sum is at least 1.
+    /// With Σ = 1 + rest, both relative to the largest ŷ: ℓ = ŷ_top − ŷ_y + ln(1 + rest), and p_top − 1 = −rest/Σ.
     fn value_and_derivative(&self, y_hat: &[F], y: &[usize], d: &mut [F]) -> F {
-        let largest = largest(y_hat);
-        let mut sum = F::ZERO;
-        for (&a, d) in y_hat.iter().zip(&mut *d) {
-            *d = (a - largest).exp();
-            sum += *d;
-        }
+        let (top, y) = (largest(y_hat), y[0]);
+        let rest = exponentials(y_hat, top, d);
+        let sum = F::ONE + rest;
+        d[top] = F::ONE;
         for d in &mut *d {
             *d = *d / sum;
         }
-        d[y[0]] = d[y[0]] - F::ONE;
-        sum.ln() - (y_hat[y[0]] - largest)
+        d[y] = if y == top { -(rest / sum) } else { d[y] - F::ONE };
+        y_hat[top] - y_hat[y] + rest.ln_1p()
     }
 
-    /// p ⊙ (v − pᵀv)
+    /// p ⊙ (v − pᵀv), which is the same for v − v_top: there the sum pᵀv leaves out the p that may be near 1.
     fn second_derivative(&self, y_hat: &[F], _y: &[usize], v: &[F], hv: &mut [F]) {
-        let largest = largest(y_hat);
-        let mut sum = F::ZERO;
-        let mut p_v = F::ZERO;
-        for ((&a, &v), h) in y_hat.iter().zip(v).zip(&mut *hv) {
-            *h = (a - largest).exp();
-            sum += *h;
-            p_v += *h * v;
+        let top = largest(y_hat);
+        let sum = F::ONE + exponentials(y_hat, top, hv);
+        let (v_top, mut mean) = (v[top], F::ZERO);
+        for (&e, &v) in hv.iter().zip(v) {
+            mean += e * (v - v_top);
         }
+        hv[top] = F::ONE;
+        mean = mean / sum;
         for (h, &v) in hv.iter_mut().zip(v) {
-            *h = *h / sum * (v - p_v / sum);
+            *h = *h / sum * (v - v_top - mean);
         }
     }
 }

@@ -23,6 +23,25 @@ impl<F> From<Mlp<F>> for Model<F> {
     }
 }
 
+/// A model that is only looked at: made of `&Model`, or of `&Mlp` for a network that reads its inputs as they are.
+#[derive(Debug)]
+pub struct ModelRef<'a, F> {
+    pub(crate) mlp: &'a Mlp<F>,
+    pub(crate) standardizer: Option<&'a Standardizer<F>>,
+}
+
+impl<'a, F> From<&'a Model<F>> for ModelRef<'a, F> {
+    fn from(model: &'a Model<F>) -> Self {
+        Self { mlp: &model.mlp, standardizer: model.standardizer.as_ref() }
+    }
+}
+
+impl<'a, F> From<&'a Mlp<F>> for ModelRef<'a, F> {
+    fn from(mlp: &'a Mlp<F>) -> Self {
+        Self { mlp, standardizer: None }
+    }
+}
+
 impl<F: Scalar> Model<F> {
     /// ŷ for each row of x: (samples, m).
     ///

@@ -19,64 +19,97 @@
 //! ```
 //! use gemmprop::lanczos::{Options, density, extremes, trace};
 //! use gemmprop::sharpness::{Landscape, adaptive_operator, operator};
-//! use gemmprop::{Constant, Hessian, Mlp, SoftmaxCrossEntropy};
+//! use gemmprop::{Constant, Dataset, Hessian, Mlp, SoftmaxCrossEntropy};
 //! use ndarray::array;
 //!
 //! let mlp = Mlp::<f64>::he(&[2, 16, 2], Constant::Input, 1)?;
 //! let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
-//! let n = mlp.parameters().count();
-//! let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy)?;
-//! let top = extremes(n, operator(&mut hessian), &Options::default())?.largest[0].value;
-//! let adaptive = extremes(n, adaptive_operator(&mut hessian), &Options::default())?.largest[0].value;
-//! let trace = trace(n, operator(&mut hessian), 10, 1)?;
-//! let density = density(n, operator(&mut hessian), 4, 20, 1)?;
+//! let data = Dataset::new(x.view(), labels.view());
+//! let mut hessian = Hessian::new(&mlp, data, &SoftmaxCrossEntropy)?;
+//! let top = extremes(&mut operator(&mut hessian), &Options::default())?.largest[0].value;
+//! let adaptive = extremes(&mut adaptive_operator(&mut hessian), &Options::default())?.largest[0].value;
+//! let trace = trace(&mut operator(&mut hessian), 10, 1)?;
+//! let density = density(&mut operator(&mut hessian), 4, 20, 1)?;
 //! assert!(top > 0.0 && adaptive > 0.0 && trace.value.is_finite() && density.probes.len() == 4);
 //!
-//! let mut landscape = Landscape::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy)?;
+//! let mut landscape = Landscape::new(&mlp, data, &SoftmaxCrossEntropy)?;
 //! assert!(landscape.box_sharpness(1e-3, 10)? > 0.0);
 //! # Ok::<(), gemmprop::Error>(())
 //! ```
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 
-use crate::engine::{Engine, Samples};
+use crate::dataset::Dataset;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::hessian::{BLOCK, Hessian, row_major};
-use crate::loss::{Loss, Targets, check_targets, seed};
+use crate::hessian::{BLOCK, Hessian, Inputs};
+use crate::lanczos::Operator;
+use crate::loss::Loss;
+use crate::model::ModelRef;
 use crate::network::{Mlp, Parameters};
 use crate::scalar::Scalar;
 use crate::schedule::tiles;
 use crate::threads::one_blas_thread;
 
-/// v ↦ H v as [`lanczos`](crate::lanczos) takes it: n = [`Parameters::count`] numbers in the order of θ. Of an `f32` network the
-/// products have the errors of `f32`, some 10⁻⁷ ‖H‖ and more, and the eigenvalues too.
-pub fn operator<F: Scalar, L: Loss<F>>(
-    hessian: &mut Hessian<'_, F, L>,
-) -> impl FnMut(ArrayView1<f64>, ArrayViewMut1<f64>) -> Result<()> {
+/// v ↦ H v as [`lanczos`](crate::lanczos) takes it, of [`Parameters::count`] numbers in the order of θ. Of an `f32` network the
+/// products have the errors of `f32`, some 10⁻⁷ ‖H‖ and more, and the eigenvalues too. A `v` or `av` of another length is
+/// [`Error::Shape`].
+pub fn operator<F: Scalar, L: Loss<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
     scaled_operator(hessian, |_| 1.0)
 }
 
-/// v ↦ |D| H |D| v with D = diag(θ): its eigenvalues are the same for all rescalings of a network.
-pub fn adaptive_operator<F: Scalar, L: Loss<F>>(
-    hessian: &mut Hessian<'_, F, L>,
-) -> impl FnMut(ArrayView1<f64>, ArrayViewMut1<f64>) -> Result<()> {
+/// v ↦ |D| H |D| v with D = diag(θ), like [`operator`]: its eigenvalues are the same for all rescalings of a network.
+pub fn adaptive_operator<F: Scalar, L: Loss<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
     scaled_operator(hessian, f64::abs)
 }
 
 /// v ↦ S H S v, S the diagonal matrix of the `scale` of each parameter.
-fn scaled_operator<F: Scalar, L: Loss<F>>(
-    hessian: &mut Hessian<'_, F, L>,
+fn scaled_operator<'h, 'a, F: Scalar, L: Loss<F>>(
+    hessian: &'h mut Hessian<'a, F, L>,
     scale: fn(f64) -> f64,
-) -> impl FnMut(ArrayView1<f64>, ArrayViewMut1<f64>) -> Result<()> {
+) -> Scaled<'h, 'a, F, L> {
     let theta = hessian.mlp().parameters();
-    let (mut v, mut hv) = (theta.zeros_like(), theta.zeros_like());
-    move |from, mut to| {
+    Scaled { v: theta.zeros_like(), hv: theta.zeros_like(), hessian, scale }
+}
+
+struct Scaled<'h, 'a, F: Scalar, L: Loss<F>> {
+    hessian: &'h mut Hessian<'a, F, L>,
+    scale: fn(f64) -> f64,
+    v: Parameters<F>,
+    hv: Parameters<F>,
+}
+
+impl<F: Scalar, L: Loss<F>> Operator for Scaled<'_, '_, F, L> {
+    type Error = Error;
+
+    fn order(&self) -> usize {
+        self.v.count()
+    }
+
+    fn epsilon(&self) -> f64 {
+        F::EPSILON
+    }
+
+    fn apply(&mut self, from: ArrayView1<f64>, mut to: ArrayViewMut1<f64>) -> Result<()> {
+        for (what, found) in [("v", from.len()), ("av", to.len())] {
+            if found != self.order() {
+                return Err(Error::Shape { what, expected: vec![self.order()], found: vec![found] });
+            }
+        }
+        let Self { hessian, scale, v, hv } = self;
+        let theta = hessian.mlp().parameters();
         let scales = || theta.iter().map(|theta| scale(theta.to_f64()));
         v.iter_mut().zip(scales()).zip(from).for_each(|((v, scale), from)| *v = F::from_f64(scale * from));
-        hessian.apply(&v, &mut hv)?;
+        hessian.apply(v, hv)?;
         to.iter_mut().zip(scales()).zip(hv.iter()).for_each(|((to, scale), hv)| *to = scale * hv.to_f64());
         Ok(())
     }
+}
+
+/// The largest size, and the root of the sum of squares in units of it: neither over- nor underflows on the way.
+fn norm<I: Iterator<Item = f64>>(numbers: impl Fn() -> I) -> (f64, f64) {
+    let largest = numbers().fold(0.0, |largest: f64, a| largest.max(a.abs()));
+    (largest, numbers().map(|a| (a / largest).powi(2)).sum::<f64>().sqrt())
 }
 
 /// The direction with each neuron's incoming weights, its row of `w[t]` and its number of `c[t]`, scaled to the norm of the network's own.
@@ -88,27 +121,28 @@ pub fn filter_normalised<F: Scalar>(direction: &Parameters<F>, mlp: &Mlp<F>) -> 
     let theta = mlp.parameters();
     theta.check_shape_of("direction", direction)?;
     let norm = |p: &Parameters<F>, t: usize, i: usize| {
-        let numbers = p.w[t].row(i).into_iter().chain(p.c[t].get(i)).map(|p| p.to_f64());
-        numbers.map(|p| p * p).sum::<f64>().sqrt()
+        let (largest, norm) = norm(|| p.w[t].row(i).into_iter().chain(p.c[t].get(i)).map(|p| p.to_f64()));
+        if largest > 0.0 { largest * norm } else { 0.0 }
     };
     let mut normalised = direction.clone();
     for (t, (w, c)) in normalised.w.iter_mut().zip(&mut normalised.c).enumerate() {
         for (i, mut row) in w.outer_iter_mut().enumerate() {
             let (own, found) = (norm(theta, t, i), norm(direction, t, i));
-            let scale = if found > 0.0 { own / found } else { 0.0 };
-            let numbers = row.iter_mut().chain(c.get_mut(i));
-            numbers.for_each(|d| *d = F::from_f64(scale * d.to_f64()));
+            if found > 0.0 {
+                let numbers = row.iter_mut().chain(c.get_mut(i));
+                numbers.for_each(|d| *d = F::from_f64(own * (d.to_f64() / found)));
+            }
         }
     }
     Ok(normalised)
 }
 
-/// The mean loss over data as a function of θ, around the θ of a network.
+/// The mean loss over data as a function of θ, around the θ of a model: what a [`Trainer`](crate::Trainer) descends, with the model's
+/// standardisation and the data's weights.
 #[derive(Debug)]
 pub struct Landscape<'a, F: Scalar, L: Loss<F>> {
     theta: &'a Parameters<F>,
-    x: CowArray<'a, F, Ix2>,         // (n, d[0]), row-major
-    y: CowArray<'a, L::Target, Ix2>, // (n, targets of a sample), row-major
+    inputs: Inputs<'a, F, L::Target>,
     loss: &'a L,
     engine: Engine<F>,
     /// The gradient of some of the samples.
@@ -116,14 +150,15 @@ pub struct Landscape<'a, F: Scalar, L: Loss<F>> {
 }
 
 impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
+    /// As [`Hessian::new`].
+    ///
     /// # Errors
     /// Those of [`Hessian::new`].
-    pub fn new(mlp: &'a Mlp<F>, x: ArrayView2<'a, F>, y: impl Targets<'a, L::Target>, loss: &'a L) -> Result<Self> {
-        mlp.check_batch(x)?;
-        let (x, y) = (row_major(x), row_major(y.rows()));
-        check_targets(loss, y.view(), x.nrows(), mlp.outputs())?;
-        let engine = Engine::new(mlp, x.nrows().min(BLOCK));
-        Ok(Self { theta: mlp.parameters(), x, y, loss, engine, part: mlp.zero_gradient() })
+    pub fn new(model: impl Into<ModelRef<'a, F>>, data: Dataset<'a, F, L::Target>, loss: &'a L) -> Result<Self> {
+        let model = model.into();
+        let (mlp, inputs) = (model.mlp, Inputs::new(&model, data, loss)?);
+        let engine = Engine::new(mlp, inputs.len().min(BLOCK));
+        Ok(Self { theta: mlp.parameters(), inputs, loss, engine, part: mlp.zero_gradient() })
     }
 
     /// Keskar's φ with the box |y_i| ≤ ε(|θ_i| + 1) of the full space; the paper's ε are 10⁻³ and 5·10⁻⁴.
@@ -132,23 +167,33 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
     /// first, which leads to a corner, and halved whenever L does not grow. So many iterations, one gradient each; the
     /// paper makes 10 of L-BFGS-B. What comes back is exact for the best point met: **a lower bound** of φ, and never negative.
     ///
+    /// It is ∞ if the loss overflows somewhere in the box.
+    ///
     /// # Errors
-    /// [`Error::Hyperparameter`] unless ε is finite and positive; [`Error::BlasThreads`].
+    /// [`Error::Hyperparameter`] unless ε is finite, positive and large enough to change a number of θ, and there is an iteration;
+    /// [`Error::Undefined`] if the loss is not finite at θ or NaN at a point of the box; [`Error::BlasThreads`].
     pub fn box_sharpness(&mut self, epsilon: f64, iterations: usize) -> Result<f64> {
         positive("epsilon", epsilon)?;
+        positive("iterations", iterations as f64)?;
         let theta = self.theta;
         let (mut best, mut g) = (theta.clone(), theta.zeros_like());
         let (mut trial, mut g_trial) = (theta.clone(), theta.zeros_like());
-        let start = self.value_and_gradient(&best, &mut g)?;
+        let start = self.start(&mut g)?;
         let (mut value, mut step) = (start, 2.0);
-        for _ in 0..iterations {
+        for iteration in 0..iterations {
             for (((trial, best), theta), g) in trial.iter_mut().zip(best.iter()).zip(theta.iter()).zip(g.iter()) {
                 let theta = theta.to_f64();
                 let most = epsilon * (theta.abs() + 1.0);
                 let y = best.to_f64() - theta + if *g < F::ZERO { -step } else { step } * most;
                 *trial = F::from_f64(theta + y.max(-most).min(most));
             }
-            let found = self.value_and_gradient(&trial, &mut g_trial)?;
+            if iteration == 0 && trial == *theta {
+                return Err(vanishes("epsilon", epsilon));
+            }
+            let found = self.trial(&trial, &mut g_trial)?;
+            if found == f64::INFINITY {
+                return Ok(found);
+            }
             if found > value {
                 value = found;
                 std::mem::swap(&mut best, &mut trial);
@@ -164,31 +209,44 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
     ///
     /// The first step goes to the maximum of the linearised loss, δ = ρ θ² ⊙ g/‖|θ| ⊙ g‖₂, which is ASAM's; each further one takes
     /// g at the point that the one before has reached. What comes back is exact for the best point met: **a lower bound**
-    /// of the maximum, and never negative.
+    /// of the maximum, and never negative. It is ∞ if the loss overflows there.
     ///
     /// # Errors
-    /// [`Error::Hyperparameter`] unless ρ is finite and positive and there is a step; [`Error::BlasThreads`].
+    /// [`Error::Hyperparameter`] unless ρ is finite, positive and large enough to change a number of θ, and there is a step;
+    /// [`Error::Undefined`] if the loss is not finite at θ or NaN at a point on the way, or |θ| ⊙ g is not finite;
+    /// [`Error::BlasThreads`].
     pub fn adaptive_sharpness(&mut self, rho: f64, steps: usize) -> Result<f64> {
         positive("rho", rho)?;
         positive("steps", steps as f64)?;
         let theta = self.theta;
         let (mut point, mut g) = (theta.clone(), theta.zeros_like());
-        let start = self.value_and_gradient(&point, &mut g)?;
+        let start = self.start(&mut g)?;
         let mut best = start;
         for _ in 0..steps {
             let scaled = || theta.iter().zip(g.iter()).map(|(theta, g)| theta.to_f64() * g.to_f64());
-            let norm = scaled().map(|a| a * a).sum::<f64>().sqrt();
-            // 0 at a stationary point: there is no direction to go.
-            let factor = if norm > 0.0 { rho / norm } else { 0.0 };
-            for ((point, theta), scaled) in point.iter_mut().zip(theta.iter()).zip(scaled()) {
-                *point = F::from_f64(theta.to_f64() * (1.0 + factor * scaled));
+            if let Some(found) = scaled().find(|a| !a.is_finite()) {
+                return Err(Error::Undefined { what: "|θ| ⊙ ∇L", at: "a point on the way", found });
             }
-            best = best.max(self.value_and_gradient(&point, &mut g)?);
+            let (largest, norm) = norm(scaled);
+            if largest == 0.0 {
+                // A stationary point: there is no direction to go.
+                break;
+            }
+            for ((point, theta), scaled) in point.iter_mut().zip(theta.iter()).zip(scaled()) {
+                *point = F::from_f64(theta.to_f64() * (1.0 + rho / norm * (scaled / largest)));
+            }
+            if point == *theta {
+                return Err(vanishes("rho", rho));
+            }
+            best = best.max(self.trial(&point, &mut g)?);
+            if best == f64::INFINITY {
+                break;
+            }
         }
         Ok(best - start)
     }
 
-    /// L(θ + α d) for each α.
+    /// L(θ + α d) for each α; what it is beyond the number type's range, ∞ or NaN, too.
     ///
     /// # Errors
     /// [`Error::Shape`] for a direction of another network; [`Error::BlasThreads`].
@@ -205,34 +263,48 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
         theta.check_shape_of("direction", d)?;
         theta.check_shape_of("direction", e)?;
         let _one = one_blas_thread()?;
-        let Self { x, y, loss, engine, .. } = self;
-        let data = Samples { x: x.view(), order: None, standardize: None, seed: seed(*loss, y.view()) };
+        let Self { inputs, loss, engine, .. } = self;
+        let n = inputs.len();
+        let data = inputs.samples(0..n, *loss);
         let mut point = theta.clone();
         Ok(Array2::from_shape_fn((alphas.len(), betas.len()), |(i, j)| {
             let numbers = theta.iter().zip(d.iter()).zip(e.iter());
             for (point, ((theta, d), e)) in point.iter_mut().zip(numbers) {
                 *point = F::from_f64(theta.to_f64() + alphas[i] * d.to_f64() + betas[j] * e.to_f64());
             }
-            engine.loss(&point, (x.nrows(), x.nrows().min(BLOCK)), &data) / x.nrows() as f64
+            engine.loss(&point, (n, n.min(BLOCK)), &data) / n as f64
         }))
+    }
+
+    /// L(θ), and `g` = ∇L(θ).
+    fn start(&mut self, g: &mut Parameters<F>) -> Result<f64> {
+        let found = self.value_and_gradient(self.theta, g)?;
+        if found.is_finite() { Ok(found) } else { Err(Error::Undefined { what: "loss", at: "the parameters", found }) }
+    }
+
+    /// L at a trial point, which may be ∞, and `g` = its gradient there.
+    fn trial(&mut self, point: &Parameters<F>, g: &mut Parameters<F>) -> Result<f64> {
+        let found = self.value_and_gradient(point, g)?;
+        if found.is_nan() { Err(Error::Undefined { what: "loss", at: "a point on the way", found }) } else { Ok(found) }
     }
 
     /// L at a point, and `g` = its gradient there.
     fn value_and_gradient(&mut self, point: &Parameters<F>, g: &mut Parameters<F>) -> Result<f64> {
         let _one = one_blas_thread()?;
-        let Self { x, y, loss, engine, part, .. } = self;
-        let (samples, mean) = (x.nrows(), F::from_f64(1.0 / x.nrows() as f64));
+        let Self { inputs, loss, engine, part, .. } = self;
+        let (samples, mean) = (inputs.len(), F::from_f64(1.0 / inputs.len() as f64));
         let mut sum = 0.0;
         g.iter_mut().for_each(|g| *g = F::ZERO);
         for rows in tiles(samples, BLOCK) {
-            let y = y.slice_axis(Axis(0), rows.clone().into());
-            let x = x.slice(s![rows.clone(), ..]);
-            let data = Samples { x, order: None, standardize: None, seed: seed(*loss, y) };
-            sum += engine.gradient(point, rows.len(), &data, mean, part);
+            sum += engine.gradient(point, rows.len(), &inputs.samples(rows, *loss), mean, part);
             g.iter_mut().zip(part.iter()).for_each(|(g, &part)| *g += part);
         }
         Ok(sum / samples as f64)
     }
+}
+
+fn vanishes(name: &'static str, found: f64) -> Error {
+    Error::Hyperparameter { name, expected: "a distance that the network's type can tell from 0", found }
 }
 
 fn positive(name: &'static str, found: f64) -> Result<()> {

@@ -18,7 +18,7 @@ use std::time::Instant;
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
-use crate::dataset::{Dataset, Divided, Part, split};
+use crate::dataset::{Dataset, Divided, Part, check_weights, split};
 use crate::engine::{Engine, Made, Steps};
 use crate::error::{Error, Result};
 use crate::history::{History, Record};
@@ -246,14 +246,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
         self.model.mlp.check_batch(data.x)?;
         check_targets(&self.loss, data.y, data.x.nrows(), self.model.mlp.outputs())?;
-        let Some(weights) = data.weights else { return Ok(()) };
-        if weights.len() != data.x.nrows() {
-            return Err(Error::Length { what: "weights", expected: data.x.nrows(), found: weights.len() });
-        }
-        match weights.iter().position(|&w| !(w.is_finite() && w >= F::ZERO)) {
-            Some(row) => Err(Error::Weight { row, found: weights[row].to_f64() }),
-            None => Ok(()),
-        }
+        check_weights(data.weights, data.x.nrows())
     }
 
     /// Checks the data, and says what is whose. Fits the standardisation if it is still to be fitted.

@@ -6,7 +6,8 @@ mod second_order;
 
 use common::{Real, assert_within, flat, integer_network, integers, network, uniform};
 use gemmprop::{
-    Constant, Hessian, Logistic, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched, per_neuron,
+    Constant, Dataset, Hessian, Logistic, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
+    per_neuron,
 };
 use ndarray::{Array2, ArrayView2, Axis};
 use second_order::{Kind, Weighted};
@@ -33,7 +34,7 @@ fn product<F: Real, L: Loss<F>>(
 ) -> Vec<f64> {
     // What was there does not matter.
     let mut hv = with_numbers(mlp, |_| f64::NAN);
-    Hessian::new(mlp, x, y.view(), loss).unwrap().apply(v, &mut hv).unwrap();
+    Hessian::new(mlp, Dataset::new(x, y.view()), loss).unwrap().apply(v, &mut hv).unwrap();
     flat(&hv)
 }
 
@@ -183,7 +184,7 @@ fn columns_are_differences_of_gradients() {
             }
             sum
         };
-        let mut hessian = Hessian::new(&mlp, x.view(), y.view(), &loss).unwrap();
+        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &loss).unwrap();
         let mut largest = 0.0_f64;
         for j in 0..mlp.parameters().count() {
             let v = with_numbers(&mlp, |i| f64::from(i == j));

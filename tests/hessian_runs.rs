@@ -4,7 +4,9 @@ mod common;
 
 use common::{flat, network, uniform};
 use gemmprop::count::{Counted, multiplications};
-use gemmprop::{Constant, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched};
+use gemmprop::{
+    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
+};
 use ndarray::{Array2, array};
 
 fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -22,7 +24,7 @@ fn bits<F: common::Real>(widths: &[usize], n: usize) -> Vec<u64> {
     fn of<F: common::Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) -> Vec<u64> {
         let mlp = network::<F>(widths, Constant::EveryLayer, 1);
         let x = uniform::<F>(y.nrows(), widths[0], 2);
-        let mut hessian = Hessian::new(&mlp, x.view(), y.view(), loss).unwrap();
+        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
         let (v, mut hv, mut hhv, mut again) =
             (direction(&mlp), mlp.zero_gradient(), mlp.zero_gradient(), mlp.zero_gradient());
         hessian.apply(&v, &mut hv).unwrap();
@@ -69,7 +71,7 @@ fn multiplications_equal_the_closed_formula() {
     fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Constant) {
         let (n, mlp) = (y.nrows(), Mlp::<Counted>::he(widths, constant, 1).unwrap());
         let x = Array2::from_shape_fn((n, widths[0]), |(i, j)| Counted(((i * 5 + j * 3) % 7) as f64 - 3.0));
-        let mut hessian = Hessian::new(&mlp, x.view(), y.view(), loss).unwrap();
+        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
         let (v, mut hv) = (direction(&mlp), mlp.zero_gradient());
         let found = multiplications(|| hessian.apply(&v, &mut hv).unwrap()).1 as usize;
         let edges: Vec<usize> = widths.windows(2).map(|d| d[0] * d[1]).collect();
@@ -100,8 +102,8 @@ fn data_may_lie_in_any_order() {
     let (x_t, y_t) = (x.t().as_standard_layout().into_owned(), y.t().as_standard_layout().into_owned());
     let (mut straight, mut transposed) = (mlp.zero_gradient(), mlp.zero_gradient());
     let v = direction(&mlp);
-    Hessian::new(&mlp, x.view(), y.view(), &SquaredError).unwrap().apply(&v, &mut straight).unwrap();
-    Hessian::new(&mlp, x_t.t(), y_t.t(), &SquaredError).unwrap().apply(&v, &mut transposed).unwrap();
+    Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap().apply(&v, &mut straight).unwrap();
+    Hessian::new(&mlp, Dataset::new(x_t.t(), y_t.t()), &SquaredError).unwrap().apply(&v, &mut transposed).unwrap();
     assert_eq!(straight, transposed);
 }
 
@@ -110,7 +112,7 @@ fn what_does_not_fit_is_refused() {
     let mlp = network::<f32>(&[2, 3, 2], Constant::Input, 1);
     let (x, labels) = (array![[1.0, 2.0], [3.0, 4.0_f32]], array![0, 1]);
     let softmax = |x: &Array2<f32>, labels: &ndarray::Array1<usize>| {
-        Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).map(drop).unwrap_err()
+        Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).map(drop).unwrap_err()
     };
     let narrow = softmax(&array![[1.0], [2.0]], &labels);
     assert_eq!(narrow, Error::Shape { what: "x", expected: vec![2, 2], found: vec![2, 1] });
@@ -118,10 +120,11 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(softmax(&array![[1.0, f32::NAN]], &array![0]), Error::NotFinite { row: 0, column: 1, .. }));
     assert_eq!(softmax(&x, &array![0]), Error::Length { what: "y", expected: 2, found: 1 });
     assert_eq!(softmax(&x, &array![0, 2]), Error::Label { row: 1, classes: 2, found: 2 });
-    let narrow = Hessian::new(&mlp, x.view(), array![1.0, 2.0].view(), &SquaredError).map(drop).unwrap_err();
+    let narrow =
+        Hessian::new(&mlp, Dataset::new(x.view(), array![1.0, 2.0].view()), &SquaredError).map(drop).unwrap_err();
     assert_eq!(narrow, Error::Shape { what: "y", expected: vec![2, 2], found: vec![2, 1] });
 
-    let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).unwrap();
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
     let other = Parameters::<f32>::zeros(&[2, 4, 2], Constant::Input).unwrap();
     let (expected, found) = (vec![3, 2, 3, 2, 3, 2], vec![4, 2, 4, 2, 4, 2]);
     let refused = hessian.apply(&other, &mut mlp.zero_gradient()).unwrap_err();

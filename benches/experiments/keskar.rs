@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use gemmprop::data::idx_folder;
 use gemmprop::sharpness::Landscape;
-use gemmprop::{Constant, Mlp, Optimizer, Scalar, SoftmaxCrossEntropy};
+use gemmprop::{Constant, Dataset, Mlp, Optimizer, Scalar, SoftmaxCrossEntropy};
 use serde::Serialize;
 
 use crate::page::{Entry, Table};
@@ -101,7 +101,8 @@ fn table_of<F: Scalar>(
             let mut run = Run::new(mlp, loss, &recipe, n);
             let end = run.until(train.x.view(), train.rows(), stop);
             let mlp = run.mlp();
-            let mut landscape = Landscape::new(mlp, train.x.view(), train.rows(), &loss).expect("valid data");
+            let mut landscape =
+                Landscape::new(mlp, Dataset::new(train.x.view(), train.rows()), &loss).expect("valid data");
             let mut phi = |epsilon| landscape.box_sharpness(epsilon, ITERATIONS).expect("a valid ε");
             Row {
                 data,

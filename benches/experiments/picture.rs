@@ -8,7 +8,7 @@
 //! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10; B = 8 and B = n. Seeds 0, 1, 2 for the line, 0 for the planes.
 
 use gemmprop::sharpness::{Landscape, filter_normalised};
-use gemmprop::{Mlp, Parameters, SoftmaxCrossEntropy};
+use gemmprop::{Dataset, Mlp, Parameters, SoftmaxCrossEntropy};
 use plotters::style::RGBColor;
 use serde::Serialize;
 
@@ -81,7 +81,8 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
                 let random = Mlp::from_weights(mlp.widths(), mlp.constant(), seed, |_, _, generator| normal(generator));
                 filter_normalised(random.expect("valid widths").parameters(), mlp).expect("a direction of this network")
             });
-            let mut landscape = Landscape::new(mlp, train.x.view(), train.rows(), &loss).expect("valid data");
+            let mut landscape =
+                Landscape::new(mlp, Dataset::new(train.x.view(), train.rows()), &loss).expect("valid data");
             let losses = landscape.plane([&d, &e], &grid, &grid).expect("directions of this network");
             let point = |((i, j), &train_loss)| PlanePoint { batch, alpha: grid[i], beta: grid[j], train_loss };
             losses.indexed_iter().map(point).collect::<Vec<_>>()

@@ -350,12 +350,12 @@ pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
     y: ArrayView2<L::Target>,
     loss: &L,
 ) -> Sharpness {
-    let n = mlp.parameters().count();
-    let mut hessian = Hessian::new(mlp, x, y, loss).expect("valid data");
-    let lambda_max = top(n, operator(&mut hessian));
-    let adaptive = top(n, adaptive_operator(&mut hessian));
-    let trace = lanczos::trace(n, operator(&mut hessian), PROBES, 1).expect("a finite Hessian");
-    let mut landscape = Landscape::new(mlp, x, y, loss).expect("valid data");
+    let data = Dataset::new(x, y);
+    let mut hessian = Hessian::new(mlp, data, loss).expect("valid data");
+    let lambda_max = top(&mut operator(&mut hessian));
+    let adaptive = top(&mut adaptive_operator(&mut hessian));
+    let trace = lanczos::trace(&mut operator(&mut hessian), PROBES, 1).expect("a finite Hessian");
+    let mut landscape = Landscape::new(mlp, data, loss).expect("valid data");
     let phi = landscape.box_sharpness(EPSILON, ITERATIONS).expect("a valid ε");
     let asam = landscape.adaptive_sharpness(RHO, ITERATIONS).expect("a valid ρ");
     Sharpness { lambda_max, trace, adaptive, phi, asam }
@@ -363,22 +363,23 @@ pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
 
 /// λmax(H) alone.
 pub(crate) fn lambda_max<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
-    let mut hessian = Hessian::new(mlp, x, y, loss).expect("valid data");
-    top(mlp.parameters().count(), operator(&mut hessian))
+    let mut hessian = Hessian::new(mlp, Dataset::new(x, y), loss).expect("valid data");
+    top(&mut operator(&mut hessian))
 }
 
 /// The largest eigenvalue to five digits.
-fn top(n: usize, apply: impl FnMut(ArrayView1<f64>, ArrayViewMut1<f64>) -> gemmprop::Result<()>) -> f64 {
+fn top(operator: &mut impl lanczos::Operator<Error = gemmprop::Error>) -> f64 {
     let options = lanczos::Options { smallest: 0, tolerance: 1e-5, ..lanczos::Options::default() };
-    let found = lanczos::extremes(n, apply, &options).expect("a finite Hessian");
+    let found = lanczos::extremes(operator, &options).expect("a finite Hessian");
     assert!(found.converged, "λmax is known only to {:e}", found.largest[0].error);
     found.largest[0].value
 }
 
 /// s of Wu, Ma and E 2018: √λmax((1/n) Σ H_i² − H²), with the Hessian H_i of each of the n samples.
 fn non_uniformity<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
-    let mut whole = Hessian::new(mlp, x, y, loss).expect("valid data");
-    let one = |i: usize| Hessian::new(mlp, x.slice(s![i..=i, ..]), y.slice(s![i..=i, ..]), loss).expect("valid data");
+    let mut whole = Hessian::new(mlp, Dataset::new(x, y), loss).expect("valid data");
+    let sample = |i: usize| Dataset::new(x.slice(s![i..=i, ..]), y.slice(s![i..=i, ..]));
+    let one = |i: usize| Hessian::new(mlp, sample(i), loss).expect("valid data");
     let mut each: Vec<_> = (0..x.nrows()).map(one).collect();
     let zeros = mlp.zero_gradient();
     let (mut v, mut hv, mut hhv) = (zeros.clone(), zeros.clone(), zeros);
@@ -395,7 +396,7 @@ fn non_uniformity<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView
         add(-1.0, &hhv);
         Ok(())
     };
-    top(mlp.parameters().count(), apply).max(0.0).sqrt()
+    top(&mut lanczos::from_fn(mlp.parameters().count(), apply)).max(0.0).sqrt()
 }
 
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {

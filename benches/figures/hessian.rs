@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use gemmprop::{Constant, Hessian, Mlp, Sgd, SoftmaxCrossEntropy};
+use gemmprop::{Constant, Dataset, Hessian, Mlp, Sgd, SoftmaxCrossEntropy};
 use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
@@ -43,7 +43,8 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
             let mlp = Mlp::<f32>::he(widths, Constant::EveryLayer, 1).expect("valid widths");
             let (mut stepped, mut sgd) = (mlp.clone(), Sgd::new(samples, 1e-9, 1).expect("valid"));
-            let mut hessian = Hessian::new(&mlp, x.view(), labels.view(), &SoftmaxCrossEntropy).expect("fits");
+            let mut hessian =
+                Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).expect("fits");
             let (v, mut hv) = (hessian.gradient().clone(), mlp.zero_gradient());
             let mut seconds = [Vec::new(), Vec::new()];
             pool.install(|| {
