@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, ShapeBuilder};
 
-pub use csv::{Classes, Table, class_of, csv_classes, csv_columns, csv_numbers, number};
+pub use csv::{Classes, Table, class_of, csv_classes, csv_columns, csv_numbers, label_classes, number};
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
 pub use npy::{npy, npy_labels, npz, npz_labels};
 

@@ -667,3 +667,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn classes_are_those_that_occur() {
+    let classes = data::label_classes(&array![10, 9, 1_000_000_000_000, 10]);
+    assert_eq!(
+        (classes.names, classes.labels),
+        (vec!["9".into(), "10".into(), "1000000000000".into()], array![1, 0, 2, 1])
+    );
+    let none = data::label_classes(&Array1::from(Vec::new()));
+    assert_eq!((none.names.len(), none.labels.len()), (0, 0));
+}

@@ -30,6 +30,27 @@ pub struct Classes {
     pub labels: Array1<usize>,
 }
 
+/// The classes that occur among labels, in the order of their numbers: names are these numbers' texts, and the labels are numbered
+/// anew from 0, without gaps. A network needs an output for each class that occurs, not for each number up to the largest.
+///
+/// ```
+/// use gemmprop::data::label_classes;
+/// use ndarray::array;
+///
+/// let classes = label_classes(&array![7, 3, 1_000_000_000_000, 3]);
+/// assert_eq!(classes.names, ["3", "7", "1000000000000"]);
+/// assert_eq!(classes.labels, array![1, 0, 2, 0]);
+/// ```
+#[must_use]
+pub fn label_classes(labels: &Array1<usize>) -> Classes {
+    let occurring: BTreeSet<usize> = labels.iter().copied().collect();
+    let numbers: BTreeMap<usize, usize> = occurring.iter().enumerate().map(|(i, &label)| (label, i)).collect();
+    Classes {
+        names: occurring.iter().map(usize::to_string).collect(),
+        labels: labels.iter().map(|label| numbers[label]).collect(),
+    }
+}
+
 /// A CSV file with a line of column names, numbers in all columns; the column `target` becomes y, of shape (n, 1).
 ///
 /// # Errors
