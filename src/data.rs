@@ -26,9 +26,11 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, ShapeBuilder};
 
-pub use csv::{Classes, Table, class_of, csv_classes, csv_columns, csv_numbers, label_classes, number};
+pub use csv::{
+    Classes, Table, Texts, class_of, csv_classes, csv_columns, csv_numbers, csv_texts, label_classes, number,
+};
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
-pub use npy::{npy, npy_labels, npz, npz_labels};
+pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
 
 /// A file that cannot be read. For an array in an `.npz`, the path goes on with the array's name in it.
 #[derive(Debug, thiserror::Error)]
