@@ -1,7 +1,7 @@
 //! Samples from files: NumPy's `.npy` and `.npz`, CSV, and the IDX format of MNIST.
 //!
 //! Nothing that a file says of itself is believed before it is seen: buffers grow with the bytes that are there, and a file that
-//! is shorter or longer than its header says is refused. Whether numbers are finite and lengths fit is what training checks;
+//! is shorter or longer than its header says is refused. Each file is opened and read once, so that it may be a pipe. Whether numbers are finite and lengths fit is what training checks;
 //! in CSV, where a bad number has a line, it is checked here.
 //!
 //! ```no_run
@@ -67,7 +67,7 @@ pub enum ReadError {
         found: String,
     },
     /// A number in an array that is no class label.
-    #[error("{}: label {row}: expected a whole number from 0 to below 2^53, found {found}", path.display())]
+    #[error("{}: label {row}: expected a whole number from 0 to below 2^53, found {found:?}", path.display())]
     Label {
         /// The file.
         path: PathBuf,

@@ -135,7 +135,7 @@ fn npy_of_eight_byte_integers() {
     assert_eq!(data::npy::<f32>(&path).unwrap(), array![[3.0], [((1_u64 << 53) - 1) as f32]]);
     assert_eq!(data::npy_labels(&path).unwrap(), array![3, (1 << 53) - 1]);
     write_npy(&path, &array![3_u64, u64::MAX]).unwrap();
-    let text = "a.npy: label 1: expected a whole number from 0 to below 2^53, found 18446744073709552000";
+    let text = "a.npy: label 1: expected a whole number from 0 to below 2^53, found 1.8446744073709552e19";
     assert_eq!(message(data::npy_labels(&path), &folder), text);
 }
 
@@ -152,7 +152,7 @@ fn labels_that_are_none() {
     let folder = Folder::new();
     for bad in [-1.0, 0.5, f64::NAN, f64::INFINITY] {
         let path = folder.write("a.npy", npy_bytes(&array![0.0, bad]));
-        let text = format!("a.npy: label 1: expected a whole number from 0 to below 2^53, found {bad}");
+        let text = format!("a.npy: label 1: expected a whole number from 0 to below 2^53, found {bad:?}");
         assert_eq!(message(data::npy_labels(&path), &folder), text);
     }
 }
@@ -393,6 +393,10 @@ fn csv_of_classes() {
     assert_eq!(classes(&["10", "9", "x"]), (owned(&["10", "9", "x"]), vec![0, 1, 2]), "as text");
     assert_eq!(classes(&["1.5", "1"]), (owned(&["1", "1.5"]), vec![1, 0]));
     assert_eq!(classes(&["\"a,\"\"b\"\"\"", "a"]), (owned(&["a", "a,\"b\""]), vec![1, 0]));
+    // Three samples, one of the class "u\n4,v\n5,u", if the rest of the file were taken for a field.
+    let path = folder.write("a.csv", "a,y\n1,u\n2,v\n3,\"u\n4,v\n5,u\n");
+    let text = r#"a.csv:4: expected a quote at the end of a field that begins with one, found no other after "\"u""#;
+    assert_eq!(message(data::csv_classes::<f32>(&path, "y"), &folder), text);
     let path = folder.write("a.csv", "x,y\n1,a\n2,\n");
     let text = r#"a.csv:3: column "y": expected a class, found """#;
     assert_eq!(message(data::csv_classes::<f32>(&path, "y"), &folder), text);

@@ -196,6 +196,7 @@ struct Parts<F> {
 
 fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<Parts<F>> {
     /// Is it a type of whole numbers, the size of one, and its value.
+    type Kind = (bool, usize, fn(&[u8]) -> f64);
     macro_rules! number {
         ($whole:literal, $t:ty) => {
             number!($whole, $t, |number| number as f64)
@@ -214,7 +215,7 @@ fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<Parts<F>> {
         Some(kind) => (dtype.starts_with('>'), kind),
         None => (false, dtype.as_str()),
     };
-    let (whole, size, number): (bool, usize, fn(&[u8]) -> f64) = match kind {
+    let (whole, size, number): Kind = match kind {
         "f2" => number!(false, u16, half),
         "f4" => number!(false, f32),
         "f8" => number!(false, f64),
