@@ -3,14 +3,15 @@
 //!
 //! A file is written under another name, synced, renamed, and the directory synced, before an older one goes. Its checksum
 //! stands among the facts (safetensors' `__metadata__`), so any reader of safetensors can open it. Equal contents make equal
-//! files.
+//! files. Who writes holds a lock on the directory, and who reads needs none: what it can see is whole.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -19,6 +20,11 @@ use serde::Serialize;
 /// The most that readers of safetensors accept.
 const LONGEST_HEADER: u64 = 100_000_000;
 const CHECKSUM: &str = "checksum";
+/// A fact of all files of this crate, by which one that has lost its checksum is told from one of another program.
+pub(crate) const OURS: &str = "gemmprop";
+/// Of a file that is being written, and of the lock.
+const WRITING: &str = ".writing";
+const LOCK: &str = ".lock";
 /// Whole files kept: should the newest be damaged on the disk, there is the one before.
 const KEPT: usize = 2;
 
@@ -38,10 +44,16 @@ pub(crate) struct Tensor {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A directory of checkpoints, numbered by step; the two newest are kept. One process at a time may write there.
+/// A directory of checkpoints, numbered by step; the two newest are kept.
+///
+/// One run at a time may write there: the first call of [`create`](Self::create), [`lock`](Self::lock), `resume` or `save` takes a lock on
+/// the directory, and it is held until this value and its clones are gone, or the process is, however it ends. For another value the
+/// directory is [`InUse`](CheckpointError::InUse) meanwhile, in this process as in others. Reading needs no lock.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     directory: PathBuf,
+    /// The file whose lock is held, once it is.
+    lock: Arc<Mutex<Option<File>>>,
 }
 
 /// Why checkpoints could not be written or read. After a failed write, those written before are as they were.
@@ -64,9 +76,29 @@ pub enum CheckpointError {
         /// The newest.
         found: PathBuf,
     },
+    /// Another run writes here.
+    #[error("{directory}: expected no run that writes here, found one; wait for its end or choose another directory")]
+    InUse {
+        /// The directory as an absolute path.
+        directory: PathBuf,
+    },
     /// One file cannot be used.
     #[error(transparent)]
     Damaged(Damaged),
+    /// A sound file that this crate has not written.
+    #[error("{path}: {}", Fault::Foreign)]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The newest checkpoint is damaged, and nobody has asked for an older one.
+    #[error("{}; the newest whole checkpoint is {whole}, for a caller that names it", list(damaged))]
+    NewestDamaged {
+        /// All that are newer than the whole one, newest first.
+        damaged: Vec<Damaged>,
+        /// The newest that is whole.
+        whole: PathBuf,
+    },
     /// There is nothing to resume from.
     #[error("{directory}: expected a whole checkpoint, found {}", list(damaged))]
     NoneWhole {
@@ -113,7 +145,10 @@ pub enum Fault {
         /// The length of the file.
         found: u64,
     },
-    /// It breaks the rules of safetensors, or is of other origin.
+    /// Nothing is wrong with it, but it is of other origin: it has no checksum.
+    #[error("expected a checkpoint of this crate, found a safetensors file that another program wrote")]
+    Foreign,
+    /// It breaks the rules of safetensors.
     #[error("expected a safetensors file with a checksum, found {found}")]
     Format {
         /// What tells.
@@ -141,11 +176,11 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 }
 
 impl Checkpoints {
-    /// A directory for a new run; made if it does not exist.
+    /// A directory for a new run, made if it does not exist, and [locked](Self::lock).
     ///
     /// # Errors
     ///
-    /// If it cannot be made or read, and if it has checkpoints already.
+    /// If it cannot be made or read, if another run writes there, and if it has checkpoints already.
     pub fn create(directory: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let this = Self::at(directory.as_ref())?;
         let ancestors: Vec<&Path> = this.directory.ancestors().collect();
@@ -153,13 +188,14 @@ impl Checkpoints {
         fs::create_dir_all(&this.directory).map_err(at(&this.directory))?;
         // A new directory is safe once the one that it stands in is.
         ancestors.iter().skip(1).take(new).try_for_each(|parent| sync(parent))?;
+        this.lock()?;
         match this.numbered()?.pop_last() {
             Some((_, found)) => Err(CheckpointError::Used { directory: this.directory, found }),
             None => Ok(this),
         }
     }
 
-    /// The directory of an earlier run, to resume from.
+    /// The directory of an earlier run, to read or to resume from.
     ///
     /// # Errors
     ///
@@ -177,24 +213,65 @@ impl Checkpoints {
         &self.directory
     }
 
-    /// Absolute, lest a later change of the working directory lead elsewhere.
-    fn at(directory: &Path) -> Result<Self, CheckpointError> {
-        let directory = std::path::absolute(directory).map_err(at(directory))?;
-        Ok(Self { directory })
-    }
-
-    /// Writes the file of a step, in place of an earlier one of the same step, and removes those that are older than the two
-    /// newest whole ones. Once it returns, a failure of power cannot undo it.
+    /// Makes this value the one that may write here, until it and its clones are gone; it may be so already. Who reads a run to go on with it
+    /// does this first, so that no two go on with the same one. What a killed writer has left half written is removed.
+    ///
+    /// Nothing is locked, and all goes on, where the file system has no locks, and where the directory may not be written to:
+    /// [`save`](Self::save) will say so.
     ///
     /// # Errors
     ///
-    /// If the system refuses; if the directory has a whole file of a later step, which would be taken for the newest; and if
-    /// the contents would make no valid file.
+    /// [`CheckpointError::InUse`] if another value holds the lock, and if the system refuses to make its file, `.lock`.
+    pub fn lock(&self) -> Result<(), CheckpointError> {
+        self.locked().map(drop)
+    }
+
+    /// The same, and no other thread with a clone of this value writes while the guard lives.
+    fn locked(&self) -> Result<MutexGuard<'_, Option<File>>, CheckpointError> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_some() {
+            return Ok(held);
+        }
+        let path = self.directory.join(LOCK);
+        let file = match OpenOptions::new().write(true).create(true).truncate(false).open(&path) {
+            Ok(file) => file,
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                return Ok(held);
+            }
+            Err(e) => return Err(at(&path)(e)),
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(CheckpointError::InUse { directory: self.directory.clone() }),
+            Err(TryLockError::Error(_)) => Ok(held),
+            Ok(()) => {
+                // Nobody writes it now.
+                _ = fs::remove_file(self.directory.join(WRITING));
+                *held = Some(file);
+                Ok(held)
+            }
+        }
+    }
+
+    /// Absolute, lest a later change of the working directory lead elsewhere.
+    fn at(directory: &Path) -> Result<Self, CheckpointError> {
+        let directory = std::path::absolute(directory).map_err(at(directory))?;
+        Ok(Self { directory, lock: Arc::default() })
+    }
+
+    /// Writes the file of a step, in place of an earlier one of the same step, and removes those that are older than the two
+    /// newest whole ones. Once it returns, a failure of power cannot undo it. An older file that cannot be removed stays until a later
+    /// call can.
+    ///
+    /// # Errors
+    ///
+    /// If another run writes here; if the system refuses; if the directory has a whole file of a later step, which would be taken for
+    /// the newest; and if the contents would make no valid file.
     pub(crate) fn write(&self, step: u64, contents: &Contents) -> Result<PathBuf, CheckpointError> {
         let path = self.directory.join(name(step));
         // What cannot be read back must not displace what can.
         let bytes = encode(contents).and_then(|bytes| decode(&bytes).map(drop).map(|()| bytes));
         let bytes = bytes.map_err(|fault| CheckpointError::Damaged(Damaged { path: path.clone(), fault }))?;
+        let _guard = self.locked()?;
         let numbered = self.numbered()?;
         let mut later = numbered.range((Bound::Excluded(step), Bound::Unbounded));
         if let Some((_, later)) = later.rfind(|(_, later)| whole(later)) {
@@ -203,10 +280,7 @@ impl Checkpoints {
             return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
         }
 
-        // A second process that writes here waits, so that none writes into the other's file. Not every system locks directories.
-        let directory = File::open(&self.directory);
-        _ = directory.as_ref().map(File::lock);
-        let writing = self.directory.join(".writing");
+        let writing = self.directory.join(WRITING);
         let put = || {
             let mut file = File::create(&writing)?;
             file.write_all(&bytes)?;
@@ -220,11 +294,11 @@ impl Checkpoints {
         sync(&self.directory)?;
 
         let mut kept = 0;
-        for (number, older) in self.numbered()?.into_iter().rev() {
+        for (number, older) in self.numbered().into_iter().flatten().rev() {
             if kept < KEPT {
                 kept += usize::from(number == step || whole(&older));
             } else {
-                fs::remove_file(&older).map_err(at(&older))?;
+                _ = fs::remove_file(&older);
             }
         }
         Ok(path)
@@ -237,11 +311,21 @@ impl Checkpoints {
     /// If the directory cannot be read, and if no file is whole.
     pub(crate) fn newest(&self) -> Result<(Contents, PathBuf, Vec<Damaged>), CheckpointError> {
         let mut damaged = Vec::new();
-        for path in self.numbered()?.into_values().rev() {
-            match load(&path) {
+        let mut files = self.numbered()?;
+        while let Some((number, path)) = files.pop_last() {
+            let fault = match load(&path) {
                 Ok(contents) => return Ok((contents, path, damaged)),
-                Err(fault) => damaged.push(Damaged { path, fault }),
+                Err(fault) => fault,
+            };
+            if matches!(&fault, Fault::Io(error) if error.kind() == io::ErrorKind::NotFound) {
+                let now = self.numbered()?;
+                if !now.contains_key(&number) {
+                    // Somebody who writes has removed it meanwhile, so there are newer ones.
+                    (files, damaged) = (now, Vec::new());
+                    continue;
+                }
             }
+            damaged.push(Damaged { path, fault });
         }
         Err(CheckpointError::NoneWhole { directory: self.directory.clone(), damaged })
     }
@@ -271,6 +355,7 @@ fn name(step: u64) -> String {
 pub(crate) fn read(path: &Path) -> Result<Contents, CheckpointError> {
     load(path).map_err(|fault| match fault {
         Fault::Io(source) => CheckpointError::Io { path: path.to_owned(), source },
+        Fault::Foreign => CheckpointError::Foreign { path: path.to_owned() },
         fault => CheckpointError::Damaged(Damaged { path: path.to_owned(), fault }),
     })
 }
@@ -356,7 +441,10 @@ fn decode(bytes: &[u8]) -> Result<(BTreeMap<String, String>, Parts<'_>), Fault> 
     }
     let facts = metadata.metadata().iter().flatten();
     let mut facts: BTreeMap<_, _> = facts.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let expected = facts.remove(CHECKSUM).ok_or_else(|| Fault::Format { found: "no checksum".into() })?;
+    let expected = facts.remove(CHECKSUM).ok_or_else(|| match facts.contains_key(OURS) {
+        true => Fault::Format { found: "no checksum".into() },
+        false => Fault::Foreign,
+    })?;
     let part = |info: &TensorInfo| (info.clone(), &data[info.data_offsets.0..info.data_offsets.1]);
     let parts = metadata.tensors().into_iter().map(|(name, info)| (name, part(info))).collect();
     let found = checksum(&facts, &parts);

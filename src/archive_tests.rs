@@ -42,6 +42,7 @@ fn stored(steps: &[u64]) -> (TempDir, Checkpoints) {
 fn files(checkpoints: &Checkpoints) -> Vec<String> {
     let entries = fs::read_dir(checkpoints.directory()).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != LOCK);
     names.sort();
     names
 }
@@ -185,7 +186,10 @@ fn lengths_beyond_all_memory_are_refused() {
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     assert!(matches!(decode(&bytes), Err(Fault::Length { expected: u64::MAX, .. })), "{:?}", decode(&bytes));
     assert!(matches!(decode(&[0xff; 64]), Err(Fault::Format { .. })));
-    assert!(matches!(decode(b"\x02\0\0\0\0\0\0\0{}"), Err(Fault::Format { found }) if found == "no checksum"));
+    assert!(matches!(decode(b"\x02\0\0\0\0\0\0\0{}"), Err(Fault::Foreign)));
+    let ours = br#"{"__metadata__":{"gemmprop":"0"}}"#;
+    let ours = [&(ours.len() as u64).to_le_bytes()[..], ours].concat();
+    assert!(matches!(decode(&ours), Err(Fault::Format { found }) if found == "no checksum"));
 }
 
 #[test]
@@ -232,16 +236,106 @@ fn a_later_step_is_not_gone_behind() {
 #[test]
 fn what_a_killed_writer_left_is_ignored_and_overwritten() {
     let (guard, checkpoints) = stored(&[]);
-    let writing = guard.path().join(".writing");
+    drop(checkpoints);
+    let writing = guard.path().join(WRITING);
     fs::write(&writing, vec![1; 10_000]).unwrap();
     assert!(
         matches!(Checkpoints::open(guard.path()), Err(CheckpointError::NoneWhole { damaged, .. }) if damaged.is_empty())
     );
-    let checkpoints = Checkpoints::create(checkpoints.directory()).unwrap();
+    let checkpoints = Checkpoints::create(guard.path()).unwrap();
+    assert!(!writing.exists());
     checkpoints.write(1, &sample(1)).unwrap();
     assert!(!writing.exists());
+    drop(checkpoints);
     fs::write(&writing, "half").unwrap();
-    assert_eq!(newest(&Checkpoints::open(guard.path()).unwrap()), (1, vec![]));
+    let checkpoints = Checkpoints::open(guard.path()).unwrap();
+    assert_eq!(newest(&checkpoints), (1, vec![]));
+    assert!(writing.exists());
+    checkpoints.lock().unwrap();
+    assert!(!writing.exists());
+}
+
+#[test]
+fn one_run_at_a_time_writes() {
+    let in_use = |error: CheckpointError, directory: &Path| match &error {
+        CheckpointError::InUse { directory: found } => {
+            let text = "expected no run that writes here, found one; wait for its end or choose another directory";
+            assert_eq!(error.to_string(), format!("{}: {text}", found.display()));
+            found == directory
+        }
+        _ => panic!("{error}"),
+    };
+    // From the beginning, before there is a file.
+    let (guard, first) = stored(&[]);
+    assert!(in_use(Checkpoints::create(guard.path()).unwrap_err(), guard.path()));
+    first.write(1, &sample(1)).unwrap();
+    assert!(in_use(Checkpoints::create(guard.path()).unwrap_err(), guard.path()));
+    let second = Checkpoints::open(guard.path()).unwrap();
+    assert!(in_use(second.lock().unwrap_err(), guard.path()));
+    assert!(in_use(second.write(2, &sample(2)).unwrap_err(), guard.path()));
+    assert_eq!(files(&first), [name(1)]);
+    // Readers need no lock, and who has it may ask again.
+    assert_eq!(newest(&second), (1, vec![]));
+    first.lock().unwrap();
+    // A clone is the same writer, for as long as one of them lives.
+    let clone = first.clone();
+    drop(first);
+    assert!(in_use(second.lock().unwrap_err(), guard.path()));
+    clone.write(2, &sample(2)).unwrap();
+    drop(clone);
+    second.write(3, &sample(3)).unwrap();
+    assert!(in_use(Checkpoints::open(guard.path()).unwrap().lock().unwrap_err(), guard.path()));
+    drop(second);
+    assert!(matches!(Checkpoints::create(guard.path()), Err(CheckpointError::Used { .. })));
+    Checkpoints::open(guard.path()).unwrap().lock().unwrap();
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_makes_no_save_fail() {
+    let (guard, checkpoints) = stored(&[1, 2]);
+    let stubborn = guard.path().join(name(1));
+    fs::remove_file(&stubborn).unwrap();
+    fs::create_dir(&stubborn).unwrap();
+    checkpoints.write(3, &sample(3)).unwrap();
+    checkpoints.write(4, &sample(4)).unwrap();
+    assert_eq!(files(&checkpoints), [1, 3, 4].map(name));
+    assert_eq!(newest(&checkpoints), (4, vec![]));
+    // Once it can be removed, it is.
+    fs::remove_dir(&stubborn).unwrap();
+    fs::write(&stubborn, "").unwrap();
+    checkpoints.write(5, &sample(5)).unwrap();
+    assert_eq!(files(&checkpoints), [4, 5].map(name));
+}
+
+/// What is listed may be gone when it is opened, and is not damaged then.
+#[test]
+fn who_reads_beside_a_writer_always_finds_a_whole_file() {
+    let (guard, checkpoints) = stored(&[1]);
+    let reader = Checkpoints::open(guard.path()).unwrap();
+    std::thread::scope(|scope| {
+        let writer =
+            scope.spawn(move || (2..400).for_each(|step| drop(checkpoints.write(step, &sample(step)).unwrap())));
+        while !writer.is_finished() {
+            assert_eq!(newest(&reader).1, [""; 0]);
+        }
+    });
+}
+
+#[test]
+fn a_sound_file_of_another_program_is_told_from_a_damaged_one() {
+    let (guard, checkpoints) = stored(&[1]);
+    let numbers = [1.0_f32, 2.0].map(f32::to_le_bytes).concat();
+    let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![2], &numbers).unwrap();
+    for facts in [None, Some([("format".to_owned(), "pt".to_owned())].into())] {
+        let theirs = safetensors::serialize([("weight", view.clone())], facts).unwrap();
+        let path = guard.path().join(name(2));
+        fs::write(&path, theirs).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Foreign { path: found } if *found == path), "{error:?}");
+        let text = "expected a checkpoint of this crate, found a safetensors file that another program wrote";
+        assert_eq!(error.to_string(), format!("{}: {text}", path.display()));
+        assert!(matches!(&checkpoints.newest().unwrap().2[..], [Damaged { fault: Fault::Foreign, .. }]));
+    }
 }
 
 #[test]
@@ -346,9 +440,11 @@ fn a_writer_is_killed() {
         }
         return;
     }
-    let (guard, checkpoints) = stored(&[]);
+    let (guard, first) = stored(&[]);
     let mut last = 1;
-    checkpoints.write(last, &large(last)).unwrap();
+    first.write(last, &large(last)).unwrap();
+    drop(first);
+    let checkpoints = Checkpoints::open(guard.path()).unwrap();
     for round in 0..8_u32 {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "archive::tests::a_writer_is_killed", "--nocapture"])
@@ -360,6 +456,7 @@ fn a_writer_is_killed() {
         while !checkpoints.numbered().unwrap().keys().any(|&step| step > last) {
             assert!(child.try_wait().unwrap().is_none(), "the child writes until it is killed");
         }
+        assert!(matches!(checkpoints.lock(), Err(CheckpointError::InUse { .. })), "the lock is the child's");
         std::thread::sleep(std::time::Duration::from_micros(1700) * round);
         child.kill().unwrap();
         child.wait().unwrap();

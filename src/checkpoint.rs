@@ -7,7 +7,8 @@
 //! | `moment1.0.weight`, `moment2.0.weight`, … | the optimiser's v, or its m and v |
 //! | `best.0.weight`, … | θ of the best epoch, with early stopping |
 //! | `standardizer.mean`, `standardizer.factor` | what is done to x: (x − mean) · factor |
-//! | metadata | settings, position, the generator of the shuffles, history, versions of crate and BLAS, the caller's notes, checksum |
+//! | `history.epoch`, `history.loss`, … | the fields of the [`Record`]s, a number for each epoch; `history.validated` says which have a validation loss |
+//! | metadata | settings, name of the loss, position, the generator of the shuffles, versions of crate and BLAS, the caller's notes, checksum |
 //!
 //! The names and layouts are those of `nn.Sequential(nn.Linear, nn.ReLU, nn.Linear, …)`:
 //!
@@ -26,6 +27,7 @@
 //! A hidden layer has `bias=False` where `z[t]` has no constant; with [`Constant::EveryLayer`] each layer has its bias.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use ndarray::{Array1, Array2};
@@ -33,7 +35,7 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{CheckpointError, Checkpoints, Contents, Damaged, Dtype, Tensor, read};
+use crate::archive::{CheckpointError, Checkpoints, Contents, Damaged, Dtype, OURS, Tensor, read};
 use crate::history::{History, Record};
 use crate::loss::Loss;
 use crate::model::Model;
@@ -46,8 +48,15 @@ use crate::threads::blas_description;
 use crate::trainer::Trainer;
 use crate::training::Training;
 
-/// What this file writes; a change of its meaning counts up.
-const FORMAT: &str = "1";
+/// What this file writes; a change of its meaning counts up. The one before had the history as text among the facts, whose size readers
+/// of safetensors bound.
+const FORMAT: &str = "2";
+const BEFORE: &str = "1";
+
+/// No run makes as many steps: numbers up to it can be counted up without overflow.
+const MOST_STEPS: u64 = 1 << 53;
+/// Nor draws as many words.
+const MOST_WORDS: u128 = 1 << 60;
 
 /// A caller's own facts, kept with a checkpoint: names of classes, say.
 pub type Notes = BTreeMap<String, String>;
@@ -104,42 +113,11 @@ impl Checkpoints {
         trainer: &Trainer<F, L>,
         notes: &Notes,
     ) -> Result<PathBuf, CheckpointError> {
-        let mut contents = Contents::default();
-        let Trainer {
-            model: Model { mlp, standardizer }, training, moments, generator, position, history, best, ..
-        } = trainer;
-        put(&mut contents, "", mlp.parameters());
-        for (i, moment) in moments.arrays.iter().enumerate() {
-            put(&mut contents, &format!("moment{}.", i + 1), moment);
-        }
-        if let Some(best) = best {
-            put(&mut contents, "best.", best);
-        }
-        if let Some(Standardizer { mean, factor }) = standardizer {
-            contents.tensors.insert("standardizer.mean".into(), tensor(mean.iter(), vec![mean.len()]));
-            contents.tensors.insert("standardizer.factor".into(), tensor(factor.iter(), vec![factor.len()]));
-        }
-        let stream = StreamPosition {
-            seed: generator.get_seed(),
-            stream: generator.get_stream(),
-            word: generator.get_word_pos().to_string(),
-        };
-        let facts = [
-            ("format", FORMAT.to_owned()),
-            ("gemmprop", env!("CARGO_PKG_VERSION").to_owned()),
-            ("blas", blas_description().to_owned()),
-            ("constant", json(&mlp.constant())),
-            ("training", json(training)),
-            ("position", json(position)),
-            ("generator", json(&stream)),
-            ("history", history.to_csv()),
-        ];
-        contents.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
-        contents.facts.extend(notes.iter().map(|(name, note)| (format!("note.{name}"), note.clone())));
-        self.write(position.steps, &contents)
+        self.write(trainer.position.steps, &contents(trainer, notes))
     }
 
-    /// The newest checkpoint that is whole, for a caller that chooses the loss by its notes; else [`resume`](Self::resume) does it all.
+    /// The newest checkpoint that is whole, for a caller that chooses the loss by its notes; else [`resume`](Self::resume) does it all. Who
+    /// wants to go on with the run calls [`lock`](Self::lock) before.
     ///
     /// # Errors
     /// [`CheckpointError`], with what was expected and found.
@@ -148,20 +126,27 @@ impl Checkpoints {
         Stored { contents, path }.saved(damaged)
     }
 
-    /// The newest run that is whole, to go on with. The loss is the caller's, as its code is; so are the data.
+    /// The newest run that is whole, to go on with, after [`lock`](Self::lock). The loss is the caller's, as its code is; so are the data.
     ///
     /// # Errors
-    /// [`CheckpointError`], with what was expected and found.
+    /// [`CheckpointError`], with what was expected and found; [`CheckpointError::Mismatch`] for a loss of another [name](Loss::name) than the
+    /// run has been trained with.
     pub fn resume<F: Scalar, L: Loss<F>>(&self, loss: L) -> Result<Saved<Trainer<F, L>>, CheckpointError> {
+        self.lock()?;
         self.read()?.with(|stored| stored.trainer(loss))
     }
 
-    /// The model of the newest run that is whole.
+    /// The model of the newest checkpoint. One before it may be of a network that has hardly been trained, so it is not taken in its place;
+    /// [`Model::load`] takes the one that it is given.
     ///
     /// # Errors
-    /// [`CheckpointError`], with what was expected and found.
+    /// [`CheckpointError::NewestDamaged`] if an older one only is whole; otherwise [`CheckpointError`], with what was expected and found.
     pub fn model<F: Scalar>(&self) -> Result<Saved<Model<F>>, CheckpointError> {
-        self.read()?.with(|stored| stored.model())
+        let saved = self.read()?;
+        if !saved.damaged.is_empty() {
+            return Err(CheckpointError::NewestDamaged { damaged: saved.damaged, whole: saved.path });
+        }
+        saved.with(|stored| stored.model())
     }
 }
 
@@ -222,8 +207,69 @@ fn put<F: Scalar>(contents: &mut Contents, prefix: &str, theta: &Parameters<F>) 
     }
 }
 
+/// The name of a field of the records.
+fn column(name: &str) -> String {
+    format!("history.{name}")
+}
+
+fn put_history(contents: &mut Contents, History { records }: &History) {
+    let shape = vec![records.len()];
+    let mut put = |name: &str, dtype, bytes| {
+        contents.tensors.insert(column(name), Tensor { dtype, shape: shape.clone(), bytes });
+    };
+    // PyTorch has had unsigned types of this size for a short time only.
+    let counts = |of: fn(&Record) -> u64| records.iter().flat_map(|record| of(record).to_le_bytes()).collect();
+    put("epoch", Dtype::I64, counts(|record| record.epoch as u64));
+    put("steps", Dtype::I64, counts(|record| record.steps));
+    let numbers = |of: fn(&Record) -> f64| records.iter().flat_map(|record| of(record).to_le_bytes()).collect();
+    put("loss", Dtype::F64, numbers(|record| record.loss));
+    put("validation_loss", Dtype::F64, numbers(|record| record.validation_loss.unwrap_or(0.0)));
+    put("learning_rate", Dtype::F64, numbers(|record| record.learning_rate));
+    put("gradient_norm", Dtype::F64, numbers(|record| record.gradient_norm));
+    put("seconds", Dtype::F64, numbers(|record| record.seconds));
+    put("validated", Dtype::BOOL, records.iter().map(|record| record.validation_loss.is_some().into()).collect());
+}
+
 fn json(fact: &impl Serialize) -> String {
     serde_json::to_string(fact).expect("settings and positions have a text")
+}
+
+/// All that a run needs to go on.
+fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &Notes) -> Contents {
+    let mut contents = Contents::default();
+    let Trainer {
+        model: Model { mlp, standardizer }, loss, training, moments, generator, position, history, best, ..
+    } = trainer;
+    put(&mut contents, "", mlp.parameters());
+    for (i, moment) in moments.arrays.iter().enumerate() {
+        put(&mut contents, &format!("moment{}.", i + 1), moment);
+    }
+    if let Some(best) = best {
+        put(&mut contents, "best.", best);
+    }
+    if let Some(Standardizer { mean, factor }) = standardizer {
+        contents.tensors.insert("standardizer.mean".into(), tensor(mean.iter(), vec![mean.len()]));
+        contents.tensors.insert("standardizer.factor".into(), tensor(factor.iter(), vec![factor.len()]));
+    }
+    put_history(&mut contents, history);
+    let stream = StreamPosition {
+        seed: generator.get_seed(),
+        stream: generator.get_stream(),
+        word: generator.get_word_pos().to_string(),
+    };
+    let facts = [
+        ("format", FORMAT.to_owned()),
+        (OURS, env!("CARGO_PKG_VERSION").to_owned()),
+        ("blas", blas_description().to_owned()),
+        ("loss", loss.name().into_owned()),
+        ("constant", json(&mlp.constant())),
+        ("training", json(training)),
+        ("position", json(position)),
+        ("generator", json(&stream)),
+    ];
+    contents.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
+    contents.facts.extend(notes.iter().map(|(name, note)| (format!("note.{name}"), note.clone())));
+    contents
 }
 
 impl Stored {
@@ -232,9 +278,14 @@ impl Stored {
     /// # Errors
     /// [`CheckpointError::Mismatch`], with what was expected and found.
     pub fn trainer<F: Scalar, L: Loss<F>>(&self, loss: L) -> Result<Trainer<F, L>, CheckpointError> {
+        // Files of the format before may not have it.
+        if let Some(expected) = self.contents.facts.get("loss")
+            && *expected != loss.name()
+        {
+            return Err(self.mismatch("loss", expected, &loss.name()));
+        }
         let model: Model<F> = self.model()?;
         let training: Training = self.json("training")?;
-        let epochs = training.epochs;
         let mut trainer = Trainer::new(model, loss, training)
             .map_err(|error| self.mismatch("settings", "such as can be trained with", &error.to_string()))?;
         let shape = trainer.model.mlp.widths().to_vec();
@@ -246,25 +297,90 @@ impl Stored {
         if self.contents.tensors.contains_key("best.0.weight") {
             trainer.best = Some(self.parameters("best.", &shape, constant)?);
         }
-        let position: Position = self.json("position")?;
-        let batches = position.samples.div_ceil(trainer.training.batch);
-        if position.batch > 0 && position.batch >= batches {
-            let found = format!("batch {} of {batches} in epoch {} of {epochs}", position.batch, position.epoch);
-            return Err(self.mismatch("position", "a batch of the epoch", &found));
-        }
-        trainer.position = position;
+        trainer.history = History { records: self.records()? };
+        trainer.position = self.position(&trainer.history.records, trainer.training.batch)?;
         let StreamPosition { seed, stream, word } = self.json("generator")?;
-        let word = word.parse().map_err(|_| self.mismatch("generator", "a position in its stream", &word))?;
+        let position = word.parse().ok().filter(|&word| word < MOST_WORDS);
+        let position = position.ok_or_else(|| self.mismatch("generator", "a position in its stream", &word))?;
         let mut generator = Generator::from_seed(seed);
         generator.set_stream(stream);
-        generator.set_word_pos(word);
+        generator.set_word_pos(position);
         trainer.generator = generator;
-        let records: Result<Vec<Record>, _> =
-            csv::Reader::from_reader(self.fact("history")?.as_bytes()).deserialize().collect();
-        let records =
-            records.map_err(|error| self.mismatch("history", "a record for each epoch", &error.to_string()))?;
-        trainer.history = History { records };
         Ok(trainer)
+    }
+
+    /// A record for each epoch, in order.
+    fn records(&self) -> Result<Vec<Record>, CheckpointError> {
+        let records = if self.fact("format")? == BEFORE {
+            let records: Result<Vec<Record>, _> =
+                csv::Reader::from_reader(self.fact("history")?.as_bytes()).deserialize().collect();
+            records.map_err(|error| self.mismatch("history", "a record for each epoch", &error.to_string()))?
+        } else {
+            self.columns()?
+        };
+        let mut steps = 0;
+        for (i, record) in records.iter().enumerate() {
+            if record.epoch != i + 1 {
+                return Err(self.mismatch("history.epoch", &(i + 1).to_string(), &record.epoch.to_string()));
+            }
+            if record.steps < steps {
+                let expected = format!("at least {steps}, as before epoch {}", i + 1);
+                return Err(self.mismatch("history.steps", &expected, &record.steps.to_string()));
+            }
+            steps = record.steps;
+        }
+        Ok(records)
+    }
+
+    fn columns(&self) -> Result<Vec<Record>, CheckpointError> {
+        let epochs = self.contents.tensors.get("history.epoch").map(|tensor| tensor.shape.as_slice());
+        let count = if let Some(&[count]) = epochs { count } else { 0 };
+        let column = |name: &str, dtype| Ok(self.array(&column(name), dtype, &[count])?.bytes.as_slice());
+        let eight = |name, dtype| Ok(column(name, dtype)?.as_chunks::<8>().0);
+        let (epoch, steps) = (eight("epoch", Dtype::I64)?, eight("steps", Dtype::I64)?);
+        let (loss, validation_loss) = (eight("loss", Dtype::F64)?, eight("validation_loss", Dtype::F64)?);
+        let (learning_rate, gradient_norm) = (eight("learning_rate", Dtype::F64)?, eight("gradient_norm", Dtype::F64)?);
+        let (seconds, validated) = (eight("seconds", Dtype::F64)?, column("validated", Dtype::BOOL)?);
+        let record = |i: usize| Record {
+            // What is no number of an epoch is none of the next one either.
+            epoch: usize::try_from(u64::from_le_bytes(epoch[i])).unwrap_or(usize::MAX),
+            steps: u64::from_le_bytes(steps[i]),
+            loss: f64::from_le_bytes(loss[i]),
+            validation_loss: (validated[i] != 0).then(|| f64::from_le_bytes(validation_loss[i])),
+            learning_rate: f64::from_le_bytes(learning_rate[i]),
+            gradient_norm: f64::from_le_bytes(gradient_norm[i]),
+            seconds: f64::from_le_bytes(seconds[i]),
+        };
+        Ok((0..count).map(record).collect())
+    }
+
+    /// Where the run stands, which its history and its batches must allow: a trainer counts up from there without looking.
+    fn position(&self, records: &[Record], batch: usize) -> Result<Position, CheckpointError> {
+        let position: Position = self.json("position")?;
+        let Position { epoch, batch: done, samples, rows, steps, plateau, plateaus, least, seconds, .. } = position;
+        let check = |fine: bool, expected: &str, found: &dyn Display| {
+            if fine { Ok(()) } else { Err(self.mismatch("position", expected, &found.to_string())) }
+        };
+        let epochs = records.len();
+        check(epoch == epochs, &format!("{epochs} epochs, as in the history"), &epoch)?;
+        let least_steps = records.last().map_or(0, |record| record.steps).saturating_add(done as u64);
+        let expected = format!("from {least_steps} to {MOST_STEPS} steps");
+        check((least_steps..=MOST_STEPS).contains(&steps), &expected, &steps)?;
+        let batches = samples.div_ceil(batch);
+        check(done == 0 || done < batches, &format!("less than {batches} batches of an epoch"), &done)?;
+        check(samples <= rows, &format!("at most {rows} samples, of so many rows"), &samples)?;
+        for (what, count) in [
+            ("plateaus", plateaus as usize),
+            ("epochs since a plateau", plateau.since),
+            ("epochs since the least loss", least.since),
+        ] {
+            check(count <= epochs, &format!("at most {epochs} {what}, as there were epochs"), &count)?;
+        }
+        for loss in [plateau.loss, least.loss].into_iter().flatten() {
+            check(!loss.is_nan(), "a least loss that is a number", &loss)?;
+        }
+        check(seconds.is_finite() && seconds >= 0.0, "a number of seconds", &seconds)?;
+        Ok(position)
     }
 
     fn mismatch(&self, what: &str, expected: &str, found: &str) -> CheckpointError {
@@ -284,14 +400,18 @@ impl Stored {
 
     /// A tensor of so many rows and columns, or of one axis.
     fn tensor<F: Scalar>(&self, name: &str, shape: &[usize]) -> Result<Vec<F>, CheckpointError> {
+        Ok(numbers(self.array(name, dtype::<F>(), shape)?))
+    }
+
+    fn array(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&Tensor, CheckpointError> {
         let show = |dtype: Dtype, shape: &[usize]| format!("{dtype:?} {shape:?}");
-        let expected = show(dtype::<F>(), shape);
+        let expected = show(dtype, shape);
         match self.contents.tensors.get(name) {
             None => Err(self.mismatch(name, &expected, "no such tensor")),
-            Some(tensor) if tensor.dtype != dtype::<F>() || tensor.shape != shape => {
+            Some(tensor) if tensor.dtype != dtype || tensor.shape != shape => {
                 Err(self.mismatch(name, &expected, &show(tensor.dtype, &tensor.shape)))
             }
-            Some(tensor) => Ok(numbers(tensor)),
+            Some(tensor) => Ok(tensor),
         }
     }
 
@@ -317,9 +437,10 @@ impl Stored {
     fn widths(&self) -> Result<Vec<usize>, CheckpointError> {
         let mut widths = Vec::new();
         for t in 0.. {
-            let [weight, _] = names("", t);
+            let [weight, bias] = names("", t);
             match self.contents.tensors.get(&weight).map(|tensor| tensor.shape.as_slice()) {
-                None if t > 0 => break,
+                // The last one always has a bias.
+                None if t > 0 && !self.contents.tensors.contains_key(&bias) => break,
                 Some(&[rows, columns]) if rows > 0 && columns > 0 => {
                     if t == 0 {
                         widths.push(columns);
@@ -348,10 +469,10 @@ impl Stored {
 
     fn saved(self, damaged: Vec<Damaged>) -> Result<Saved<Self>, CheckpointError> {
         let format = self.fact("format")?;
-        if format != FORMAT {
+        if ![BEFORE, FORMAT].contains(&format) {
             return Err(self.mismatch("format", FORMAT, format));
         }
-        let (blas, version) = (self.fact("blas")?.to_owned(), self.fact("gemmprop")?.to_owned());
+        let (blas, version) = (self.fact("blas")?.to_owned(), self.fact(OURS)?.to_owned());
         let notes = self.contents.facts.iter();
         let note = |(name, note): (&String, &String)| Some((name.strip_prefix("note.")?.to_owned(), note.clone()));
         let notes = notes.filter_map(note).collect();

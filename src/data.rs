@@ -1,7 +1,7 @@
 //! Samples from files: NumPy's `.npy` and `.npz`, CSV, and the IDX format of MNIST.
 //!
 //! Nothing that a file says of itself is believed before it is seen: buffers grow with the bytes that are there, and a file that
-//! is shorter or longer than its header says is refused. Whether numbers are finite and lengths fit is what training checks;
+//! is shorter or longer than its header says is refused. Each file is opened and read once, so that it may be a pipe. Whether numbers are finite and lengths fit is what training checks;
 //! in CSV, where a bad number has a line, it is checked here.
 //!
 //! ```no_run
@@ -26,9 +26,11 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{Array2, ShapeBuilder};
 
-pub use csv::{Classes, Table, class_of, csv_classes, csv_columns, csv_numbers, number};
+pub use csv::{
+    Classes, Table, Texts, class_of, csv_classes, csv_columns, csv_numbers, csv_texts, label_classes, number,
+};
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
-pub use npy::{npy, npy_labels, npz, npz_labels};
+pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
 
 /// A file that cannot be read. For an array in an `.npz`, the path goes on with the array's name in it.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ pub enum ReadError {
         found: String,
     },
     /// A number in an array that is no class label.
-    #[error("{}: label {row}: expected a whole number from 0 to below 2^53, found {found}", path.display())]
+    #[error("{}: label {row}: expected a whole number from 0 to below 2^53, found {found:?}", path.display())]
     Label {
         /// The file.
         path: PathBuf,

@@ -13,6 +13,8 @@
 //! ŷₖ − ŷ_max has that times the rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
 //! than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰ in `f32`. A finite ŷ never gives NaN.
 
+use std::borrow::Cow;
+
 use ndarray::{ArrayView1, ArrayView2, Axis};
 
 use crate::error::{Error, Result};
@@ -22,6 +24,14 @@ use crate::scalar::Scalar;
 pub trait Loss<F: Scalar>: Send + Sync {
     /// One number of a target: `F` for real targets, `usize` for labels.
     type Target: Copy + Send + Sync;
+
+    /// What a checkpoint calls this loss, so that a run does not go on with another one: the name of its type, without path and
+    /// parameters, unless it says otherwise.
+    fn name(&self) -> Cow<'static, str> {
+        let name = std::any::type_name::<Self>();
+        let name = name.split('<').next().unwrap_or(name);
+        name.rsplit("::").next().unwrap_or(name).into()
+    }
 
     /// How many `Target`s one sample has, for a network with so many outputs.
     ///
@@ -48,6 +58,10 @@ pub struct SquaredError;
 
 impl<F: Scalar> Loss<F> for SquaredError {
     type Target = F;
+
+    fn name(&self) -> Cow<'static, str> {
+        "squared_error".into()
+    }
 
     fn target_len(&self, outputs: usize) -> Result<usize> {
         Ok(outputs)
@@ -80,6 +94,10 @@ pub struct Logistic;
 
 impl<F: Scalar> Loss<F> for Logistic {
     type Target = F;
+
+    fn name(&self) -> Cow<'static, str> {
+        "logistic".into()
+    }
 
     fn target_len(&self, outputs: usize) -> Result<usize> {
         if outputs == 1 { Ok(1) } else { Err(Error::Outputs { expected: "1 output", found: outputs }) }
@@ -144,6 +162,10 @@ fn exponentials<F: Scalar>(y_hat: &[F], top: usize, e: &mut [F]) -> F {
 
 impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
     type Target = usize;
+
+    fn name(&self) -> Cow<'static, str> {
+        "softmax_cross_entropy".into()
+    }
 
     fn target_len(&self, outputs: usize) -> Result<usize> {
         if outputs >= 2 { Ok(1) } else { Err(Error::Outputs { expected: "2 outputs or more", found: outputs }) }

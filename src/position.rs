@@ -7,6 +7,7 @@ use crate::training::Training;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Least {
+    #[cfg_attr(feature = "files", serde(with = "crate::history::exact_or_none", default))]
     pub(crate) loss: Option<f64>,
     pub(crate) since: usize,
 }
@@ -31,12 +32,13 @@ pub(crate) struct Position {
     pub(crate) samples: usize,
     /// Rows of its data in all, with those that are kept for validation.
     pub(crate) rows: usize,
-    /// Σ ℓ over them; infinite if the losses are finite and their sum is not, which JSON has no number for.
-    #[cfg_attr(feature = "files", serde(with = "as_text"))]
+    /// Σ ℓ over them; infinite if the losses are finite and their sum is not.
+    #[cfg_attr(feature = "files", serde(with = "crate::history::exact"))]
     pub(crate) sum: f64,
     /// Steps over the life of the trainer.
     pub(crate) steps: u64,
     /// Mean ℓ of the last one.
+    #[cfg_attr(feature = "files", serde(with = "crate::history::exact_or_none", default))]
     pub(crate) last: Option<f64>,
     /// Wall time inside of calls.
     pub(crate) seconds: f64,
@@ -46,20 +48,6 @@ pub(crate) struct Position {
     /// Over all epochs.
     pub(crate) least: Least,
     pub(crate) stopped_early: bool,
-}
-
-#[cfg(feature = "files")]
-mod as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(number)
-    }
-
-    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<f64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| D::Error::custom(format_args!("expected a number, found {text:?}")))
-    }
 }
 
 impl Position {

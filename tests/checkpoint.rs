@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use gemmprop::observer::Batch;
 use gemmprop::{
     CheckpointError, Checkpoints, Constant, Dataset, Ended, LearningRate, Model, Notes, Observer, Optimizer,
-    SoftmaxCrossEntropy, Trainer, Training,
+    SoftmaxCrossEntropy, SquaredError, Trainer, Training,
 };
 use ndarray::{Array1, Array2};
 
@@ -183,10 +183,154 @@ fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
     let error = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(&error, CheckpointError::Mismatch { .. }));
     assert!(error.to_string().ends_with("0.weight: expected F32 [20, 6], found F64 [20, 6]"), "{error}");
-    // A loss for one output and a network with three.
-    let error = checkpoints.resume::<f64, _>(gemmprop::Logistic).unwrap_err();
-    assert!(error.to_string().ends_with("expected a network with 1 output, found 3 outputs"), "{error}");
+    drop(checkpoints);
     assert!(matches!(Checkpoints::create(directory.path()).unwrap_err(), CheckpointError::Used { .. }));
+}
+
+/// Trained with one loss, a run does not go on with another by mistake, though the network has as many outputs as both take.
+#[test]
+fn a_run_does_not_go_on_with_another_loss() {
+    /// A caller's own, with parameters in its type.
+    #[derive(Debug)]
+    struct Own<T>(T);
+
+    impl<F: gemmprop::Scalar, T: Send + Sync> gemmprop::Loss<F> for Own<T> {
+        type Target = F;
+
+        fn target_len(&self, outputs: usize) -> gemmprop::Result<usize> {
+            gemmprop::Loss::<F>::target_len(&SquaredError, outputs)
+        }
+
+        fn check(&self, _: usize, _: &[F], _: usize) -> gemmprop::Result<()> {
+            Ok(())
+        }
+
+        fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+            SquaredError.value_and_derivative(y_hat, y, d)
+        }
+
+        fn second_derivative(&self, y_hat: &[F], y: &[F], v: &[F], hv: &mut [F]) {
+            SquaredError.second_derivative(y_hat, y, v, hv);
+        }
+    }
+
+    fn saved<L: gemmprop::Loss<f32>>(loss: L) -> (tempfile::TempDir, Checkpoints) {
+        let directory = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::create(directory.path()).unwrap();
+        let mlp = common::network::<f32>(&[2, 3, 1], Constant::Input, 1);
+        checkpoints.save(&Trainer::new(mlp, loss, Training::default()).unwrap(), &Notes::new()).unwrap();
+        (directory, checkpoints)
+    }
+
+    let (_guard, squared) = saved(SquaredError);
+    squared.resume::<f32, _>(SquaredError).unwrap();
+    let error = squared.resume::<f32, _>(gemmprop::Logistic).unwrap_err();
+    assert!(matches!(error, CheckpointError::Mismatch { .. }));
+    assert!(error.to_string().ends_with(": loss: expected squared_error, found logistic"), "{error}");
+    let error = squared.resume::<f32, _>(Own(1.0)).unwrap_err();
+    assert!(error.to_string().ends_with(": loss: expected squared_error, found Own"), "{error}");
+    let error = squared.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err();
+    assert!(error.to_string().ends_with(": loss: expected squared_error, found softmax_cross_entropy"), "{error}");
+    let (_guard, own) = saved(Own(SquaredError));
+    own.resume::<f32, _>(Own(SquaredError)).unwrap();
+    let error = own.resume::<f32, _>(SquaredError).unwrap_err();
+    assert!(error.to_string().ends_with(": loss: expected Own, found squared_error"), "{error}");
+}
+
+/// Of two that go on with one run, one would overwrite what the other has learned.
+#[test]
+fn one_run_at_a_time_goes_on_in_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Checkpoints::create(directory.path()).unwrap();
+    let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+    let trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    first.save(&trainer, &Notes::new()).unwrap();
+    let second = Checkpoints::open(directory.path()).unwrap();
+    let in_use = |error: CheckpointError| matches!(error, CheckpointError::InUse { directory: found } if found == directory.path());
+    assert!(in_use(second.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err()));
+    assert!(in_use(second.save(&trainer, &Notes::new()).unwrap_err()));
+    assert!(in_use(Checkpoints::create(directory.path()).unwrap_err()));
+    // Who only reads does not mind.
+    assert_eq!(&second.model::<f32>().unwrap().value, trainer.model());
+    second.read().unwrap();
+    drop(first);
+    second.resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
+    let third = Checkpoints::open(directory.path()).unwrap();
+    assert!(in_use(third.lock().unwrap_err()));
+    drop(second);
+    third.lock().unwrap();
+}
+
+/// A network that has hardly been trained predicts, too, and nobody would notice.
+#[test]
+fn a_prediction_does_not_fall_back_to_an_older_network() {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let (x, y) = data::<f32>();
+    let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    let untrained = trainer.model().clone();
+    let older = checkpoints.save(&trainer, &Notes::new()).unwrap();
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    let newest = checkpoints.save(&trainer, &Notes::new()).unwrap();
+    let bytes = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &bytes[..bytes.len() - 1]).unwrap();
+    let error = checkpoints.model::<f32>().unwrap_err();
+    let length = bytes.len();
+    let expected = format!(
+        "{}: expected {length} bytes by its header, found {}; the newest whole checkpoint is {}, for a caller that names it",
+        newest.display(),
+        length - 1,
+        older.display(),
+    );
+    assert_eq!(error.to_string(), expected);
+    let CheckpointError::NewestDamaged { damaged, whole } = error else { panic!("{error}") };
+    assert_eq!((damaged.len(), &damaged[0].path), (1, &newest));
+    assert_eq!(Model::load(whole).unwrap().value, untrained);
+}
+
+/// A file that version 0.1.0 wrote before the history was data: 2 epochs and 2 batches.
+#[test]
+fn a_file_of_the_format_before_is_read_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("step-000000000010.safetensors"),
+        include_bytes!("checkpoint/format-1.safetensors"),
+    )
+    .unwrap();
+    let checkpoints = Checkpoints::open(directory.path()).unwrap();
+    let saved = checkpoints.resume::<f64, _>(SoftmaxCrossEntropy).unwrap();
+    assert_eq!(saved.notes["classes"], "a, b, c");
+    let mut trainer = saved.value;
+    let records = trainer.history().records.clone();
+    let losses: Vec<_> = records.iter().map(|record| (record.epoch, record.loss, record.validation_loss)).collect();
+    assert_eq!(
+        losses,
+        [
+            (1, 1.608_285_462_417_734_3, Some(1.504_812_821_854_277_3)),
+            (2, 1.517_934_871_667_474, Some(1.448_025_837_243_495)),
+        ]
+    );
+    assert_eq!(trainer.steps(), 10);
+    let x = Array2::from_shape_fn((20, 2), |(i, j)| ((i * 7 + j * 3) % 11) as f64);
+    let y = Array1::from_shape_fn(20, |i| i % 3);
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    assert_eq!(trainer.history().records[..2], records);
+    // Written anew, it is in the form of today.
+    checkpoints.save(&trainer, &Notes::new()).unwrap();
+    assert_eq!(checkpoints.resume::<f64, _>(SoftmaxCrossEntropy).unwrap().value.history(), trainer.history());
+}
+
+#[test]
+fn a_file_of_another_program_is_not_called_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let header = br#"{"__metadata__":{"format":"pt"},"0.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}"#;
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat()).unwrap();
+    let error = Model::<f32>::load(&path).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Foreign { path: found } if *found == path));
+    let text = "expected a checkpoint of this crate, found a safetensors file that another program wrote";
+    assert_eq!(error.to_string(), format!("{}: {text}", path.display()));
 }
 
 /// ½ (1.3 · 10¹⁵⁴)² = 8.45 · 10³⁰⁷ is finite, and three times that is not: the sum of the losses is infinite, for which JSON has no number.
@@ -196,13 +340,13 @@ fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
     let training =
         Training { batch: 1, epochs: 1, learning_rate: LearningRate::constant(1e-300), ..Training::default() };
     let mlp = gemmprop::Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
-    let mut trainer = Trainer::new(mlp, gemmprop::SquaredError, training).unwrap();
+    let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let data = Dataset::new(x.view(), y.view());
     assert_eq!(trainer.fit(data, None, &mut Every(3, 0)), Ok(Ended::Observer));
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     checkpoints.save(&trainer, &Notes::new()).unwrap();
-    let mut resumed = checkpoints.resume::<f64, _>(gemmprop::SquaredError).unwrap().value;
+    let mut resumed = checkpoints.resume::<f64, _>(SquaredError).unwrap().value;
     trainer.fit(data, None, &mut ()).unwrap();
     resumed.fit(data, None, &mut ()).unwrap();
     assert_eq!(resumed.model(), trainer.model());

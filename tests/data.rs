@@ -135,7 +135,7 @@ fn npy_of_eight_byte_integers() {
     assert_eq!(data::npy::<f32>(&path).unwrap(), array![[3.0], [((1_u64 << 53) - 1) as f32]]);
     assert_eq!(data::npy_labels(&path).unwrap(), array![3, (1 << 53) - 1]);
     write_npy(&path, &array![3_u64, u64::MAX]).unwrap();
-    let text = "a.npy: label 1: expected a whole number from 0 to below 2^53, found 18446744073709552000";
+    let text = "a.npy: label 1: expected a whole number from 0 to below 2^53, found 1.8446744073709552e19";
     assert_eq!(message(data::npy_labels(&path), &folder), text);
 }
 
@@ -152,7 +152,7 @@ fn labels_that_are_none() {
     let folder = Folder::new();
     for bad in [-1.0, 0.5, f64::NAN, f64::INFINITY] {
         let path = folder.write("a.npy", npy_bytes(&array![0.0, bad]));
-        let text = format!("a.npy: label 1: expected a whole number from 0 to below 2^53, found {bad}");
+        let text = format!("a.npy: label 1: expected a whole number from 0 to below 2^53, found {bad:?}");
         assert_eq!(message(data::npy_labels(&path), &folder), text);
     }
 }
@@ -160,10 +160,10 @@ fn labels_that_are_none() {
 #[test]
 fn npy_of_another_kind() {
     let folder = Folder::new();
-    let dtypes = "expected one of <f4, <f8, |i1, <i2, <i4, <i8, |u1, <u2, <u4, <u8, |b1";
-    for dtype in ["<f2", ">f4", "<c8", "|O", "<U3", "|S5", "<M8", "<f44"] {
+    let dtypes = "expected f2, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8 or b1";
+    for dtype in ["<c8", "|O", "<U3", "|S5", "<M8", "<f44", "<f16", ">", "", "<<f4", "<\u{e9}"] {
         let path = folder.write("a.npy", raw_npy(&raw_header(dtype, "(1,)"), &[0; 8]));
-        let text = format!("a.npy: dtype: {dtypes}, found {dtype:?}");
+        let text = format!("a.npy: dtype: {dtypes}, found {dtype:?}; x.astype('<f4') makes one of them");
         assert_eq!(message(data::npy::<f32>(&path), &folder), text);
     }
     let structure = "{'descr': [('a', '<f4'), ('b', '<f4')], 'fortran_order': False, 'shape': (1,), }";
@@ -268,6 +268,72 @@ fn npz_stored_and_compressed() {
     assert!(matches!(data::npz::<f32>(&path, "x"), Err(ReadError::Io { .. })));
 }
 
+/// As NumPy's own readers take them.
+#[test]
+fn npy_headers_of_other_writers() {
+    let folder = Folder::new();
+    let numbers = [1.5_f32, -2.0].map(f32::to_le_bytes).concat();
+    for header in [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2)}",
+        r#"{"descr": "<f4", "fortran_order": False, "shape": (1, 2)}"#,
+        r#"{'shape': (1, 2), "fortran_order": False, 'descr': "<f4"}"#,
+        "{'fortran_order':False,'shape':(1,2),'descr':'<f4'}",
+        "  {  'shape' : ( 1 , 2 , ) , 'descr' : '<f4' , 'fortran_order' : True , }  ",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 2L)}",
+        "{'descr': 'f4', 'fortran_order': False, 'shape': (1, 2)}",
+        "{'descr': '=f4', 'fortran_order': False, 'shape': (1, 2)}",
+    ] {
+        let path = folder.write("a.npy", raw_npy(header, &numbers));
+        assert_eq!(data::npy::<f64>(&path).unwrap(), array![[1.5, -2.0]], "{header}");
+        assert!(!data::npy_any(&path).unwrap().whole);
+    }
+    // Its numbers are the signs ', < and f: what is guessed from the bytes is guessed wrong.
+    let header = format!(r#"{{"shape": (3L,), {}"fortran_order": False, "descr": "|u1"}}"#, " ".repeat(300));
+    let path = folder.write("a.npy", raw_npy(&header, &[39, 60, 102]));
+    let array = data::npy_any(&path).unwrap();
+    assert_eq!((array.numbers.clone(), array.whole), (array![[39.0], [60.0], [102.0]], true));
+    assert_eq!(array.labels().unwrap(), array![39, 60, 102]);
+}
+
+#[test]
+fn npy_of_the_other_byte_order() {
+    let folder = Folder::new();
+    let read = |dtype: &str, bytes: &[u8]| {
+        let path = folder.write("a.npy", raw_npy(&raw_header(dtype, "(2,)"), bytes));
+        let array = data::npy_any(path).unwrap();
+        (array.numbers.into_raw_vec_and_offset().0, array.whole)
+    };
+    assert_eq!(read(">f4", &[1.5_f32, -0.1].map(f32::to_be_bytes).concat()), (vec![1.5, f64::from(-0.1_f32)], false));
+    assert_eq!(read(">f8", &[1e300, -0.1].map(f64::to_be_bytes).concat()), (vec![1e300, -0.1], false));
+    assert_eq!(read(">i2", &[258_i16, -2].map(i16::to_be_bytes).concat()), (vec![258.0, -2.0], true));
+    assert_eq!(read(">i8", &[1_i64 << 40, -2].map(i64::to_be_bytes).concat()), (vec![2_f64.powi(40), -2.0], true));
+    assert_eq!(read(">u4", &[u32::MAX, 1].map(u32::to_be_bytes).concat()), (vec![4_294_967_295.0, 1.0], true));
+    assert_eq!(read(">f2", &[0x3c, 0x00, 0xc0, 0x01]), (vec![1.0, -2.0 - 2_f64.powi(-9)], false));
+    assert_eq!(read("|b1", &[0, 2]), (vec![0.0, 1.0], true));
+}
+
+/// All of them: a half's bits count the numbers from 0 up, which lie 2^-24 apart in the first two binades and twice as far in each next.
+#[test]
+fn npy_of_half_precision() {
+    let folder = Folder::new();
+    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let path = folder.write("a.npy", raw_npy(&raw_header("<f2", "(65536,)"), &bytes));
+    let halves = data::npy::<f64>(&path).unwrap().into_raw_vec_and_offset().0;
+    let mut expected = 0.0;
+    for bits in 0..0x7c00 {
+        assert_eq!(halves[bits].to_bits(), f64::to_bits(expected), "{bits:#x}");
+        assert_eq!(halves[bits + 0x8000].to_bits(), f64::to_bits(-expected), "{bits:#x}");
+        expected += 2_f64.powi((bits as i32 >> 10).max(1) - 25);
+    }
+    assert_eq!((halves[0x3c00], halves[0x7bff], expected), (1.0, 65504.0, 65536.0));
+    assert_eq!((halves[0x7c00], halves[0xfc00]), (f64::INFINITY, f64::NEG_INFINITY));
+    assert!(halves[0x7c01..0x8000].iter().chain(&halves[0xfc01..]).all(|half| half.is_nan()));
+    let y = folder.write("y.npy", raw_npy(&raw_header("<f2", "(2,)"), &[0x00, 0x40, 0x00, 0x3e]));
+    let text = "y.npy: label 1: expected a whole number from 0 to below 2^53, found 1.5";
+    assert_eq!(message(data::npy_labels(y), &folder), text);
+}
+
 /// The sizes in the directory and before the array say 4 GiB less 2; the array's own header is what counts.
 #[test]
 fn npz_with_a_size_that_is_none() {
@@ -327,9 +393,38 @@ fn csv_of_classes() {
     assert_eq!(classes(&["10", "9", "x"]), (owned(&["10", "9", "x"]), vec![0, 1, 2]), "as text");
     assert_eq!(classes(&["1.5", "1"]), (owned(&["1", "1.5"]), vec![1, 0]));
     assert_eq!(classes(&["\"a,\"\"b\"\"\"", "a"]), (owned(&["a", "a,\"b\""]), vec![1, 0]));
+    // Three samples, one of the class "u\n4,v\n5,u", if the rest of the file were taken for a field.
+    let path = folder.write("a.csv", "a,y\n1,u\n2,v\n3,\"u\n4,v\n5,u\n");
+    let text = r#"a.csv:4: expected a quote at the end of a field that begins with one, found no other after "\"u""#;
+    assert_eq!(message(data::csv_classes::<f32>(&path, "y"), &folder), text);
     let path = folder.write("a.csv", "x,y\n1,a\n2,\n");
     let text = r#"a.csv:3: column "y": expected a class, found """#;
     assert_eq!(message(data::csv_classes::<f32>(&path, "y"), &folder), text);
+}
+
+#[test]
+fn csv_whose_target_is_text_until_it_is_known_what_it_is() {
+    let folder = Folder::new();
+    let path = folder.write("a.csv", ",x,note,y\n0,1,a,7\n\n1,2,b, -1.5\n2,3,c,NA\n3,4,d,\n");
+    let table = data::csv_texts::<f64>(&path, "y", &["", "note"]).unwrap();
+    assert_eq!((table.columns, table.x), (vec!["x".to_owned()], array![[1.0], [2.0], [3.0], [4.0]]));
+    assert_eq!(table.y.as_slice(), ["7", "-1.5", "NA", ""]);
+    let text = r#"a.csv:5: column "y": expected a number, found "NA""#;
+    assert_eq!(message(table.y.numbers::<f32>(), &folder), text);
+    assert_eq!(message(table.y.classes(), &folder), r#"a.csv:6: column "y": expected a class, found """#);
+    let error = Err::<(), _>(table.y.error(1, "a whole number"));
+    assert_eq!(message(error, &folder), r#"a.csv:4: column "y": expected a whole number, found "-1.5""#);
+
+    let path = folder.write("a.csv", "x,y\n1,10\n2,9\n3,10\n");
+    let table = data::csv_texts::<f32>(&path, "y", &[""; 0]).unwrap();
+    assert_eq!(table.y.numbers::<f64>().unwrap(), array![[10.0], [9.0], [10.0]]);
+    assert_eq!(table.y.classes().unwrap(), data::csv_classes::<f32>(&path, "y").unwrap().y);
+    for (without, text) in [
+        ("z", r#"a.csv: column: expected "z", found "x", "y""#),
+        ("x", r#"a.csv: columns: expected features beside "y", found none"#),
+    ] {
+        assert_eq!(message(data::csv_texts::<f32>(&path, "y", &[without]), &folder), text);
+    }
 }
 
 #[test]
@@ -385,7 +480,49 @@ fn csv_that_is_none() {
         (b"\n\n", "a.csv: file: expected a line of column names, found an empty file"),
         (b"a,y\n", "a.csv: rows: expected at least one, found none"),
         (b"a,b\n1,2\n", r#"a.csv: column: expected "y", found "a", "b""#),
-        (b"a;y\n1;2\n", r#"a.csv: column: expected "y", found "a;y""#),
+        (
+            b"a;y\n1;2\n",
+            r#"a.csv: column: expected "y", found "a;y", one column: its parts are separated by ";" instead of commas"#,
+        ),
+        (
+            b"a\ty\n1\t2\n",
+            r#"a.csv: column: expected "y", found "a\ty", one column: its parts are separated by "\t" instead of commas"#,
+        ),
+        (
+            b"sep=;\na;y\n1;2\n",
+            r#"a.csv: column: expected "y", found "sep=;", one column: its parts are separated by ";" instead of commas"#,
+        ),
+        (b"a b\n1 2\n", r#"a.csv: column: expected "y", found "a b""#),
+        (b"y\n1\n", r#"a.csv: columns: expected features beside "y", found none"#),
+        (
+            b",a,y\n0,1,2\n",
+            "a.csv: columns: expected a name for each, found none for column 1; \
+             is it an index that pandas wrote? to_csv(\u{2026}, index=False) leaves it out",
+        ),
+        (b"\xff\xfea\0,\0y\0\n\0", "a.csv: file: expected UTF-8, found UTF-16"),
+        (b"a,y\r\n1,2\r\n1,\0\r\n", "a.csv:3: expected text, found a byte of 0"),
+        // Quotes that enclose no field. The line is that of the quote, or of the first of two.
+        (
+            b"a,y\n1,2\n2,\"3\n4,5\n6,7\n",
+            r#"a.csv:3: expected a quote at the end of a field that begins with one, found no other after "\"3""#,
+        ),
+        (
+            b"a,\"y",
+            r#"a.csv:1: expected a quote at the end of a field that begins with one, found no other after "\"y""#,
+        ),
+        (
+            b"a,y\n1,2\n2,\"3\n4,5\n\"6\",7\n",
+            r#"a.csv:3: expected a field that ends with its second quote, found "6\",7" behind it"#,
+        ),
+        (b"a,y\n\"1\" x,2\n", r#"a.csv:2: expected a field that ends with its second quote, found "x,2" behind it"#),
+        (
+            b"a,y\n1,2\n3\",2\n",
+            r#"a.csv:3: expected quotes around a whole field or none, and two in it for one, found "\",2""#,
+        ),
+        (
+            b"a,y\n1, \"2\"\n",
+            r#"a.csv:2: expected quotes around a whole field or none, and two in it for one, found "\"2\"""#,
+        ),
         (b"a,y,a\n1,2,3\n", r#"a.csv:1: column "a": expected a name for one column, found it twice"#),
         (b"a,y\n1,2\nx,3\n", r#"a.csv:3: column "a": expected a number, found "x""#),
         (b"a,y\n1,2\n1,\n", r#"a.csv:3: column "y": expected a number, found """#),
@@ -402,6 +539,18 @@ fn csv_that_is_none() {
         (b"a,y\r\n\r\n1,2\r\n\r\nx,2\r\n", r#"a.csv:5: column "a": expected a number, found "x""#),
         (b"a,y\n\"1\",2\nx,2", r#"a.csv:3: column "a": expected a number, found "x""#),
         (b"\"a\nb\",y\n1,2\nx,2\n", r#"a.csv:4: column "a\nb": expected a number, found "x""#),
+        // Line ends of every kind, also in one file, and in quoted fields.
+        (b"a,y\r1,2\rx,2\r", r#"a.csv:3: column "a": expected a number, found "x""#),
+        (b"\r\ra,y\r\r1,2\r\r\rx,2", r#"a.csv:8: column "a": expected a number, found "x""#),
+        (b"a,y\r1,2\n\r\n3,4\r\n\rx,2", r#"a.csv:6: column "a": expected a number, found "x""#),
+        (b"a,y\n\"1\r\n\",2\n\"\r3\n\r\",4\nx,2", r#"a.csv:8: column "a": expected a number, found "x""#),
+        (b"a,y\r\n\"1\r\n\",2\r\n\"x\ry\",2", r#"a.csv:4: column "a": expected a number, found "x\ry""#),
+        (
+            b"a,y\r1,2\r2,\"3\r4,5\r",
+            r#"a.csv:3: expected a quote at the end of a field that begins with one, found no other after "\"3""#,
+        ),
+        (b"\xef\xbb\xbf\na,y,a\n", r#"a.csv:2: column "a": expected a name for one column, found it twice"#),
+        (b"\xef\xbb\xbf\"a\",y\nx,2\n", r#"a.csv:2: column "a": expected a number, found "x""#),
         (b"\xef\xbb\xbfa,y\nx,2\n", r#"a.csv:2: column "a": expected a number, found "x""#),
         (b"\xef\xbb\xbf\na,y\nx,2\n", r#"a.csv:3: column "a": expected a number, found "x""#),
         (
@@ -553,7 +702,7 @@ fn no_file() {
     let folder = Folder::new();
     let path = folder.path("none");
     let errors = every_reader(&path);
-    assert_eq!(errors.len(), 9);
+    assert_eq!(errors.len(), 11);
     for error in errors.into_iter().chain([data::idx_folder::<f32>(&path).err()]) {
         let error = error.unwrap();
         let not_found = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
@@ -566,14 +715,51 @@ fn every_reader(path: &Path) -> Vec<Option<ReadError>> {
     vec![
         data::npy::<f32>(path).err(),
         data::npy_labels(path).err(),
+        data::npy_any(path).err(),
         data::npz::<f32>(path, "x").err(),
         data::npz_labels(path, "y").err(),
         data::csv_numbers::<f32>(path, "class").err(),
         data::csv_classes::<f32>(path, "class").err(),
+        data::csv_texts::<f32>(path, "class", &["age"]).err(),
         data::csv_columns::<f32, _>(path, &["height"], "class", data::class_of(&["a", "b"])).err(),
         data::idx_images::<f32>(path).err(),
         data::idx_labels(path).err(),
     ]
+}
+
+/// What comes through a pipe can be read once, and not be gone back in.
+#[cfg(target_os = "linux")]
+#[test]
+fn every_reader_reads_from_a_pipe() {
+    use std::os::fd::AsRawFd;
+    let numbers = TABLE.replace('b', "7").replace(" a ", "8");
+    let labels = idx_bytes(&[3], &[1, 2, 3]);
+    type Read = fn(&Path) -> Result<usize, ReadError>;
+    let readers: [(&[u8], Read); 13] = [
+        (&npy_bytes(&array![[1.0], [2.0], [3.0]]), |path| Ok(data::npy::<f32>(path)?.nrows())),
+        (&npy_bytes(&array![1, 2, 3]), |path| Ok(data::npy_labels(path)?.len())),
+        (&npy_bytes(&array![1, 2, 3]), |path| Ok(data::npy_any(path)?.numbers.nrows())),
+        (&npz_bytes(false), |path| Ok(data::npz::<f32>(path, "x")?.nrows())),
+        (&npz_bytes(true), |path| Ok(data::npz::<f32>(path, "x")?.nrows())),
+        (&npz_bytes(true), |path| Ok(data::npz_labels(path, "y")?.len())),
+        (numbers.as_bytes(), |path| Ok(data::csv_numbers::<f32>(path, "class")?.x.nrows())),
+        (TABLE.as_bytes(), |path| Ok(data::csv_classes::<f32>(path, "class")?.x.nrows())),
+        (TABLE.as_bytes(), |path| Ok(data::csv_texts::<f32>(path, "class", &["age"])?.x.nrows())),
+        (TABLE.as_bytes(), |path| {
+            Ok(data::csv_columns::<f32, _>(path, &["age"], "height", data::number::<f32>)?.x.nrows())
+        }),
+        (&idx_bytes(&[3, 1, 1], &[1, 2, 3]), |path| Ok(data::idx_images::<f32>(path)?.nrows())),
+        (&labels, |path| Ok(data::idx_labels(path)?.len())),
+        (&gzip(&labels), |path| Ok(data::idx_labels(path)?.len())),
+    ];
+    for (i, (bytes, read)) in readers.into_iter().enumerate() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        // They fit into what a pipe holds.
+        writer.write_all(bytes).unwrap();
+        drop(writer);
+        let rows = read(Path::new(&format!("/dev/fd/{}", reader.as_raw_fd())));
+        assert_eq!(rows.unwrap(), 3, "reader {i}");
+    }
 }
 
 /// One file of each kind.
@@ -666,4 +852,15 @@ proptest! {
             prop_assert!((table.x[(i, 0)] - x).abs() <= x.abs() * f32::EPSILON);
         }
     }
+}
+
+#[test]
+fn classes_are_those_that_occur() {
+    let classes = data::label_classes(&array![10, 9, 1_000_000_000_000, 10]);
+    assert_eq!(
+        (classes.names, classes.labels),
+        (vec!["9".into(), "10".into(), "1000000000000".into()], array![1, 0, 2, 1])
+    );
+    let none = data::label_classes(&Array1::from(Vec::new()));
+    assert_eq!((none.names.len(), none.labels.len()), (0, 0));
 }
