@@ -78,6 +78,7 @@ impl Scalar for Counted {
     const ZERO: Self = Self(0.0);
     const ONE: Self = Self(1.0);
     const MAX: f64 = f64::MAX;
+    const EPSILON: f64 = f64::EPSILON;
     fn from_f64(value: f64) -> Self {
         Self(value)
     }

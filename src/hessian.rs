@@ -121,7 +121,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
     fn pass(&mut self) {
         let Self { mlp, x, y, loss, block, passes, schedules, update, crew, gradient, .. } = self;
         let (theta, mean) = (mlp.parameters(), F::from_f64(1.0 / x.nrows() as f64));
-        let data = Samples { x: x.view(), order: None, standardize: None, seed: seed(*loss, y.view()) };
+        let data = Samples { x: x.view(), order: None, standardize: None, weights: None, seed: seed(*loss, y.view()) };
         let work = |schedule: &Schedule| schedule.shareable() + update.shareable(schedule.samples);
         let sum: f64 = crew.assemble(passes.len() * work(&schedules[0]), |crew| {
             let blocks = tiles(x.nrows(), *block).zip(passes);

@@ -13,7 +13,7 @@ pub struct Model<F> {
     /// The network, which reads standardised inputs.
     pub mlp: Mlp<F>,
     /// What is done to x before.
-    pub standardizer: Option<Standardizer<F>>,
+    pub standardizer: Option<Standardizer>,
 }
 
 /// A network that reads its inputs as they are, until a trainer standardises them.

@@ -26,6 +26,8 @@ pub trait Scalar:
     const ONE: Self;
     /// The largest finite number, in double precision.
     const MAX: f64;
+    /// The distance from 1 to the next larger number, in double precision.
+    const EPSILON: f64;
     /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
     /// The same number, or the nearest, in double precision.
@@ -48,6 +50,7 @@ macro_rules! scalar {
             const ZERO: $f = 0.0;
             const ONE: $f = 1.0;
             const MAX: f64 = <$f>::MAX as f64;
+            const EPSILON: f64 = <$f>::EPSILON as f64;
             fn from_f64(value: f64) -> $f {
                 value as $f
             }

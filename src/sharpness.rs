@@ -206,7 +206,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
         theta.check_shape_of("direction", e)?;
         let _one = one_blas_thread()?;
         let Self { x, y, loss, engine, .. } = self;
-        let data = Samples { x: x.view(), order: None, standardize: None, seed: seed(*loss, y.view()) };
+        let data = Samples { x: x.view(), order: None, standardize: None, weights: None, seed: seed(*loss, y.view()) };
         let mut point = theta.clone();
         Ok(Array2::from_shape_fn((alphas.len(), betas.len()), |(i, j)| {
             let numbers = theta.iter().zip(d.iter()).zip(e.iter());
@@ -227,7 +227,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
         for rows in tiles(samples, BLOCK) {
             let y = y.slice_axis(Axis(0), rows.clone().into());
             let x = x.slice(s![rows.clone(), ..]);
-            let data = Samples { x, order: None, standardize: None, seed: seed(*loss, y) };
+            let data = Samples { x, order: None, standardize: None, weights: None, seed: seed(*loss, y) };
             sum += engine.gradient(point, rows.len(), &data, mean, part);
             g.iter_mut().zip(part.iter()).for_each(|(g, &part)| *g += part);
         }
