@@ -122,7 +122,11 @@ impl Optimizer {
 /// Refuses a number that is 0 in the network's type.
 pub(crate) fn check_not_0<F: Scalar>(name: &'static str, found: f64) -> Result<()> {
     if F::from_f64(found) == F::ZERO {
-        return Err(Error::Hyperparameter { name, expected: "a number that the network's type can tell from 0", found });
+        return Err(Error::Hyperparameter {
+            name,
+            expected: "a number that the network's type can tell from 0",
+            found,
+        });
     }
     Ok(())
 }
