@@ -24,9 +24,10 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
         Self { x, y: y.rows(), weights: None }
     }
 
-    /// With a weight for each sample: it multiplies ℓ and its gradient. The means stay those over the number of samples, so weights
-    /// with a mean of 1 leave the learning rate its meaning. A sample of weight 0 is absent: whatever its numbers are, as long as they are
-    /// finite, it has no part in losses, steps and standardisation, and is only counted.
+    /// With a weight for each sample: it multiplies ℓ and its gradient. The means stay those over
+    /// the number of samples, so weights with a mean of 1 leave the learning rate its meaning. A
+    /// sample of weight 0 is absent: whatever its numbers are, as long as they are finite, it has
+    /// no part in losses, steps and standardisation, and is only counted.
     #[must_use]
     pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
         Self { weights: Some(weights), ..self }

@@ -55,7 +55,8 @@ pub(crate) struct Samples<'a, F, Seed> {
     pub(crate) order: Option<&'a [usize]>,
     /// Mean and factor of each column.
     pub(crate) standardize: Option<(&'a [f64], &'a [f64])>,
-    /// The weight of each row of x, if some are 0: those rows are read as 0, since their z could be infinite and ∞ · 0 is NaN.
+    /// The weight of each row of x, if some are 0: those rows are read as 0, since their z could be
+    /// infinite and ∞ · 0 is NaN.
     pub(crate) weights: Option<&'a [F]>,
     pub(crate) seed: Seed,
 }

@@ -10,12 +10,14 @@
 //!
 //! A [`warm_up`](LearningRate::warm_up) of n steps multiplies any of them by min(1, (k + 1)/n) (Goyal et al. 2017).
 //!
-//! **Steps and epochs.** k counts all steps of a trainer, those of [`Trainer::step`](crate::Trainer::step) too: warm-up and inverse scaling
-//! go on with each. e counts epochs, which single steps belong to none of: between them a step, a cosine or a plateau schedule stands still.
-//! E is [`Training::epochs`](crate::Training::epochs). After E epochs, as [`partial_fit`](crate::Trainer::partial_fit) can make them, a
-//! cosine stays at its least rate η₁; where that is 0, a further epoch or step is an error
-//! ([`Error::Hyperparameter`](crate::Error::Hyperparameter)), as a rate of 0 would train nothing. The same goes for any schedule whose rate
-//! has become 0 in the network's type.
+//! **Steps and epochs.** k counts all steps of a trainer, those of
+//! [`Trainer::step`](crate::Trainer::step) too: warm-up and inverse scaling go on with each. e
+//! counts epochs, which single steps belong to none of: between them a step, a cosine or a plateau
+//! schedule stands still. E is [`Training::epochs`](crate::Training::epochs). After E epochs, as
+//! [`partial_fit`](crate::Trainer::partial_fit) can make them, a cosine stays at its least rate η₁;
+//! where that is 0, a further epoch or step is an error
+//! ([`Error::Hyperparameter`](crate::Error::Hyperparameter)), as a rate of 0 would train nothing.
+//! The same goes for any schedule whose rate has become 0 in the network's type.
 
 use std::f64::consts::PI;
 
@@ -74,8 +76,9 @@ impl LearningRate {
         Self::new(eta, Schedule::Step { every, factor })
     }
 
-    /// Half a cosine, from η₀ down to `least` at the end of the last epoch; `least` from there on, unless that is 0: then training beyond
-    /// the last epoch is refused. [`set_epochs`](crate::Trainer::set_epochs) stretches it.
+    /// Half a cosine, from η₀ down to `least` at the end of the last epoch; `least` from there on,
+    /// unless that is 0: then training beyond the last epoch is refused.
+    /// [`set_epochs`](crate::Trainer::set_epochs) stretches it.
     #[must_use]
     pub fn cosine(eta: f64, least: f64) -> Self {
         Self::new(eta, Schedule::Cosine { least })

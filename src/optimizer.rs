@@ -7,14 +7,16 @@
 //! | [`Nesterov`](Optimizer::Nesterov) | v ← μ v + g; θ ← (1 − ηλ) θ − η (g + μ v) | Nesterov 1983; Sutskever et al. 2013 |
 //! | [`Adam`](Optimizer::Adam) | m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; θ ← (1 − ηλ) θ − η m̂ / (√v̂ + ε) | Kingma and Ba 2015 |
 //!
-//! with m̂ = m / (1 − β₁ᵏ) and v̂ = v / (1 − β₂ᵏ), squares and roots number by number, and m = v = 0 at the start. The weight decay λ
-//! is decoupled from the gradient: with Adam this is AdamW (Loshchilov and Hutter 2019, *Decoupled weight decay regularization*). η
-//! stands outside the velocity, so that a change of the learning rate acts at once. β₁ and β₂ are the nearest numbers of the network's
-//! type, wherever they occur: m and v are means whose weights add up to 1.
+//! with m̂ = m / (1 − β₁ᵏ) and v̂ = v / (1 − β₂ᵏ), squares and roots number by number, and m = v =
+//! 0 at the start. The weight decay λ is decoupled from the gradient: with Adam this is AdamW
+//! (Loshchilov and Hutter 2019, *Decoupled weight decay regularization*). η stands outside the
+//! velocity, so that a change of the learning rate acts at once. β₁ and β₂ are the nearest numbers
+//! of the network's type, wherever they occur: m and v are means whose weights add up to 1.
 //!
-//! **Weight decay that rounding would swallow is saved up.** 1 − ηλ, rounded to the network's type, may be another factor, or 1: in `f32`
-//! an ηλ of 10⁻⁷ would decay 19 % too much, and one of 10⁻⁹ not at all. What is still to be decayed is therefore kept as a logarithm, in
-//! double precision, and applied where the type can tell it:
+//! **Weight decay that rounding would swallow is saved up.** 1 − ηλ, rounded to the network's type,
+//! may be another factor, or 1: in `f32` an ηλ of 10⁻⁷ would decay 19 % too much, and one of 10⁻⁹
+//! not at all. What is still to be decayed is therefore kept as a logarithm, in double precision,
+//! and applied where the type can tell it:
 //!
 //! ```text
 //! p ← p − ln(1 − ηλ)                      p = 0 at the start
@@ -22,9 +24,10 @@
 //! else:       β = e⁻ᵖ, rounded to the type;  p ← p + ln β
 //! ```
 //!
-//! and the table's 1 − ηλ is β. The product of all β is that of all 1 − ηλ to within a factor of e^±256ε, whatever their number: the
-//! rounding of each β is made good by the next. Where ηλ ≥ 256 ε, this is 1 − ηλ in each step. A factor of 1 − 256 ε or less moves each
-//! number by 128 units in its last place or more, so that the rounding of their product does not swallow it either.
+//! and the table's 1 − ηλ is β. The product of all β is that of all 1 − ηλ to within a factor of
+//! e^±256ε, whatever their number: the rounding of each β is made good by the next. Where ηλ ≥ 256
+//! ε, this is 1 − ηλ in each step. A factor of 1 − 256 ε or less moves each number by 128 units in
+//! its last place or more, so that the rounding of their product does not swallow it either.
 //!
 //! With any of them, g can be taken where the loss is largest nearby, at θ + ρ g/‖g‖ (sharpness-aware minimisation, SAM, Foret et al.
 //! 2021): [`Training::sam`](crate::Training::sam).
@@ -179,8 +182,8 @@ pub(crate) struct Moments<F> {
 }
 
 impl<F: Scalar> Moments<F> {
-    /// Of plain gradient descent, for a θ that is finite and otherwise unknown: to look at all of it would take a step of one sample
-    /// about as long as to multiply with it.
+    /// Of plain gradient descent, for a θ that is finite and otherwise unknown: to look at all of
+    /// it would take a step of one sample about as long as to multiply with it.
     pub(crate) fn none() -> Self {
         Self { arrays: Vec::new(), watch: Some(Watch { theta: F::MAX, moments: [0.0; 2] }) }
     }
@@ -322,8 +325,8 @@ impl Watch {
             }
         };
         let theta = decay.beta * self.theta + eta * change;
-        // Whatever number is added to, as long as it is finite, less than half a unit in the last place of the largest one is rounded away
-        // before it leaves the range.
+        // Whatever number is added to, as long as it is finite, less than half a unit in the last
+        // place of the largest one is rounded away before it leaves the range.
         let theta_fine = theta < limit || (self.theta.is_finite() && eta * change < 0.25 * F::EPSILON * F::MAX);
         // ‖ΔᵀZ‖ ≤ ‖Δ‖ ‖Z‖ over all layers; its square is summed up in double precision.
         let of_norm = (0.25 * squares * squares + samples as f64 * squares) / (samples as f64).powi(2);

@@ -56,7 +56,8 @@ fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
     row.into_slice().expect("tiles lie row by row")
 }
 
-/// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor in double precision and then rounded; 0 where there is no row(r).
+/// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor in double precision and then rounded; 0 where
+/// there is no row(r).
 pub(crate) fn gather<F: Scalar>(
     x: ArrayView2<F>,
     row: impl Fn(usize) -> Option<usize>,

@@ -55,7 +55,8 @@ pub struct Sgd<F> {
 
 impl<F: Scalar> Sgd<F> {
     /// # Errors
-    /// [`Error::EmptyBatch`] for a batch of 0; [`Error::Hyperparameter`] unless η is finite and positive, in F as well.
+    /// [`Error::EmptyBatch`] for a batch of 0; [`Error::Hyperparameter`] unless η is finite and
+    /// positive, in F as well.
     pub fn new(batch: usize, eta: f64, seed: u64) -> Result<Self> {
         if batch == 0 {
             return Err(Error::EmptyBatch);
@@ -77,10 +78,11 @@ impl<F: Scalar> Sgd<F> {
         })
     }
 
-    /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient descent on ℓ + (λ/2) ‖θ‖²
-    /// (Krogh and Hertz 1991, *A simple weight decay can improve generalization*), and costs nothing: the factor is the β of
-    /// the product that makes the update. Exact however small ηλ is: [`optimizer`](crate::optimizer) has the equations. The losses given
-    /// back are those without the penalty.
+    /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient
+    /// descent on ℓ + (λ/2) ‖θ‖² (Krogh and Hertz 1991, *A simple weight decay can improve
+    /// generalization*), and costs nothing: the factor is the β of the product that makes the
+    /// update. Exact however small ηλ is: [`optimizer`](crate::optimizer) has the equations. The
+    /// losses given back are those without the penalty.
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] unless 0 ≤ λ < 1/η.
@@ -96,8 +98,9 @@ impl<F: Scalar> Sgd<F> {
     /// is before the update with it. Two calls of 5 epochs are one of 10, bit for bit.
     ///
     /// # Errors
-    /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when a batch's loss is not finite, or the
-    /// parameters after it would not be: the network is then as it was before that batch.
+    /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when
+    /// a batch's loss is not finite, or the parameters after it would not be: the network is then
+    /// as it was before that batch.
     pub fn train<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
@@ -140,8 +143,9 @@ impl<F: Scalar> Sgd<F> {
     /// rayon boxes a job when a helper has to be called.)
     ///
     /// # Errors
-    /// As [`train`](Self::train); the network is unchanged then. Parameters that are finite before a step are so after it; those that are not
-    /// may be noticed only by [`train`](Self::train), which looks at all of them.
+    /// As [`train`](Self::train); the network is unchanged then. Parameters that are finite before
+    /// a step are so after it; those that are not may be noticed only by [`train`](Self::train),
+    /// which looks at all of them.
     pub fn step<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,

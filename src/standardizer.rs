@@ -4,8 +4,9 @@
 //! mean_j = (1/n) Σ x_ij      s_j² = (1/n) Σ (x_ij − mean_j)²      z_ij = (x_ij − mean_j) · (1/s_j)
 //! ```
 //!
-//! All of it in double precision, and z alone is rounded to the network's type: a mean rounded to `f32` would shift a column of large
-//! numbers by more than they differ. A column is constant if its largest number is its least one; it is shifted and not scaled.
+//! All of it in double precision, and z alone is rounded to the network's type: a mean rounded to
+//! `f32` would shift a column of large numbers by more than they differ. A column is constant if
+//! its largest number is its least one; it is shifted and not scaled.
 //!
 //! Mean and deviation are those of the data it was fitted on, the training part, and stay the same for all data after.
 
@@ -22,8 +23,8 @@ pub struct Standardizer {
     pub(crate) factor: Array1<f64>,
 }
 
-/// A sum and what rounding has taken from it (Knuth's TwoSum, without a branch): good to one rounding of the sum, and to n² roundings of
-/// roundings of Σ |x|.
+/// A sum and what rounding has taken from it (Knuth's TwoSum, without a branch): good to one
+/// rounding of the sum, and to n² roundings of roundings of Σ |x|.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
     sum: f64,
@@ -47,12 +48,13 @@ impl Standardizer {
     /// Fitted on all rows of x.
     ///
     /// # Errors
-    /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column with a NaN or an infinity, or whose sum or scale is beyond double precision.
+    /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column with a NaN or an infinity, or whose
+    /// sum or scale is beyond double precision.
     pub fn fit<F: Scalar>(x: ArrayView2<F>) -> Result<Self> {
         Self::of_rows(x, 0..x.nrows())
     }
 
-    /// Fitted on some rows of x, in three passes: what is subtracted and divided by is known before.
+    /// Fitted on some rows of x, in two passes: of what the second subtracts, no digits are lost.
     pub(crate) fn of_rows<F: Scalar>(x: ArrayView2<F>, rows: impl Iterator<Item = usize> + Clone) -> Result<Self> {
         let Some(first) = rows.clone().next() else { return Err(Error::NoSamples) };
         let mut n = 0.0;
@@ -77,7 +79,8 @@ impl Standardizer {
         // Of equal numbers exactly that number.
         let mean = sums.iter().zip(&ranges).map(|(sum, &(least, most))| (sum.value() / n).clamp(least, most));
         let mean: Array1<f64> = mean.collect();
-        // The largest distance from the mean: relative to it no square overflows, and the sum is at least 1.
+        // The largest distance from the mean: relative to it no square overflows, and the sum is at
+        // least 1.
         let units: Vec<f64> =
             ranges.iter().zip(&mean).map(|(&(least, most), &mean)| (most - mean).max(mean - least)).collect();
         sums.fill(Sum::default());
@@ -112,7 +115,8 @@ impl Standardizer {
         self.factor.view()
     }
 
-    /// z for other rows: each number is rounded once to `f64` where its mean is subtracted, once where it is multiplied, and then to F.
+    /// z for other rows: each number is rounded once to `f64` where its mean is subtracted, once
+    /// where it is multiplied, and then to F.
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of columns.

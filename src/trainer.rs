@@ -10,9 +10,10 @@
 //!     validate; record; stop if nothing has improved for too long
 //! ```
 //!
-//! With plain descent these are the bits of [`Sgd::train`](crate::Sgd::train). The norm of the last step's gradient, which the history
-//! records, comes with the step, but for plain descent with batches that are not much taller than the layers are wide (of 256 samples, or four
-//! times the widest layer, the greater of both): there, that one gradient of an epoch is made a second time.
+//! With plain descent these are the bits of [`Sgd::train`](crate::Sgd::train). The norm of the last
+//! step's gradient, which the history records, comes with the step, but for plain descent with
+//! batches that are not much taller than the layers are wide (of 256 samples, or four times the
+//! widest layer, the greater of both): there, that one gradient of an epoch is made a second time.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -109,9 +110,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// the model is that of the best epoch when this returns [`Ended::Done`] or [`Ended::Early`].
     ///
     /// # Errors
-    /// What does not fit in the data is refused before anything is changed. [`Error::Diverged`] for a step that makes a NaN or an
-    /// infinity: the model is then as it was before that step. [`Error::Hyperparameter`] before an epoch in which the schedule's rate is 0 in
-    /// the network's type, so that its steps would do nothing; the epochs before it have been made.
+    /// What does not fit in the data is refused before anything is changed. [`Error::Diverged`] for
+    /// a step that makes a NaN or an infinity: the model is then as it was before that step.
+    /// [`Error::Hyperparameter`] before an epoch in which the schedule's rate is 0 in the network's
+    /// type, so that its steps would do nothing; the epochs before it have been made.
     pub fn fit<'a>(
         &mut self,
         train: Dataset<'a, F, L::Target>,
@@ -135,9 +137,11 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         })
     }
 
-    /// Trains to the end of an epoch: of the one that was stopped, or of a new one, whatever [`Training::epochs`] says (beyond them, a
-    /// [cosine schedule](crate::LearningRate::cosine) is at its least rate). The data may be others at each new epoch. Returns [`Ended::Early`] when the patience of early stopping is at its end; the parameters stay those of this
-    /// epoch, and another call goes on.
+    /// Trains to the end of an epoch: of the one that was stopped, or of a new one, whatever
+    /// [`Training::epochs`] says (beyond them, a [cosine schedule](crate::LearningRate::cosine) is
+    /// at its least rate). The data may be others at each new epoch. Returns [`Ended::Early`] when
+    /// the patience of early stopping is at its end; the parameters stay those of this epoch, and
+    /// another call goes on.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
@@ -156,8 +160,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         })
     }
 
-    /// One step with a batch of any size; it counts as a step of the optimiser and of the learning rate and belongs to no epoch. So warm-up
-    /// and inverse scaling go on with it, and a step, cosine or plateau schedule, which goes by epochs, stands where they are: see
+    /// One step with a batch of any size; it counts as a step of the optimiser and of the learning
+    /// rate and belongs to no epoch. So warm-up and inverse scaling go on with it, and a step,
+    /// cosine or plateau schedule, which goes by epochs, stands where they are: see
     /// [`learning_rate`](crate::learning_rate). Returns the mean ℓ before it.
     ///
     /// # Errors
@@ -222,9 +227,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &self.training
     }
 
-    /// Changes the number of epochs in all, to go on after the last one. With early stopping it goes on from the best epoch's parameters. A run
-    /// that has stopped early has new patience, and goes on, if these are more epochs than it has done. A cosine schedule stretches to the
-    /// new number.
+    /// Changes the number of epochs in all, to go on after the last one. With early stopping it
+    /// goes on from the best epoch's parameters. A run that has stopped early has new patience, and
+    /// goes on, if these are more epochs than it has done. A cosine schedule stretches to the new
+    /// number.
     pub fn set_epochs(&mut self, epochs: usize) {
         if self.position.stopped_early && epochs > self.position.epoch {
             self.position.stopped_early = false;
@@ -346,8 +352,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         Ok(flow)
     }
 
-    /// Refuses an epoch whose rate becomes 0 in the network's type. Within an epoch a rate only falls, or grows by the warm-up, or grows and
-    /// then falls: it is least at an end.
+    /// Refuses an epoch whose rate becomes 0 in the network's type. Within an epoch a rate only
+    /// falls, or grows by the warm-up, or grows and then falls: it is least at an end.
     fn check_rates(&self, batches: usize) -> Result<()> {
         let first = self.position.now(&self.training, batches);
         let left = (batches - 1).saturating_sub(self.position.batch);
@@ -400,7 +406,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         self.order = Some((order, generator));
     }
 
-    /// The mean ℓ over a data set, or some rows of it, in blocks that have nothing to do with the batches of training.
+    /// The mean ℓ over a data set, or some rows of it, in blocks that have nothing to do with the
+    /// batches of training.
     fn mean_loss(&mut self, part: &Part<'_, F, L::Target>) -> f64 {
         let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
         let ready = part.data.ready();
@@ -435,8 +442,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 }
 
-/// Samples that go through the layers together in validation, at the most: enough for full speed of a product, few enough that their
-/// activations stay in cache.
+/// Samples that go through the layers together in validation, at the most: enough for full speed of
+/// a product, few enough that their activations stay in cache.
 const VALIDATION_ROWS: usize = 128;
 
 /// A step by itself.

@@ -25,8 +25,8 @@ pub struct Training {
     pub optimizer: Optimizer,
     /// η. 0.1 throughout by default.
     pub learning_rate: LearningRate,
-    /// λ of the decoupled weight decay, for all of θ, exact however small ηλ is ([`optimizer`](crate::optimizer) has the equations). 0 by
-    /// default.
+    /// λ of the decoupled weight decay, for all of θ, exact however small ηλ is
+    /// ([`optimizer`](crate::optimizer) has the equations). 0 by default.
     pub weight_decay: f64,
     /// Epochs in all. 10 by default.
     pub epochs: usize,
@@ -41,8 +41,9 @@ pub struct Training {
     /// ρ of sharpness-aware minimisation (SAM, Foret et al. 2021), which seeks flat minima: g is taken at θ + ρ g/‖g‖ instead of θ, at the cost
     /// of a second pass. The losses recorded are those at θ; the norm is that of the g used. None by default.
     pub sam: Option<f64>,
-    /// Are the inputs standardised, as fitted on the training part of the first data seen (with [`Trainer::step`](crate::Trainer::step), on
-    /// the first batch)? Each sample counts once, whatever its weight, and not at all if that is 0. False by default.
+    /// Are the inputs standardised, as fitted on the training part of the first data seen (with
+    /// [`Trainer::step`](crate::Trainer::step), on the first batch)? Each sample counts once,
+    /// whatever its weight, and not at all if that is 0. False by default.
     pub standardize: bool,
     /// The part of the samples that are kept from training for validation, if no validation set is given. None by default.
     pub validation_fraction: Option<f64>,

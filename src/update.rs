@@ -137,9 +137,10 @@ fn scale_to_1<F: Scalar>(g: &mut Parameters<F>) -> f64 {
     g.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>().sqrt()
 }
 
-/// Is the batch much taller than the layers are wide? To store the gradient and to pass over the parameters takes a few operations for each
-/// of them, and the step 6 for each of them and each sample. Shapes alone decide, so that a step has the same bits with the norm of its
-/// gradient and without.
+/// Is the batch much taller than the layers are wide? To store the gradient and to pass over the
+/// parameters takes a few operations for each of them, and the step 6 for each of them and each
+/// sample. Shapes alone decide, so that a step has the same bits with the norm of its gradient and
+/// without.
 fn is_tall<F: Scalar>(theta: &Parameters<F>, samples: usize) -> bool {
     samples >= TALL && theta.w.iter().all(|w| samples >= 4 * w.nrows().max(w.ncols()))
 }
@@ -233,7 +234,8 @@ impl Update {
         theta: &Parameters<F>,
         beyond: &'b mut Option<Beyond<F>>,
     ) -> &'b mut Beyond<F> {
-        // Of plain descent as well: a product for each chunk of a tile, and not for all of it, copies Z as often.
+        // Of plain descent as well: a product for each chunk of a tile, and not for all of it,
+        // copies Z as often.
         let whole = rule.clip.is_some() || rule.sam.is_some() || rule.optimizer == Optimizer::Sgd;
         if beyond.as_ref().is_none_or(|beyond| beyond.whole != whole) {
             *beyond = None;

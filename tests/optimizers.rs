@@ -592,8 +592,8 @@ impl<F: Real> Loss<F> for Flat {
     }
 }
 
-/// (1 − ηλ)ᴺ of θ, whatever ηλ is in F. What is still saved up is below 256 ε; and each β that is applied, one for every 256 ε of decay at
-/// the most, rounds once.
+/// (1 − ηλ)ᴺ of θ, whatever ηλ is in F. What is still saved up is below 256 ε; and each β that is
+/// applied, one for every 256 ε of decay at the most, rounds once.
 fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
     let epsilon = 2.0 * F::U;
     let [x, y] = [(); 2].map(|()| Array2::from_elem((1000, 1), F::ZERO));
@@ -636,7 +636,8 @@ fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
 
 #[test]
 fn weight_decay_is_exact_however_small_it_is() {
-    // 1 − 10⁻⁷ is 1 − 1.19·10⁻⁷ in f32, 1 − 10⁻⁹ is 1; 1 − 10⁻¹⁶ is 1 − 1.11·10⁻¹⁶ in f64, 1 − 10⁻¹⁷ is 1.
+    // 1 − 10⁻⁷ is 1 − 1.19·10⁻⁷ in f32, 1 − 10⁻⁹ is 1; 1 − 10⁻¹⁶ is 1 − 1.11·10⁻¹⁶ in f64, 1 −
+    // 10⁻¹⁷ is 1.
     decay_is_exact::<f32>(1e-3, 1e-4, 20_000);
     decay_is_exact::<f32>(1e-3, 1e-6, 100_000);
     decay_is_exact::<f64>(1e-3, 1e-13, 20_000);

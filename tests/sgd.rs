@@ -208,8 +208,8 @@ fn a_step_after_which_parameters_would_be_infinite_is_refused_and_not_made() {
     assert_eq!(mlp, linear(0.0));
 }
 
-/// θ is the caller's between two steps, and may be near the end of the range: g = −1/10 and η g = −3·10³⁷ then lead out of it, and 0 and
-/// 3·10²⁸, which is rounded away, do not.
+/// θ is the caller's between two steps, and may be near the end of the range: g = −1/10 and η g =
+/// −3·10³⁷ then lead out of it, and 0 and 3·10²⁸, which is rounded away, do not.
 #[test]
 fn a_step_watches_parameters_that_the_caller_has_changed() {
     let near = 3.39e38;

@@ -34,7 +34,8 @@ fn whole_weights_are_repetitions() {
     weights_are_repetitions::<f64>();
 }
 
-/// Whatever its numbers are: in losses, steps, standardisation, validation; in an order or where it lies; also if its z overflows.
+/// Whatever its numbers are: in losses, steps, standardisation, validation; in an order or where it
+/// lies; also if its z overflows.
 #[test]
 fn a_sample_of_weight_0_has_no_influence() {
     let (mlp, x, y) = setting::<f32>();
@@ -105,8 +106,8 @@ fn standardized_columns<F: common::Real>() {
             continue;
         }
         let (mean, factor): (f64, f64) = (standardizer.mean()[j].to_f64(), standardizer.factor()[j].to_f64());
-        // Each z is rounded to F, and twice before in double precision; the mean is off by a rounding, and by what a compensated sum has
-        // lost.
+        // Each z is rounded to F, and twice before in double precision; the mean is off by a
+        // rounding, and by what a compensated sum has lost.
         let most = x.iter().fold(0.0_f64, |most, x| most.max(x.to_f64().abs()));
         let off = |z: f64| (F::U + common::gamma(3, f64::EPSILON)) * z.abs();
         let of_sums = factor * f64::EPSILON * (mean.abs() + 70.0 * 70.0 * f64::EPSILON * most);
@@ -166,7 +167,8 @@ fn the_standardisation_stays_that_of_the_first_data() {
     assert_eq!(trainer.model().standardizer, fitted);
 }
 
-/// Squares of these are beyond f64 on either side, and 1/s of the last one is beyond f32; their deviations are not.
+/// Squares of these are beyond f64 on either side, and 1/s of the last one is beyond f32; their
+/// deviations are not.
 #[test]
 fn a_column_whose_squares_overflow_or_vanish_is_standardised_all_the_same() {
     for unit in [2_f64.powi(700), 2_f64.powi(-700), 2_f64.powi(-1000)] {
@@ -215,7 +217,8 @@ fn a_column_of_equal_numbers_is_shifted_to_0_and_not_scaled() {
     equal_numbers_are_a_constant_column::<f64>();
 }
 
-/// However little, a column varies if its numbers are not all the same: Σ z² = n, so that no z is above √n.
+/// However little, a column varies if its numbers are not all the same: Σ z² = n, so that no z is
+/// above √n.
 fn the_least_variation_is_scaled_to_1<F: common::Real>() {
     for value in [1.0, 0.1, 16_777_216.0, 1e16, -3e30] {
         for n in [2, 3, 1000] {
@@ -225,7 +228,8 @@ fn the_least_variation_is_scaled_to_1<F: common::Real>() {
             assert!(x[(n - 1, 0)] != x[(0, 0)]);
             let z = Standardizer::fit(x.view()).unwrap().transform(x.view()).unwrap();
             let squares: f64 = z.iter().map(|z| z.to_f64() * z.to_f64()).sum();
-            // Each distance from the mean is exact; quotient, square, root, inverse, product, and twice the rounding of z.
+            // Each distance from the mean is exact; quotient, square, root, inverse, product, and
+            // twice the rounding of z.
             let bound = common::gamma(10, f64::EPSILON) + 2.0 * common::gamma(1, F::U);
             assert!((squares / n as f64 - 1.0).abs() <= bound, "{n} of {value}: {squares}");
         }

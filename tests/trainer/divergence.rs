@@ -59,7 +59,8 @@ fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: 
 fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
     for optimizer in optimizers() {
         for (clip_norm, sam) in [(None, None), (None, Some(0.05)), (Some(1e30), None), (Some(1e30), Some(0.05))] {
-            // ηλ = 10⁻⁵: what three steps decay is saved up, and the fourth applies it. A step that is not made saves up nothing.
+            // ηλ = 10⁻⁵: what three steps decay is saved up, and the fourth applies it. A step that
+            // is not made saves up nothing.
             let with = |eta: f64| Training {
                 optimizer,
                 learning_rate: LearningRate::constant(eta),

@@ -104,7 +104,8 @@ fn plain_descent_has_the_bits_of_sgd() {
     plain_descent_is_sgd::<f64>();
 }
 
-/// Batches much taller than the layers are wide, whose steps go another way; the last one is ragged, and tall in one case.
+/// Batches much taller than the layers are wide, whose steps go another way; the last one is
+/// ragged, and tall in one case.
 fn plain_descent_in_tall_batches_is_sgd<F: common::Real>(samples: usize, batch: usize) {
     let (x, y) = (common::uniform::<F>(samples, 6, 2), Array1::from_shape_fn(samples, |i| (i * i) % 3));
     let mlp = common::network::<F>(&[6, 20, 9, 3], Constant::EveryLayer, 1);
