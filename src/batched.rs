@@ -69,7 +69,7 @@ pub fn output_gradient<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>, k: usize, g: &
         dy[k] = F::ONE;
         0.0
     };
-    let data = Samples { x, order: None, standardize: None, seed };
+    let data = Samples { x, order: None, standardize: None, weights: None, seed };
     Engine::new(mlp, x.nrows()).gradient(mlp.parameters(), x.nrows(), &data, F::ONE, g);
     Ok(())
 }
@@ -95,7 +95,7 @@ where
     check_targets(loss, y, x.nrows(), mlp.outputs())?;
     let _one = one_blas_thread()?;
     let (samples, y) = (x.nrows(), y.as_standard_layout());
-    let data = Samples { x, order: None, standardize: None, seed: seed(loss, y.view()) };
+    let data = Samples { x, order: None, standardize: None, weights: None, seed: seed(loss, y.view()) };
     let mean = F::from_f64(1.0 / samples as f64);
     let sum = Engine::new(mlp, samples).gradient(mlp.parameters(), samples, &data, mean, g);
     Ok(sum / samples as f64)

@@ -21,7 +21,7 @@
 //! net = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512, bias=False), nn.ReLU(), nn.Linear(512, 10))
 //! net.load_state_dict({name: t for name, t in tensors.items() if name[0].isdigit()})
 //! if "standardizer.mean" in tensors:
-//!     x = (x - tensors["standardizer.mean"]) * tensors["standardizer.factor"]
+//!     x = ((x - tensors["standardizer.mean"]) * tensors["standardizer.factor"]).to(net[0].weight.dtype)
 //! ```
 //!
 //! A hidden layer has `bias=False` where `z[t]` has no constant; with [`Constant::EveryLayer`] each layer has its bias.
@@ -459,7 +459,15 @@ impl Stored {
         let mlp = Mlp::from_parameters(&widths, constant, theta)
             .map_err(|error| self.mismatch("network", "its tensors", &error.to_string()))?;
         let standardizer = if self.contents.tensors.contains_key("standardizer.mean") {
-            let row = |name| self.tensor(name, &widths[..1]).map(Array1::from);
+            // Older versions wrote them as the network's numbers.
+            let row = |name| {
+                let row = self.tensor(name, &widths[..1]);
+                let row = row.or_else(|error| {
+                    let narrow = self.tensor::<f32>(name, &widths[..1]).map_err(|_| error)?;
+                    Ok(narrow.into_iter().map(f64::from).collect())
+                });
+                row.map(Array1::<f64>::from)
+            };
             Some(Standardizer { mean: row("standardizer.mean")?, factor: row("standardizer.factor")? })
         } else {
             None

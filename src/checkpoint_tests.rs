@@ -230,6 +230,24 @@ fn counters_that_no_run_has_are_refused_by_name() {
     }
 }
 
+/// As an older version wrote it.
+#[test]
+fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let standardizer = Standardizer { mean: Array1::from(vec![0.5]), factor: Array1::from(vec![2.0]) };
+    let mlp = Mlp::<f32>::he(&[1, 2], Constant::Input, 1).unwrap();
+    let model = Model { mlp, standardizer: Some(standardizer) };
+    let trainer = Trainer::new(model.clone(), SoftmaxCrossEntropy, Training::default()).unwrap();
+    checkpoints.save(&trainer, &Notes::new()).unwrap();
+    let mut contents = checkpoints.newest().unwrap().0;
+    for (name, number) in [("standardizer.mean", 0.5_f32), ("standardizer.factor", 2.0)] {
+        contents.tensors.insert(name.into(), tensor([number].iter(), vec![1]));
+    }
+    checkpoints.write(1, &contents).unwrap();
+    assert_eq!(checkpoints.model::<f32>().unwrap().value, model);
+}
+
 #[test]
 fn whatever_is_missing_or_of_another_shape_is_refused_by_name() {
     let whole = written();

@@ -24,8 +24,10 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
         Self { x, y: y.rows(), weights: None }
     }
 
-    /// With a weight for each sample: it multiplies ℓ and its gradient. The means stay those over the number of samples, so weights
-    /// with a mean of 1 leave the learning rate its meaning.
+    /// With a weight for each sample: it multiplies ℓ and its gradient. The means stay those over
+    /// the number of samples, so weights with a mean of 1 leave the learning rate its meaning. A
+    /// sample of weight 0 is absent: whatever its numbers are, as long as they are finite, it has
+    /// no part in losses, steps and standardisation, and is only counted.
     #[must_use]
     pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
         Self { weights: Some(weights), ..self }
@@ -43,6 +45,8 @@ pub(crate) struct Ready<'a, F, T> {
     x: ArrayView2<'a, F>,
     y: CowArray<'a, T, Ix2>,
     weights: Option<CowArray<'a, F, Ix1>>,
+    /// Does some sample have the weight 0?
+    some_are_absent: bool,
 }
 
 impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
@@ -50,11 +54,12 @@ impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
         let Self { x, y, weights } = *self;
         // Copied only where they lie otherwise.
         let y = if y.is_standard_layout() { y.into() } else { y.as_standard_layout().into_owned().into() };
+        let some_are_absent = weights.is_some_and(|weights| weights.iter().any(|&weight| weight == F::ZERO));
         let weights = weights.map(|weights| match weights.to_slice() {
             Some(_) => weights.into(),
             None => weights.to_owned().into(),
         });
-        Ready { x, y, weights }
+        Ready { x, y, weights, some_are_absent }
     }
 }
 
@@ -63,7 +68,7 @@ impl<F: Scalar, T: Copy + Send + Sync> Ready<'_, F, T> {
     pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
         &'s self,
         order: Option<&'s [usize]>,
-        standardizer: Option<&'s Standardizer<F>>,
+        standardizer: Option<&'s Standardizer>,
         loss: &'s L,
     ) -> Samples<'s, F, impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 's> {
         let weights = self.weights.as_ref().map(|weights| weights.as_slice().expect("made so"));
@@ -71,6 +76,7 @@ impl<F: Scalar, T: Copy + Send + Sync> Ready<'_, F, T> {
             x: self.x,
             order,
             standardize: standardizer.map(Standardizer::slices),
+            weights: weights.filter(|_| self.some_are_absent),
             seed: weighted(seed(loss, self.y.view()), weights),
         }
     }
@@ -82,9 +88,17 @@ pub(crate) struct Part<'a, F, T> {
     pub(crate) rows: Option<Vec<usize>>,
 }
 
-impl<F, T> Part<'_, F, T> {
+impl<F: Scalar, T> Part<'_, F, T> {
     pub(crate) fn samples(&self) -> usize {
         self.rows.as_ref().map_or(self.data.x.nrows(), Vec::len)
+    }
+
+    /// Its rows that are not of weight 0.
+    pub(crate) fn present(&self) -> impl Iterator<Item = usize> + Clone {
+        let weights = self.data.weights;
+        let rows = self.rows.as_deref();
+        let row = move |i: usize| rows.map_or(i, |rows| rows[i]);
+        (0..self.samples()).map(row).filter(move |&i| weights.is_none_or(|weights| weights[i] != F::ZERO))
     }
 }
 

@@ -54,24 +54,27 @@ pub(crate) struct Samples<'a, F, Seed> {
     pub(crate) x: ArrayView2<'a, F>,
     pub(crate) order: Option<&'a [usize]>,
     /// Mean and factor of each column.
-    pub(crate) standardize: Option<(&'a [F], &'a [F])>,
+    pub(crate) standardize: Option<(&'a [f64], &'a [f64])>,
+    /// The weight of each row of x, if some are 0: those rows are read as 0, since their z could be
+    /// infinite and ∞ · 0 is NaN.
+    pub(crate) weights: Option<&'a [F]>,
     pub(crate) seed: Seed,
 }
 
-impl<F, Seed> Samples<'_, F, Seed> {
+impl<F: Scalar, Seed> Samples<'_, F, Seed> {
     fn row(&self, i: usize) -> usize {
         self.order.map_or(i, |order| order[i])
     }
 
     /// Z[0] of some samples without gathering them, if they lie in x as they are needed.
     fn in_place(&self, samples: Range<usize>) -> Option<ArrayView2<'_, F>> {
-        let lie = self.order.is_none() && self.standardize.is_none() && self.x.is_standard_layout();
-        lie.then(|| self.x.slice_axis(Axis(0), Slice::from(samples)))
+        let as_they_are = self.order.is_none() && self.standardize.is_none() && self.weights.is_none();
+        (as_they_are && self.x.is_standard_layout()).then(|| self.x.slice_axis(Axis(0), Slice::from(samples)))
     }
 }
 
 /// Who decides on the steps of a run, and is told of them.
-pub(crate) trait Steps {
+pub(crate) trait Steps<F> {
     /// How step `step` of the epoch, the next one, updates.
     fn rule(&mut self, step: usize) -> Rule;
     /// It has been made.
@@ -225,7 +228,7 @@ impl<F: Scalar> Engine<F> {
         moments: &mut Moments<F>,
         (samples, batch, range): (usize, usize, Range<usize>),
         data: &Samples<F, Seed>,
-        steps: &mut impl Steps,
+        steps: &mut impl Steps<F>,
     ) -> Result<(), Diverged>
     where
         Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync,
@@ -335,7 +338,7 @@ impl<F: Scalar> Forward<F> {
 
     /// Ŷ of as many rows of x as there are samples, from `first` on.
     pub(crate) fn run(&mut self, crew: &Assembled, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
-        let data = Samples { x, order: None, standardize: None, seed: |_, _: &[F], _: &mut [F]| 0.0 };
+        let data = Samples { x, order: None, standardize: None, weights: None, seed: |_, _: &[F], _: &mut [F]| 0.0 };
         let Self { layers, schedule } = self;
         crew.step(schedule.shareable(), || schedule.run(crew, layers, mlp.parameters(), &data, first, false));
         self.layers[self.layers.len() - 1].view()
@@ -376,7 +379,9 @@ impl Schedule {
                     match op {
                         Op::Gather if in_place.is_some() => {}
                         Op::Gather => {
-                            rows::gather(data.x, |r| data.row(first + r), data.standardize, tile.write(names.z(0)));
+                            let present = |row: usize| data.weights.is_none_or(|weights| weights[row] != F::ZERO);
+                            let row = |r| Some(data.row(first + r)).filter(|&row| present(row));
+                            rows::gather(data.x, row, data.standardize, tile.write(names.z(0)));
                         }
                         Op::Forward(t) => {
                             let (z, mut u) = match &in_place {

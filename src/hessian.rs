@@ -97,10 +97,14 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         model.mlp.check_batch(x)?;
         check_targets(loss, y, x.nrows(), model.mlp.outputs())?;
         check_weights(weights, x.nrows())?;
-        let x = match model.standardizer {
+        let mut x = match model.standardizer {
             Some(standardizer) => standardizer.transform(x)?.into(),
             None => row_major(x),
         };
+        // Absent samples: their z could be infinite, and ∞ · 0 is NaN.
+        for (row, _) in weights.into_iter().flatten().enumerate().filter(|&(_, &weight)| weight == F::ZERO) {
+            x.row_mut(row).fill(F::ZERO);
+        }
         let weights = weights
             .map(|weights| if weights.to_slice().is_some() { weights.into() } else { weights.to_owned().into() });
         Ok(Self { x, y: row_major(y), weights })
@@ -123,7 +127,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         let y = self.y.slice_axis(Axis(0), rows.clone().into());
         let weights = self.weights().map(|weights| &weights[rows.clone()]);
         let x = self.x.slice_axis(Axis(0), rows.into());
-        Samples { x, order: None, standardize: None, seed: weighted(seed(loss, y), weights) }
+        Samples { x, order: None, standardize: None, weights: None, seed: weighted(seed(loss, y), weights) }
     }
 
     /// Writes w_i (∂²ℓ/∂ŷ²) v of sample i.

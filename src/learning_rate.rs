@@ -9,6 +9,15 @@
 //! | [`on_plateau`](LearningRate::on_plateau) | η₀ γʲ, j the number of plateaus so far | |
 //!
 //! A [`warm_up`](LearningRate::warm_up) of n steps multiplies any of them by min(1, (k + 1)/n) (Goyal et al. 2017).
+//!
+//! **Steps and epochs.** k counts all steps of a trainer, those of
+//! [`Trainer::step`](crate::Trainer::step) too: warm-up and inverse scaling go on with each. e
+//! counts epochs, which single steps belong to none of: between them a step, a cosine or a plateau
+//! schedule stands still. E is [`Training::epochs`](crate::Training::epochs). After E epochs, as
+//! [`partial_fit`](crate::Trainer::partial_fit) can make them, a cosine stays at its least rate η₁;
+//! where that is 0, a further epoch or step is an error
+//! ([`Error::Hyperparameter`](crate::Error::Hyperparameter)), as a rate of 0 would train nothing.
+//! The same goes for any schedule whose rate has become 0 in the network's type.
 
 use std::f64::consts::PI;
 
@@ -46,6 +55,8 @@ pub(crate) struct Now {
     pub(crate) epochs: usize,
     /// Plateaus so far.
     pub(crate) plateaus: u32,
+    /// Weight decay that is still to be applied, as a logarithm.
+    pub(crate) decay: f64,
 }
 
 impl LearningRate {
@@ -65,7 +76,9 @@ impl LearningRate {
         Self::new(eta, Schedule::Step { every, factor })
     }
 
-    /// Half a cosine, from η₀ down to `least` at the end of the last epoch; `least` from there on.
+    /// Half a cosine, from η₀ down to `least` at the end of the last epoch; `least` from there on,
+    /// unless that is 0: then training beyond the last epoch is refused.
+    /// [`set_epochs`](crate::Trainer::set_epochs) stretches it.
     #[must_use]
     pub fn cosine(eta: f64, least: f64) -> Self {
         Self::new(eta, Schedule::Cosine { least })
@@ -109,7 +122,7 @@ impl LearningRate {
         };
         let factor =
             |factor: f64| check(factor > 0.0 && factor <= 1.0, "factor", "a number above 0 and up to 1", factor);
-        check(self.eta.is_finite() && self.eta > 0.0, "eta", "a finite, positive number", self.eta)?;
+        check(self.eta.is_finite() && self.eta > 0.0, "learning_rate", "a finite, positive number", self.eta)?;
         match self.schedule {
             Schedule::Constant => Ok(()),
             Schedule::Step { every, factor: by } => {
@@ -117,7 +130,7 @@ impl LearningRate {
                 factor(by)
             }
             Schedule::Cosine { least } => {
-                check((0.0..=self.eta).contains(&least), "least", "a number from 0 to eta", least)
+                check((0.0..=self.eta).contains(&least), "least", "a number from 0 to the first learning rate", least)
             }
             Schedule::InverseScaling { power } => {
                 check(power.is_finite() && power >= 0.0, "power", "a finite number from 0", power)
@@ -131,8 +144,9 @@ impl LearningRate {
         let eta = match self.schedule {
             Schedule::Constant => self.eta,
             Schedule::Step { every, factor } => self.eta * factor.powf((now.epoch / every) as f64),
+            Schedule::Cosine { least } if now.epoch >= now.epochs => least,
             Schedule::Cosine { least } => {
-                let done = ((now.epoch as f64 + now.part) / now.epochs as f64).min(1.0);
+                let done = (now.epoch as f64 + now.part) / now.epochs as f64;
                 least + 0.5 * (self.eta - least) * (1.0 + (PI * done).cos())
             }
             Schedule::InverseScaling { power } => self.eta / (now.steps as f64 + 1.0).powf(power),

@@ -13,7 +13,7 @@ pub struct Model<F> {
     /// The network, which reads standardised inputs.
     pub mlp: Mlp<F>,
     /// What is done to x before.
-    pub standardizer: Option<Standardizer<F>>,
+    pub standardizer: Option<Standardizer>,
 }
 
 /// A network that reads its inputs as they are, until a trainer standardises them.
@@ -27,7 +27,7 @@ impl<F> From<Mlp<F>> for Model<F> {
 #[derive(Debug)]
 pub struct ModelRef<'a, F> {
     pub(crate) mlp: &'a Mlp<F>,
-    pub(crate) standardizer: Option<&'a Standardizer<F>>,
+    pub(crate) standardizer: Option<&'a Standardizer>,
 }
 
 impl<'a, F> From<&'a Model<F>> for ModelRef<'a, F> {

@@ -7,9 +7,27 @@
 //! | [`Nesterov`](Optimizer::Nesterov) | v ← μ v + g; θ ← (1 − ηλ) θ − η (g + μ v) | Nesterov 1983; Sutskever et al. 2013 |
 //! | [`Adam`](Optimizer::Adam) | m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; θ ← (1 − ηλ) θ − η m̂ / (√v̂ + ε) | Kingma and Ba 2015 |
 //!
-//! with m̂ = m / (1 − β₁ᵏ) and v̂ = v / (1 − β₂ᵏ), squares and roots number by number, and m = v = 0 at the start. The weight decay λ
-//! is decoupled from the gradient: with Adam this is AdamW (Loshchilov and Hutter 2019, *Decoupled weight decay regularization*). η
-//! stands outside the velocity, so that a change of the learning rate acts at once.
+//! with m̂ = m / (1 − β₁ᵏ) and v̂ = v / (1 − β₂ᵏ), squares and roots number by number, and m = v =
+//! 0 at the start. The weight decay λ is decoupled from the gradient: with Adam this is AdamW
+//! (Loshchilov and Hutter 2019, *Decoupled weight decay regularization*). η stands outside the
+//! velocity, so that a change of the learning rate acts at once. β₁ and β₂ are the nearest numbers
+//! of the network's type, wherever they occur: m and v are means whose weights add up to 1.
+//!
+//! **Weight decay that rounding would swallow is saved up.** 1 − ηλ, rounded to the network's type,
+//! may be another factor, or 1: in `f32` an ηλ of 10⁻⁷ would decay 19 % too much, and one of 10⁻⁹
+//! not at all. What is still to be decayed is therefore kept as a logarithm, in double precision,
+//! and applied where the type can tell it:
+//!
+//! ```text
+//! p ← p − ln(1 − ηλ)                      p = 0 at the start
+//! p < 256 ε:  β = 1                        ε: from 1 to the next larger number of the type, 1.2·10⁻⁷ or 2.2·10⁻¹⁶
+//! else:       β = e⁻ᵖ, rounded to the type;  p ← p + ln β
+//! ```
+//!
+//! and the table's 1 − ηλ is β. The product of all β is that of all 1 − ηλ to within a factor of
+//! e^±256ε, whatever their number: the rounding of each β is made good by the next. Where ηλ ≥ 256
+//! ε, this is 1 − ηλ in each step. A factor of 1 − 256 ε or less moves each number by 128 units in
+//! its last place or more, so that the rounding of their product does not swallow it either.
 //!
 //! With any of them, g can be taken where the loss is largest nearby, at θ + ρ g/‖g‖ (sharpness-aware minimisation, SAM, Foret et al.
 //! 2021): [`Training::sam`](crate::Training::sam).
@@ -67,31 +85,74 @@ impl Optimizer {
     }
 
     pub(crate) fn check(self) -> Result<()> {
-        let below_1 = |name, found: f64| {
-            let fine = (0.0..1.0).contains(&found);
-            if fine {
-                Ok(())
-            } else {
-                Err(Error::Hyperparameter { name, expected: "a number from 0 to below 1", found })
-            }
-        };
-        match self {
-            Self::Sgd => Ok(()),
-            Self::Momentum { mu } | Self::Nesterov { mu } => below_1("mu", mu),
-            Self::Adam { beta1, beta2, epsilon } => {
-                below_1("beta1", beta1)?;
-                below_1("beta2", beta2)?;
-                if epsilon.is_finite() && epsilon > 0.0 {
-                    Ok(())
-                } else {
-                    Err(Error::Hyperparameter {
-                        name: "epsilon",
-                        expected: "a finite, positive number",
-                        found: epsilon,
-                    })
-                }
+        for (name, found) in self.decays().into_iter().flatten() {
+            if !(0.0..1.0).contains(&found) {
+                return Err(Error::Hyperparameter { name, expected: "a number from 0 to below 1", found });
             }
         }
+        match self {
+            Self::Adam { epsilon, .. } if !(epsilon.is_finite() && epsilon > 0.0) => {
+                Err(Error::Hyperparameter { name: "epsilon", expected: "a finite, positive number", found: epsilon })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What its moments are multiplied with from step to step, by name.
+    fn decays(self) -> [Option<(&'static str, f64)>; 2] {
+        match self {
+            Self::Sgd => [None; 2],
+            Self::Momentum { mu } | Self::Nesterov { mu } => [Some(("mu", mu)), None],
+            Self::Adam { beta1, beta2, .. } => [Some(("beta1", beta1)), Some(("beta2", beta2))],
+        }
+    }
+
+    /// Refuses numbers that a network's type rounds to what they must not be.
+    pub(crate) fn check_in<F: Scalar>(self) -> Result<()> {
+        for (name, found) in self.decays().into_iter().flatten() {
+            if F::from_f64(found) == F::ONE {
+                let expected = "a number that the network's type can tell from 1";
+                return Err(Error::Hyperparameter { name, expected, found });
+            }
+        }
+        match self {
+            Self::Adam { epsilon, .. } => check_not_0::<F>("epsilon", epsilon),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a number that is 0 in the network's type.
+pub(crate) fn check_not_0<F: Scalar>(name: &'static str, found: f64) -> Result<()> {
+    if F::from_f64(found) == F::ZERO {
+        return Err(Error::Hyperparameter {
+            name,
+            expected: "a number that the network's type can tell from 0",
+            found,
+        });
+    }
+    Ok(())
+}
+
+/// The weight decay of a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Decay {
+    /// What θ is multiplied with: a number of the network's type.
+    pub(crate) beta: f64,
+    /// −ln of what is still to be multiplied with after the step, if it is made.
+    pub(crate) pending: f64,
+}
+
+impl Decay {
+    /// By 1 − ηλ, and what is pending from the steps before: see the [equations](crate::optimizer).
+    pub(crate) fn next<F: Scalar>(eta: f64, lambda: f64, pending: f64) -> Self {
+        let all = pending - (-eta * lambda).ln_1p();
+        if all < 256.0 * F::EPSILON {
+            return Self { beta: 1.0, pending: all };
+        }
+        // The power by its two factors: without anything pending, β is 1 − ηλ to the last bit.
+        let beta = F::from_f64((1.0 - eta * lambda) * (-pending).exp()).to_f64();
+        Self { beta, pending: all + beta.ln() }
     }
 }
 
@@ -100,7 +161,7 @@ impl Optimizer {
 pub(crate) struct Rule {
     pub(crate) optimizer: Optimizer,
     pub(crate) eta: f64,
-    pub(crate) lambda: f64,
+    pub(crate) decay: Decay,
     /// k, the number of this step over the life of the moments, from 1.
     pub(crate) step: u64,
     /// The norm that g is scaled down to if it is longer.
@@ -121,9 +182,10 @@ pub(crate) struct Moments<F> {
 }
 
 impl<F: Scalar> Moments<F> {
-    /// Of plain gradient descent, unwatched.
+    /// Of plain gradient descent, for a θ that is finite and otherwise unknown: to look at all of
+    /// it would take a step of one sample about as long as to multiply with it.
     pub(crate) fn none() -> Self {
-        Self { arrays: Vec::new(), watch: None }
+        Self { arrays: Vec::new(), watch: Some(Watch { theta: F::MAX, moments: [0.0; 2] }) }
     }
 
     /// Zero, and watched.
@@ -145,7 +207,7 @@ pub(crate) struct Numbers<F> {
     optimizer: Optimizer,
     /// What g is scaled by: 1, or less where it is clipped.
     scale: F,
-    /// 1 − ηλ
+    /// β of the weight decay: 1 − ηλ, or 1 while that is saved up.
     keep: F,
     eta: F,
     /// μ or β₁, and β₂
@@ -165,11 +227,13 @@ impl Rule {
             Optimizer::Momentum { mu } | Optimizer::Nesterov { mu } => ([mu, 0.0], 0.0),
             Optimizer::Adam { beta1, beta2, epsilon } => ([beta1, beta2], epsilon),
         };
+        // As the type has them, so that β + (1 − β) = 1 and 1 − βᵏ is what they add up to.
+        let decay = decay.map(|beta| number(beta).to_f64());
         let bias = decay.map(|beta| 1.0 - beta.powf(self.step as f64));
         Numbers {
             optimizer: self.optimizer,
             scale: number(scale),
-            keep: number(1.0 - self.eta * self.lambda),
+            keep: number(self.decay.beta),
             eta: number(self.eta),
             decay: decay.map(number),
             rest: decay.map(|beta| number(1.0 - beta)),
@@ -244,7 +308,7 @@ impl Watch {
         let limit = F::MAX / 2.0;
         let of_sums = 2.0 * (0.5 * squares).max((samples as f64 * squares).sqrt());
         let g = of_sums / samples as f64;
-        let Rule { optimizer, eta, lambda, step, .. } = *rule;
+        let Rule { optimizer, eta, decay, step, .. } = *rule;
         let [first, second] = self.moments;
         // What m is multiplied with first, in Adam.
         let mut rate = eta;
@@ -260,19 +324,25 @@ impl Watch {
                 ([first, beta2 * second + g * g], first / bias / epsilon.min(1.0))
             }
         };
-        let theta = (1.0 - eta * lambda).abs() * self.theta + eta * change;
+        let theta = decay.beta * self.theta + eta * change;
+        // Whatever number is added to, as long as it is finite, less than half a unit in the last
+        // place of the largest one is rounded away before it leaves the range.
+        let theta_fine = theta < limit || (self.theta.is_finite() && eta * change < 0.25 * F::EPSILON * F::MAX);
         // ‖ΔᵀZ‖ ≤ ‖Δ‖ ‖Z‖ over all layers; its square is summed up in double precision.
         let of_norm = (0.25 * squares * squares + samples as f64 * squares) / (samples as f64).powi(2);
         let norm_fine = (rule.clip.is_none() && !rule.norm) || of_norm < f64::MAX / 2.0;
         // The comparison is false for NaN.
-        let fine = [of_sums, theta, rate, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);
+        let fine = [of_sums, rate, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);
         // The bounds are rounded too.
-        let up = |bound: f64| bound * (1.0 + 1e-6);
-        (fine && norm_fine).then(|| Self { theta: up(theta), moments: moments.map(up) })
+        let up = |bound: f64| (bound * (1.0 + 1e-6)).min(F::MAX);
+        (fine && theta_fine && norm_fine).then(|| Self { theta: up(theta), moments: moments.map(up) })
     }
 }
 
 /// max |p|, in double precision.
 pub(crate) fn largest<F: Scalar>(theta: &Parameters<F>) -> f64 {
-    theta.iter().fold(0.0, |largest, p| largest.max(p.to_f64().abs()))
+    // Array by array, which is many times faster than one iterator over all of them.
+    let of = |most: f64, p: &F| most.max(p.to_f64().abs());
+    let most = theta.w.iter().fold(0.0, |most, w| w.iter().fold(most, of));
+    theta.c.iter().fold(most, |most, c| c.iter().fold(most, of))
 }

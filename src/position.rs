@@ -45,6 +45,9 @@ pub(crate) struct Position {
     /// Of the current learning rate, and how often it has been lowered.
     pub(crate) plateau: Least,
     pub(crate) plateaus: u32,
+    /// Weight decay that is still to be applied, as [`Decay`](crate::optimizer::Decay) has it.
+    #[cfg_attr(feature = "files", serde(default))] // an older version did not have it
+    pub(crate) decay: f64,
     /// Over all epochs.
     pub(crate) least: Least,
     pub(crate) stopped_early: bool,
@@ -58,6 +61,7 @@ impl Position {
             part: self.batch as f64 / batches as f64,
             epochs: training.epochs,
             plateaus: self.plateaus,
+            decay: self.decay,
         }
     }
 }

@@ -67,31 +67,40 @@ fn copy<F: Scalar>(x: &[F], z: &mut [F]) {
     z_rest.iter_mut().zip(x_rest).for_each(|(z, x)| *z = *x);
 }
 
-/// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor.
+/// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor in double precision and then rounded; 0 where there is no row(r).
 pub(crate) fn gather<F: Scalar>(
     x: ArrayView2<F>,
-    row: impl Fn(usize) -> usize,
-    standardize: Option<(&[F], &[F])>,
+    row: impl Fn(usize) -> Option<usize>,
+    standardize: Option<(&[f64], &[f64])>,
     mut z: ArrayViewMut2<F>,
 ) {
     let columns = x.ncols();
+    let standardized = |x: F, mean: f64, factor: f64| F::from_f64((x.to_f64() - mean) * factor);
     if let (Some(x), Some(z)) = (x.to_slice(), z.as_slice_mut()) {
         for (r, z) in z.chunks_exact_mut(columns).enumerate() {
-            let x = &x[row(r) * columns..][..columns];
+            let Some(row) = row(r) else {
+                z.fill(F::ZERO);
+                continue;
+            };
+            let x = &x[row * columns..][..columns];
             match standardize {
                 None => copy(x, z),
                 Some((mean, factor)) => {
                     let columns = z.iter_mut().zip(x).zip(mean.iter().zip(factor));
-                    columns.for_each(|((z, &x), (&mean, &factor))| *z = (x - mean) * factor);
+                    columns.for_each(|((z, &x), (&mean, &factor))| *z = standardized(x, mean, factor));
                 }
             }
         }
     } else {
         for (r, mut z) in z.outer_iter_mut().enumerate() {
-            z.assign(&x.row(row(r)));
+            let Some(row) = row(r) else {
+                z.fill(F::ZERO);
+                continue;
+            };
+            z.assign(&x.row(row));
             if let Some((mean, factor)) = standardize {
                 let columns = z.iter_mut().zip(mean.iter().zip(factor));
-                columns.for_each(|(z, (&mean, &factor))| *z = (*z - mean) * factor);
+                columns.for_each(|(z, (&mean, &factor))| *z = standardized(*z, mean, factor));
             }
         }
     }

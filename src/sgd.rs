@@ -19,7 +19,7 @@ use crate::engine::{Engine, Made, Samples, Steps};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Targets, check_targets, seed};
 use crate::network::Mlp;
-use crate::optimizer::{Moments, Optimizer, Rule};
+use crate::optimizer::{Decay, Moments, Optimizer, Rule, check_not_0};
 use crate::random::{Generator, Stream, generator};
 use crate::scalar::Scalar;
 use crate::threads::one_blas_thread;
@@ -43,6 +43,8 @@ pub struct Sgd<F> {
     batch: usize,
     eta: f64,
     lambda: f64,
+    /// Weight decay that is still to be applied.
+    decay: f64,
     generator: Generator,
     epochs_done: usize,
     order: Vec<usize>,
@@ -53,7 +55,8 @@ pub struct Sgd<F> {
 
 impl<F: Scalar> Sgd<F> {
     /// # Errors
-    /// [`Error::EmptyBatch`] for a batch of 0; [`Error::Hyperparameter`] unless η is finite and positive.
+    /// [`Error::EmptyBatch`] for a batch of 0; [`Error::Hyperparameter`] unless η is finite and
+    /// positive, in F as well.
     pub fn new(batch: usize, eta: f64, seed: u64) -> Result<Self> {
         if batch == 0 {
             return Err(Error::EmptyBatch);
@@ -61,13 +64,25 @@ impl<F: Scalar> Sgd<F> {
         if !(eta.is_finite() && eta > 0.0) {
             return Err(Error::Hyperparameter { name: "eta", expected: "a finite, positive number", found: eta });
         }
-        let generator = generator(seed, Stream::Shuffles);
-        Ok(Self { batch, eta, lambda: 0.0, generator, epochs_done: 0, order: Vec::new(), engine: None, last: None })
+        check_not_0::<F>("eta", eta)?;
+        Ok(Self {
+            batch,
+            eta,
+            lambda: 0.0,
+            decay: 0.0,
+            generator: generator(seed, Stream::Shuffles),
+            epochs_done: 0,
+            order: Vec::new(),
+            engine: None,
+            last: None,
+        })
     }
 
-    /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient descent on ℓ + (λ/2) ‖θ‖²
-    /// (Krogh and Hertz 1991, *A simple weight decay can improve generalization*), and costs nothing: the factor is the β of
-    /// the product that makes the update. The losses given back are those without the penalty.
+    /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient
+    /// descent on ℓ + (λ/2) ‖θ‖² (Krogh and Hertz 1991, *A simple weight decay can improve
+    /// generalization*), and costs nothing: the factor is the β of the product that makes the
+    /// update. Exact however small ηλ is: [`optimizer`](crate::optimizer) has the equations. The
+    /// losses given back are those without the penalty.
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] unless 0 ≤ λ < 1/η.
@@ -83,8 +98,9 @@ impl<F: Scalar> Sgd<F> {
     /// is before the update with it. Two calls of 5 epochs are one of 10, bit for bit.
     ///
     /// # Errors
-    /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when a batch's loss is not
-    /// finite: the network is then as it was before that batch.
+    /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when
+    /// a batch's loss is not finite, or the parameters after it would not be: the network is then
+    /// as it was before that batch.
     pub fn train<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
@@ -103,16 +119,19 @@ impl<F: Scalar> Sgd<F> {
         let (samples, y) = (x.nrows(), y.as_standard_layout());
         let batch = self.batch.min(samples);
         let mut history = Vec::with_capacity(epochs);
+        let mut moments = Moments::none();
+        moments.watch_again(mlp.parameters());
         for _ in 0..epochs {
             self.shuffle(samples);
             let epoch = self.epochs_done;
             self.epochs_done += 1;
-            let data = Samples { x, order: Some(&self.order), standardize: None, seed: seed(loss, y.view()) };
+            let (seed, order) = (seed(loss, y.view()), Some(self.order.as_slice()));
+            let data = Samples { x, order, standardize: None, weights: None, seed };
+            let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
             let engine = Engine::kept(&mut self.engine, mlp, batch);
-            let mut steps = Plain { eta: self.eta, lambda: self.lambda, sum: 0.0, last: self.last };
             let plan = (samples, batch, 0..samples.div_ceil(batch));
-            let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
-            self.last = steps.last;
+            let made = engine.descend(mlp.parameters_mut(), &mut moments, plan, &data, &mut steps);
+            (self.last, self.decay) = (steps.last, steps.decay);
             made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
             history.push(steps.sum / samples as f64);
         }
@@ -124,7 +143,9 @@ impl<F: Scalar> Sgd<F> {
     /// rayon boxes a job when a helper has to be called.)
     ///
     /// # Errors
-    /// As [`train`](Self::train); the network is unchanged then.
+    /// As [`train`](Self::train); the network is unchanged then. Parameters that are finite before
+    /// a step are so after it; those that are not may be noticed only by [`train`](Self::train),
+    /// which looks at all of them.
     pub fn step<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
@@ -140,12 +161,12 @@ impl<F: Scalar> Sgd<F> {
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one = one_blas_thread()?;
         let (samples, y) = (x.nrows(), y.as_standard_layout());
-        let data = Samples { x, order: None, standardize: None, seed: seed(loss, y.view()) };
+        let data = Samples { x, order: None, standardize: None, weights: None, seed: seed(loss, y.view()) };
+        let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
         let engine = Engine::kept(&mut self.engine, mlp, samples);
-        let mut steps = Plain { eta: self.eta, lambda: self.lambda, sum: 0.0, last: self.last };
         let plan = (samples, samples, 0..1);
         let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
-        self.last = steps.last;
+        (self.last, self.decay) = (steps.last, steps.decay);
         made.map_err(|diverged| diverged.error(None, steps.last))?;
         Ok(steps.sum / samples as f64)
     }
@@ -162,17 +183,28 @@ impl<F: Scalar> Sgd<F> {
 struct Plain {
     eta: f64,
     lambda: f64,
+    /// Pending, after the last step and after the one that is being made.
+    decay: f64,
+    next: f64,
     sum: f64,
     last: Option<f64>,
 }
 
-impl Steps for Plain {
+impl Plain {
+    fn of(eta: f64, lambda: f64, decay: f64, last: Option<f64>) -> Self {
+        Self { eta, lambda, decay, next: decay, sum: 0.0, last }
+    }
+}
+
+impl<F: Scalar> Steps<F> for Plain {
     fn rule(&mut self, _step: usize) -> Rule {
-        let Self { eta, lambda, .. } = *self;
-        Rule { optimizer: Optimizer::Sgd, eta, lambda, step: 1, clip: None, sam: None, norm: false }
+        let decay = Decay::next::<F>(self.eta, self.lambda, self.decay);
+        self.next = decay.pending;
+        Rule { optimizer: Optimizer::Sgd, eta: self.eta, decay, step: 1, clip: None, sam: None, norm: false }
     }
 
     fn made(&mut self, made: &Made) -> ControlFlow<()> {
+        self.decay = self.next;
         self.sum += made.sum;
         self.last = Some(made.sum / made.samples as f64);
         ControlFlow::Continue(())

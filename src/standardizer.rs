@@ -4,6 +4,10 @@
 //! mean_j = (1/n) Σ x_ij      s_j² = (1/n) Σ (x_ij − mean_j)²      z_ij = (x_ij − mean_j) · (1/s_j)
 //! ```
 //!
+//! All of it in double precision, and z alone is rounded to the network's type: a mean rounded to
+//! `f32` would shift a column of large numbers by more than they differ. A column is constant if
+//! its largest number is its least one; it is shifted and not scaled.
+//!
 //! Mean and deviation are those of the data it was fitted on, the training part, and stay the same for all data after.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
@@ -13,46 +17,86 @@ use crate::scalar::Scalar;
 
 /// Mean and scale of each column.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Standardizer<F> {
-    pub(crate) mean: Array1<F>,
+pub struct Standardizer {
+    pub(crate) mean: Array1<f64>,
     /// 1/s
-    pub(crate) factor: Array1<F>,
+    pub(crate) factor: Array1<f64>,
 }
 
-impl<F: Scalar> Standardizer<F> {
-    /// Fitted on all rows of x. A column whose numbers are all the same is shifted and not scaled.
+/// A sum and what rounding has taken from it (Knuth's TwoSum, without a branch): good to one
+/// rounding of the sum, and to n² roundings of roundings of Σ |x|.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    sum: f64,
+    lost: f64,
+}
+
+impl Sum {
+    fn add(&mut self, x: f64) {
+        let sum = self.sum + x;
+        let of_x = sum - self.sum;
+        self.lost += (self.sum - (sum - of_x)) + (x - of_x);
+        self.sum = sum;
+    }
+
+    fn value(self) -> f64 {
+        self.sum + self.lost
+    }
+}
+
+impl Standardizer {
+    /// Fitted on all rows of x.
     ///
     /// # Errors
-    /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column whose mean or deviation is beyond the number type.
-    pub fn fit(x: ArrayView2<F>) -> Result<Self> {
+    /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column with a NaN or an infinity, or whose
+    /// sum or scale is beyond double precision.
+    pub fn fit<F: Scalar>(x: ArrayView2<F>) -> Result<Self> {
         Self::of_rows(x, 0..x.nrows())
     }
 
-    /// Fitted on some rows of x. Sums in double precision, in two passes: subtracting the mean first loses no digits to it.
-    pub(crate) fn of_rows(x: ArrayView2<F>, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Self> {
-        if rows.len() == 0 {
-            return Err(Error::NoSamples);
+    /// Fitted on some rows of x, in two passes: of what the second subtracts, no digits are lost.
+    pub(crate) fn of_rows<F: Scalar>(x: ArrayView2<F>, rows: impl Iterator<Item = usize> + Clone) -> Result<Self> {
+        let Some(first) = rows.clone().next() else { return Err(Error::NoSamples) };
+        let mut n = 0.0;
+        let mut sums = vec![Sum::default(); x.ncols()];
+        let mut ranges: Vec<_> = x.row(first).iter().map(|x| (x.to_f64(), x.to_f64())).collect();
+        for i in rows.clone() {
+            n += 1.0;
+            for ((&x, sum), (least, most)) in x.row(i).iter().zip(&mut sums).zip(&mut ranges) {
+                let x = x.to_f64();
+                sum.add(x);
+                (*least, *most) = (least.min(x), most.max(x));
+            }
         }
-        let n = rows.len() as f64;
-        let mut mean = Array1::from_elem(x.ncols(), 0.0);
-        let mut square = mean.clone();
-        rows.clone().for_each(|i| mean.iter_mut().zip(x.row(i)).for_each(|(sum, &x)| *sum += x.to_f64()));
-        mean.map_inplace(|sum| *sum /= n);
+        if let Some(column) = sums.iter().position(|sum| !sum.value().is_finite()) {
+            let mut of_column = rows.clone().map(|row| (row, x[(row, column)].to_f64()));
+            let (what, row, found) = match of_column.find(|(_, x)| !x.is_finite()) {
+                Some((row, x)) => ("x", row, x),
+                None => ("mean and scale", 0, sums[column].sum),
+            };
+            return Err(Error::NotFinite { what, row, column, found });
+        }
+        // Of equal numbers exactly that number.
+        let mean = sums.iter().zip(&ranges).map(|(sum, &(least, most))| (sum.value() / n).clamp(least, most));
+        let mean: Array1<f64> = mean.collect();
+        // The largest distance from the mean: relative to it no square overflows, and the sum is at
+        // least 1.
+        let units: Vec<f64> =
+            ranges.iter().zip(&mean).map(|(&(least, most), &mean)| (most - mean).max(mean - least)).collect();
+        sums.fill(Sum::default());
         for i in rows {
-            for ((sum, &mean), &x) in square.iter_mut().zip(&mean).zip(x.row(i)) {
-                *sum += (x.to_f64() - mean) * (x.to_f64() - mean);
+            for (((&x, sum), &mean), &unit) in x.row(i).iter().zip(&mut sums).zip(&mean).zip(&units) {
+                let distance = (x.to_f64() - mean) / unit;
+                sum.add(distance * distance);
             }
         }
-        let mut fitted = Self { mean: mean.mapv(F::from_f64), factor: Array1::from_elem(x.ncols(), F::ONE) };
-        for (column, (&sum, &mean)) in square.iter().zip(&mean).enumerate() {
-            let deviation = (sum / n).sqrt();
-            // The mean of equal numbers is rounded; what is left of them is no deviation.
-            let rounding = mean.abs() * n.sqrt() * f64::EPSILON;
-            if deviation > rounding {
-                fitted.factor[column] = F::from_f64(1.0 / deviation);
-            }
-            let numbers = [fitted.mean[column].to_f64(), deviation, fitted.factor[column].to_f64()];
-            if let Some(&found) = numbers.iter().find(|number| !number.is_finite()) {
+        let factor = sums.iter().zip(&units).map(|(sum, &unit)| match unit {
+            0.0 => 1.0,
+            unit => 1.0 / (unit * (sum.value() / n).sqrt()),
+        });
+        let fitted = Self { factor: factor.collect(), mean };
+        for (column, &found) in fitted.factor.iter().enumerate() {
+            if !found.is_finite() {
                 return Err(Error::NotFinite { what: "mean and scale", row: 0, column, found });
             }
         }
@@ -61,31 +105,32 @@ impl<F: Scalar> Standardizer<F> {
 
     /// The mean of each column.
     #[must_use]
-    pub fn mean(&self) -> ArrayView1<'_, F> {
+    pub fn mean(&self) -> ArrayView1<'_, f64> {
         self.mean.view()
     }
 
     /// What each column is multiplied by: 1/s.
     #[must_use]
-    pub fn factor(&self) -> ArrayView1<'_, F> {
+    pub fn factor(&self) -> ArrayView1<'_, f64> {
         self.factor.view()
     }
 
-    /// z for other rows.
+    /// z for other rows: each number is rounded once to `f64` where its mean is subtracted, once
+    /// where it is multiplied, and then to F.
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of columns.
-    pub fn transform(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
+    pub fn transform<F: Scalar>(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         if x.ncols() != self.mean.len() {
             let expected = vec![x.nrows(), self.mean.len()];
             return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
         }
         let mut z = Array2::from_elem(x.dim(), F::ZERO);
-        crate::rows::gather(x, |row| row, Some(self.slices()), z.view_mut());
+        crate::rows::gather(x, Some, Some(self.slices()), z.view_mut());
         Ok(z)
     }
 
-    pub(crate) fn slices(&self) -> (&[F], &[F]) {
+    pub(crate) fn slices(&self) -> (&[f64], &[f64]) {
         (self.mean.as_slice().expect("made in one piece"), self.factor.as_slice().expect("made in one piece"))
     }
 }

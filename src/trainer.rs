@@ -10,23 +10,26 @@
 //!     validate; record; stop if nothing has improved for too long
 //! ```
 //!
-//! With plain descent these are the bits of [`Sgd::train`](crate::Sgd::train).
+//! With plain descent these are the bits of [`Sgd::train`](crate::Sgd::train). The norm of the last
+//! step's gradient, which the history records, comes with the step, but for plain descent with
+//! batches that are not much taller than the layers are wide (of 256 samples, or four times the
+//! widest layer, the greater of both): there, that one gradient of an epoch is made a second time.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
 use crate::dataset::{Dataset, Divided, Part, check_weights, split};
 use crate::engine::{Engine, Made, Steps};
 use crate::error::{Error, Result};
 use crate::history::{History, Record};
+use crate::learning_rate::Now;
 use crate::loss::{Loss, check_targets};
 use crate::model::Model;
 use crate::network::Parameters;
 use crate::observer::{Batch, Observer};
-use crate::optimizer::{Moments, Optimizer, Rule};
+use crate::optimizer::{Moments, Rule, check_not_0};
 use crate::position::Position;
 use crate::random::{Generator, Stream, generator};
 use crate::scalar::Scalar;
@@ -85,19 +88,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// fit.
     pub fn new(model: impl Into<Model<F>>, loss: L, training: Training) -> Result<Self> {
         training.check()?;
-        let epsilon = match training.optimizer {
-            Optimizer::Adam { epsilon, .. } => Some(epsilon),
-            _ => None,
-        };
-        let eta = Some(training.learning_rate.most());
-        for (name, found) in
-            [("epsilon", epsilon), ("eta", eta), ("clip_norm", training.clip_norm), ("sam", training.sam)]
-        {
-            if let Some(found) = found.filter(|&found| F::from_f64(found) == F::ZERO) {
-                let expected = "a number that the network's type can tell from 0";
-                return Err(Error::Hyperparameter { name, expected, found });
-            }
-        }
+        training.check_in::<F>()?;
         let model = model.into();
         loss.target_len(model.mlp.outputs())?;
         let moments = Moments::new(training.optimizer, model.mlp.parameters());
@@ -119,8 +110,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// the model is that of the best epoch when this returns [`Ended::Done`] or [`Ended::Early`].
     ///
     /// # Errors
-    /// What does not fit in the data is refused before anything is changed. [`Error::Diverged`] for a step that makes a NaN or an
-    /// infinity: the model is then as it was before that step.
+    /// What does not fit in the data is refused before anything is changed. [`Error::Diverged`] for
+    /// a step that makes a NaN or an infinity: the model is then as it was before that step.
+    /// [`Error::Hyperparameter`] before an epoch in which the schedule's rate is 0 in the network's
+    /// type, so that its steps would do nothing; the epochs before it have been made.
     pub fn fit<'a>(
         &mut self,
         train: Dataset<'a, F, L::Target>,
@@ -144,9 +137,11 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         })
     }
 
-    /// Trains to the end of an epoch: of the one that was stopped, or of a new one, whatever [`Training::epochs`] says. The data may be
-    /// others at each new epoch. Returns [`Ended::Early`] when the patience of early stopping is at its end; the parameters stay those of this
-    /// epoch, and another call goes on.
+    /// Trains to the end of an epoch: of the one that was stopped, or of a new one, whatever
+    /// [`Training::epochs`] says (beyond them, a [cosine schedule](crate::LearningRate::cosine) is
+    /// at its least rate). The data may be others at each new epoch. Returns [`Ended::Early`] when
+    /// the patience of early stopping is at its end; the parameters stay those of this epoch, and
+    /// another call goes on.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
@@ -165,17 +160,19 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         })
     }
 
-    /// One step with a batch of any size; it counts as a step of the optimiser and of the learning rate and belongs to no epoch.
-    /// Returns the mean ℓ before it.
+    /// One step with a batch of any size; it counts as a step of the optimiser and of the learning
+    /// rate and belongs to no epoch. So warm-up and inverse scaling go on with it, and a step,
+    /// cosine or plateau schedule, which goes by epochs, stands where they are: see
+    /// [`learning_rate`](crate::learning_rate). Returns the mean ℓ before it.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
     pub fn step(&mut self, batch: Dataset<'_, F, L::Target>) -> Result<f64> {
         self.check(&batch)?;
-        let samples = batch.samples();
         self.undone_if_nothing_was(|run| {
-            run.standardize(batch.x, 0..samples)?;
-            run.one_step(&batch)
+            let batch = Part { data: batch, rows: None };
+            run.standardize(&batch)?;
+            run.one_step(&batch.data)
         })
     }
 
@@ -184,7 +181,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         // Of the epoch that runs, if one does.
         let batches = self.position.samples.div_ceil(self.training.batch).max(1);
         let now = self.position.now(&self.training, batches);
-        let mut one = One { rule: self.training.rule(&now, false), mean: 0.0 };
+        let rule = self.training.rule::<F>(&now, false);
+        check_not_0::<F>("learning_rate", rule.eta)?;
+        let mut one = One { rule, mean: 0.0 };
         let _one = one_blas_thread()?;
         let Self { model, loss, moments, engine, position, .. } = self;
         let Model { mlp, standardizer } = model;
@@ -200,6 +199,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         made.map_err(|diverged| diverged.error(None, position.last))?;
         position.steps += 1;
         position.last = Some(one.mean);
+        position.decay = rule.decay.pending;
         Ok(one.mean)
     }
 
@@ -227,10 +227,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &self.training
     }
 
-    /// Changes the number of epochs in all, to go on after the last one. With early stopping it goes on from the best epoch's parameters, and
-    /// more epochs bring new patience after an early stop. A cosine schedule stretches to the new number.
+    /// Changes the number of epochs in all, to go on after the last one. With early stopping it
+    /// goes on from the best epoch's parameters. A run that has stopped early has new patience, and
+    /// goes on, if these are more epochs than it has done. A cosine schedule stretches to the new
+    /// number.
     pub fn set_epochs(&mut self, epochs: usize) {
-        if self.position.stopped_early && epochs > self.training.epochs {
+        if self.position.stopped_early && epochs > self.position.epoch {
             self.position.stopped_early = false;
             self.position.least.since = 0;
         }
@@ -268,10 +270,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         if self.position.batch > 0 && expected != found {
             return Err(Error::Rest { expected, found });
         }
-        match &train.rows {
-            Some(rows) => self.standardize(train.data.x, rows.iter().copied())?,
-            None => self.standardize(train.data.x, 0..train.samples())?,
-        }
+        self.standardize(&train)?;
         Ok((train, validation))
     }
 
@@ -298,9 +297,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         result
     }
 
-    fn standardize(&mut self, x: ArrayView2<F>, rows: impl ExactSizeIterator<Item = usize> + Clone) -> Result<()> {
+    fn standardize(&mut self, train: &Part<'_, F, L::Target>) -> Result<()> {
         if self.training.standardize && self.model.standardizer.is_none() {
-            self.model.standardizer = Some(Standardizer::of_rows(x, rows)?);
+            self.model.standardizer = Some(Standardizer::of_rows(train.data.x, train.present())?);
         }
         Ok(())
     }
@@ -317,6 +316,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let samples = train.samples();
         let batch = self.training.batch.min(samples);
         let batches = samples.div_ceil(batch);
+        self.check_rates(batches)?;
         (self.position.samples, self.position.rows) = (samples, train.data.samples());
         self.shuffle(train);
 
@@ -345,6 +345,17 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         Ok(flow)
     }
 
+    /// Refuses an epoch whose rate becomes 0 in the network's type. Within an epoch a rate only
+    /// falls, or grows by the warm-up, or grows and then falls: it is least at an end.
+    fn check_rates(&self, batches: usize) -> Result<()> {
+        let first = self.position.now(&self.training, batches);
+        let left = (batches - 1).saturating_sub(self.position.batch);
+        let part = (batches - 1) as f64 / batches as f64;
+        let last = Now { steps: first.steps + left as u64, part, ..first };
+        let rates = [first, last].map(|now| self.training.learning_rate.at(&now));
+        rates.into_iter().try_for_each(|rate| check_not_0::<F>("learning_rate", rate))
+    }
+
     /// The batches of the running epoch that are still to come. Returns η and ‖g‖ of the last one, too.
     fn batches(
         &mut self,
@@ -361,8 +372,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let data = ready.samples(order, model.standardizer.as_ref(), loss);
         let first = position.batch;
         let tell = |batch: &Batch| observer.batch(batch);
-        let mut pilot =
-            Pilot { training, position, tell, batches, rate: 0.0, norm: None, flow: ControlFlow::Continue(()) };
+        let (decay, flow) = (position.decay, ControlFlow::Continue(()));
+        let mut pilot = Pilot { training, position, tell, batches, rate: 0.0, decay, norm: None, flow };
         let engine = Engine::kept(engine, &model.mlp, batch);
         let made =
             engine.descend(model.mlp.parameters_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
@@ -388,13 +399,16 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         self.order = Some((order, generator));
     }
 
-    /// The mean ℓ over a data set, or some rows of it.
+    /// The mean ℓ over a data set, or some rows of it, in blocks that have nothing to do with the
+    /// batches of training.
     fn mean_loss(&mut self, part: &Part<'_, F, L::Target>) -> f64 {
-        let Self { model: Model { mlp, standardizer }, loss, engine, training, .. } = self;
+        let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
         let ready = part.data.ready();
         let data = ready.samples(part.rows.as_deref(), standardizer.as_ref(), loss);
-        let (samples, batch) = (part.samples(), training.batch.min(part.samples()));
-        Engine::kept(engine, mlp, batch).loss(mlp.parameters(), (samples, batch), &data) / samples as f64
+        let samples = part.samples();
+        // Of about equal length, so that the last is not a short one.
+        let block = samples.div_ceil(samples.div_ceil(VALIDATION_ROWS));
+        Engine::kept(engine, mlp, block).loss(mlp.parameters(), (samples, block), &data) / samples as f64
     }
 
     /// Everything that changes between two epochs.
@@ -421,13 +435,17 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 }
 
+/// Samples that go through the layers together in validation, at the most: enough for full speed of
+/// a product, few enough that their activations stay in cache.
+const VALIDATION_ROWS: usize = 128;
+
 /// A step by itself.
 struct One {
     rule: Rule,
     mean: f64,
 }
 
-impl Steps for One {
+impl<F> Steps<F> for One {
     fn rule(&mut self, _step: usize) -> Rule {
         self.rule
     }
@@ -446,14 +464,17 @@ struct Pilot<'a, O> {
     batches: usize,
     /// Of the last step.
     rate: f64,
+    /// The weight decay that is pending after it.
+    decay: f64,
     norm: Option<f64>,
     flow: ControlFlow<()>,
 }
 
-impl<O: FnMut(&Batch) -> ControlFlow<()>> Steps for Pilot<'_, O> {
+impl<F: Scalar, O: FnMut(&Batch) -> ControlFlow<()>> Steps<F> for Pilot<'_, O> {
     fn rule(&mut self, step: usize) -> Rule {
-        let rule = self.training.rule(&self.position.now(self.training, self.batches), step + 1 == self.batches);
-        self.rate = rule.eta;
+        let now = self.position.now(self.training, self.batches);
+        let rule = self.training.rule::<F>(&now, step + 1 == self.batches);
+        (self.rate, self.decay) = (rule.eta, rule.decay.pending);
         rule
     }
 
@@ -463,6 +484,7 @@ impl<O: FnMut(&Batch) -> ControlFlow<()>> Steps for Pilot<'_, O> {
         let position = &mut *self.position;
         position.batch = made.step + 1;
         position.steps += 1;
+        position.decay = self.decay;
         position.sum += made.sum;
         position.last = Some(mean);
         self.flow = (self.tell)(&Batch {

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::learning_rate::{LearningRate, Now};
-use crate::optimizer::{Optimizer, Rule};
+use crate::optimizer::{Decay, Optimizer, Rule, check_not_0};
+use crate::scalar::Scalar;
 
 /// How to train. Start from the default and change what matters:
 ///
@@ -24,7 +25,8 @@ pub struct Training {
     pub optimizer: Optimizer,
     /// η. 0.1 throughout by default.
     pub learning_rate: LearningRate,
-    /// λ of the decoupled weight decay, for all of θ. 0 by default.
+    /// λ of the decoupled weight decay, for all of θ, exact however small ηλ is
+    /// ([`optimizer`](crate::optimizer) has the equations). 0 by default.
     pub weight_decay: f64,
     /// Epochs in all. 10 by default.
     pub epochs: usize,
@@ -39,8 +41,9 @@ pub struct Training {
     /// ρ of sharpness-aware minimisation (SAM, Foret et al. 2021), which seeks flat minima: g is taken at θ + ρ g/‖g‖ instead of θ, at the cost
     /// of a second pass. The losses recorded are those at θ; the norm is that of the g used. None by default.
     pub sam: Option<f64>,
-    /// Are the inputs standardised, as fitted on the training part of the first data seen (with [`Trainer::step`](crate::Trainer::step), on
-    /// the first batch)? Each sample counts once, whatever its weight. False by default.
+    /// Are the inputs standardised, as fitted on the training part of the first data seen (with
+    /// [`Trainer::step`](crate::Trainer::step), on the first batch)? Each sample counts once,
+    /// whatever its weight, and not at all if that is 0. False by default.
     pub standardize: bool,
     /// The part of the samples that are kept from training for validation, if no validation set is given. None by default.
     pub validation_fraction: Option<f64>,
@@ -76,7 +79,7 @@ impl Training {
         self.optimizer.check()?;
         self.learning_rate.check()?;
         let keeps = self.weight_decay >= 0.0 && self.learning_rate.most() * self.weight_decay < 1.0;
-        check(keeps, "weight_decay", "a number from 0 to below 1/eta", self.weight_decay)?;
+        check(keeps, "weight_decay", "a number from 0 to below 1/learning_rate", self.weight_decay)?;
         if self.batch == 0 {
             return Err(Error::EmptyBatch);
         }
@@ -95,12 +98,21 @@ impl Training {
         Ok(())
     }
 
+    /// Refuses settings that the type of a network rounds to what they must not be.
+    pub(crate) fn check_in<F: Scalar>(&self) -> Result<()> {
+        self.optimizer.check_in::<F>()?;
+        check_not_0::<F>("learning_rate", self.learning_rate.most())?;
+        self.clip_norm.map_or(Ok(()), |norm| check_not_0::<F>("clip_norm", norm))?;
+        self.sam.map_or(Ok(()), |rho| check_not_0::<F>("sam", rho))
+    }
+
     /// The rule of the next step.
-    pub(crate) fn rule(&self, now: &Now, norm: bool) -> Rule {
+    pub(crate) fn rule<F: Scalar>(&self, now: &Now, norm: bool) -> Rule {
+        let eta = self.learning_rate.at(now);
         Rule {
             optimizer: self.optimizer,
-            eta: self.learning_rate.at(now),
-            lambda: self.weight_decay,
+            eta,
+            decay: Decay::next::<F>(eta, self.weight_decay, now.decay),
             step: now.steps + 1,
             clip: self.clip_norm,
             sam: self.sam,

@@ -1,7 +1,9 @@
 //! The last phase of a step: θ ← what the rule makes of it and of the gradient, over tiles of rows of all w[t] and c[t].
 //!
 //! ```text
-//! plain      w ← −(η/B) Δᵀ Z + (1 − ηλ) w          one product: no gradient is stored
+//! plain      w ← −(η/B) Δᵀ Z + β w                 one product: no gradient is stored; β = 1 − ηλ, see `optimizer`
+//! tall       G ← (1/B) Δᵀ Z, w ← β w − η G          plain too: of many samples, where the pass costs next to nothing and ‖G‖
+//!                                                   comes free
 //! moments    G ← (1/B) Δᵀ Z                         of a chunk, which stays in cache,
 //!            m, v, w ← rule(G, m, v, w)             and is used at once: one pass over the parameters
 //! clipped    G ← (1/B) Δᵀ Z, ‖G‖                    all of it, for its norm is needed first;
@@ -172,6 +174,16 @@ fn scale_to_1<F: Scalar>(g: &mut Parameters<F>) -> f64 {
     g.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>().sqrt()
 }
 
+/// Is the batch much taller than the layers are wide? To store the gradient and to pass over the parameters takes a few operations
+/// for each of them, and the step 6 for each of them and each sample. Shapes alone decide, so that a step has the same bits with
+/// the norm of its gradient and without.
+fn is_tall<F: Scalar>(theta: &Parameters<F>, samples: usize) -> bool {
+    samples >= TALL && theta.w.iter().all(|w| samples >= 4 * w.nrows().max(w.ncols()))
+}
+
+/// Below so many samples even the pass over a small network is no trifle.
+const TALL: usize = 256;
+
 /// Is given a tile, a block of it, and the block's gradient.
 type Visit<'a, F> = dyn Fn(usize, &Block, Part<F>) + Sync + 'a;
 
@@ -204,10 +216,10 @@ impl Update {
         moments: &mut Moments<F>,
         scratch: &mut Option<Scratch<F>>,
     ) -> Option<f64> {
-        let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none();
+        let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none() && !is_tall(theta, batch.samples);
         let descend = |theta: &mut Parameters<F>| {
             let a = F::from_f64(-rule.eta / batch.samples as f64);
-            self.run(crew, batch, (a, F::from_f64(1.0 - rule.eta * rule.lambda)), theta);
+            self.run(crew, batch, (a, F::from_f64(rule.decay.beta)), theta);
         };
         if plain && !rule.norm {
             descend(theta);
@@ -270,7 +282,8 @@ impl Update {
         theta: &Parameters<F>,
         scratch: &'b mut Option<Scratch<F>>,
     ) -> &'b mut Scratch<F> {
-        let whole = rule.clip.is_some() || rule.sam.is_some();
+        // Of plain descent as well: a product for each chunk of a tile, and not for all of it, copies Z as often.
+        let whole = rule.clip.is_some() || rule.sam.is_some() || rule.optimizer == Optimizer::Sgd;
         if scratch.as_ref().is_none_or(|scratch| scratch.whole != whole) {
             *scratch = None;
         }

@@ -112,6 +112,11 @@ fn small_steps() {
         step(rows);
     }
     assert_eq!(allocations(|| (0..1000).for_each(|i| step([32, 7, 1][i % 3]))), 0, "small steps");
+    // Of so many samples that the gradient is stored first.
+    let (x, y) = (Array2::from_elem((300, 16), 0.5_f32), Array1::from_elem(300, 1.0_f32));
+    let mut step = || sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
+    step();
+    assert_eq!(allocations(|| (0..100).for_each(|_| _ = step())), 0, "tall steps");
 }
 
 /// Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues grow now and then; an

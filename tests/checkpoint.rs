@@ -92,6 +92,8 @@ fn trainings() -> Vec<Training> {
             ..base.clone()
         },
         Training { sam: Some(0.1), ..base.clone() },
+        // In f32 saved up for six steps and applied in the seventh.
+        Training { weight_decay: 5e-5, ..base.clone() },
         Training { optimizer: Optimizer::adam(), sam: Some(0.1), clip_norm: Some(0.3), standardize: true, ..base },
     ]
 }

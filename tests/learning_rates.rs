@@ -109,6 +109,64 @@ fn a_cosine_stays_at_its_least_after_the_last_epoch() {
     assert!(seen.batches.iter().all(|batch| batch.learning_rate == 0.0625 / 8.0), "{:?}", seen.batches);
 }
 
+/// Of so many planned epochs, none done.
+fn cosine_of(epochs: usize, least: f64) -> Trainer<f64, SquaredError> {
+    trainer(LearningRate::cosine(0.05, least), epochs)
+}
+
+#[test]
+fn a_cosine_that_ends_at_0_does_not_silently_train_with_that() {
+    let (x, y) = data();
+    let data = Dataset::new(x.view(), y.view());
+    for epochs in [0, 1, 3] {
+        let mut trainer = cosine_of(epochs, 0.0);
+        assert_eq!(trainer.fit(data, None, &mut ()), Ok(gemmprop::Ended::Done));
+        let before = trainer.model().clone();
+        for error in [trainer.partial_fit(data, None, &mut ()).unwrap_err(), trainer.step(data).unwrap_err()] {
+            assert!(matches!(error, Error::Hyperparameter { name: "learning_rate", found: 0.0, .. }), "{error:?}");
+        }
+        assert_eq!((trainer.model(), trainer.history().records.len()), (&before, epochs));
+        // With more epochs it goes on.
+        trainer.set_epochs(epochs + 1);
+        assert_eq!(trainer.partial_fit(data, None, &mut ()), Ok(gemmprop::Ended::Done));
+    }
+}
+
+#[test]
+fn a_cosine_of_no_epochs_is_at_its_least() {
+    let (x, y) = data();
+    let mut trainer = cosine_of(0, 0.0625 / 8.0);
+    let mut seen = Seen::default();
+    trainer.partial_fit(Dataset::new(x.view(), y.view()), None, &mut seen).unwrap();
+    assert!(seen.batches.iter().all(|batch| batch.learning_rate == 0.0625 / 8.0), "{:?}", seen.batches);
+}
+
+/// 10⁻³⁰, then 10⁻⁴⁰, then 10⁻⁵⁰, which is 0 in f32; and a warm-up whose first steps are 0.
+#[test]
+fn a_rate_that_vanishes_in_the_type_of_the_network_is_refused_when_it_comes() {
+    let new = |learning_rate, optimizer| {
+        let mlp = common::network::<f32>(&[2, 3, 1], Constant::Input, 1);
+        let training = Training { learning_rate, optimizer, epochs: 5, batch: 3, ..Training::default() };
+        Trainer::new(mlp, SquaredError, training).unwrap()
+    };
+    let (x, y) = (common::uniform::<f32>(SAMPLES, 2, 1), Array1::from_elem(SAMPLES, 0.5_f32));
+    let data = Dataset::new(x.view(), y.view());
+    for optimizer in [Optimizer::Sgd, Optimizer::adam()] {
+        let mut trainer = new(LearningRate::step(1e-30, 1, 1e-10), optimizer);
+        let error = trainer.fit(data, None, &mut ()).unwrap_err();
+        assert!(matches!(error, Error::Hyperparameter { name: "learning_rate", .. }), "{error:?}");
+        assert_eq!((trainer.history().records.len(), trainer.steps()), (2, 8));
+        // Steps 0 to 3 have the rates 1, 2⁻⁶⁰, 3⁻⁶⁰ and 4⁻⁶⁰ = 7.5·10⁻³⁷; step 5 has 2.0·10⁻⁴⁷.
+        let mut trainer = new(LearningRate::inverse_scaling(1.0, 60.0), optimizer);
+        trainer.fit(data, None, &mut ()).unwrap_err();
+        assert_eq!(trainer.steps(), 4);
+        let mut trainer = new(LearningRate::constant(1e-40).warm_up(1_000_000), optimizer);
+        trainer.fit(data, None, &mut ()).unwrap_err();
+        trainer.step(data).unwrap_err();
+        assert_eq!(trainer.steps(), 0);
+    }
+}
+
 #[test]
 fn inverse_scaling_divides_by_a_power_of_the_steps() {
     for (k, .., eta) in rates(LearningRate::inverse_scaling(0.05, 0.5), 4) {
@@ -271,7 +329,7 @@ fn what_is_no_schedule_is_refused_with_its_range() {
             LearningRate::on_plateau(eta, 0.5, 3),
             LearningRate::constant(eta).warm_up(10),
         ] {
-            refused(schedule, &format!("eta: {positive}, found {name}"));
+            refused(schedule, &format!("learning_rate: {positive}, found {name}"));
         }
     }
     for (factor, name) in [(0.0, "0"), (-1.0, "-1"), (1.5, "1.5"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
@@ -281,7 +339,7 @@ fn what_is_no_schedule_is_refused_with_its_range() {
     }
     refused(LearningRate::step(0.1, 0, 0.5), "every: expected at least 1 epoch, found 0");
     for (least, name) in [(-0.1, "-0.1"), (0.2, "0.2"), (f64::NAN, "NaN")] {
-        let text = format!("least: expected a number from 0 to eta, found {name}");
+        let text = format!("least: expected a number from 0 to the first learning rate, found {name}");
         refused(LearningRate::cosine(0.1, least), &text);
     }
     for (power, name) in [(-1.0, "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {

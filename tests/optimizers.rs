@@ -16,7 +16,9 @@
 mod common;
 
 use common::{BoundedLoss, Real, Reference, flat, gamma};
-use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, Parameters, SquaredError, Trainer, Training};
+use gemmprop::{
+    Constant, Dataset, LearningRate, Loss, Mlp, Optimizer, Parameters, Sgd, SquaredError, Trainer, Training,
+};
 use ndarray::{Array2, ArrayView2, Axis};
 
 const CONSTANTS: [Constant; 3] = [Constant::Input, Constant::EveryLayer, Constant::Absent];
@@ -366,6 +368,8 @@ impl Moments {
                 combined::<F>((1.0, g), (mu, *first))
             }
             Optimizer::Adam { beta1, beta2, epsilon } => {
+                // As the type has them.
+                let [beta1, beta2] = [beta1, beta2].map(|beta| F::from_f64(beta).to_f64());
                 *first = combined::<F>((beta1, *first), (1.0 - beta1, g));
                 let rounding = rounded::<F>(1) * g.most() * g.most();
                 let square =
@@ -559,4 +563,86 @@ fn clipping_is_exact<F: Real>() {
 fn a_gradient_is_scaled_by_c_over_its_norm_and_left_alone_up_to_c() {
     clipping_is_exact::<f32>();
     clipping_is_exact::<f64>();
+}
+
+// ------------------------------------------------------------------------------------------------------------------- weight decay
+
+/// A loss of nothing: all gradients are 0, and θ moves by its decay alone.
+#[derive(Debug)]
+struct Flat;
+
+impl<F: Real> Loss<F> for Flat {
+    type Target = F;
+
+    fn target_len(&self, outputs: usize) -> gemmprop::Result<usize> {
+        Ok(outputs)
+    }
+
+    fn check(&self, _row: usize, _y: &[F], _outputs: usize) -> gemmprop::Result<()> {
+        Ok(())
+    }
+
+    fn value_and_derivative(&self, _y_hat: &[F], _y: &[F], d: &mut [F]) -> F {
+        d.fill(F::ZERO);
+        F::ZERO
+    }
+
+    fn second_derivative(&self, _y_hat: &[F], _y: &[F], _v: &[F], hv: &mut [F]) {
+        hv.fill(F::ZERO);
+    }
+}
+
+/// (1 − ηλ)ᴺ of θ, whatever ηλ is in F. What is still saved up is below 256 ε; and each β that is
+/// applied, one for every 256 ε of decay at the most, rounds once.
+fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
+    let epsilon = 2.0 * F::U;
+    let [x, y] = [(); 2].map(|()| Array2::from_elem((1000, 1), F::ZERO));
+    let new = || Mlp::<F>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.7).unwrap();
+    let start = new().parameters().alpha()[(0, 0)].to_f64();
+    let decay = -(steps as f64) * (-eta * lambda).ln_1p();
+    let applied = (decay / (256.0 * epsilon)) as usize + 1;
+    let bound = (256.0 * epsilon).exp_m1() + gamma(applied.min(steps) + 1, F::U) + 8.0 * f64::EPSILON;
+    let check = |what: &dyn std::fmt::Debug, mlp: &Mlp<F>| {
+        let found = mlp.parameters().alpha()[(0, 0)].to_f64() / start;
+        let error = (found / (-decay).exp() - 1.0).abs();
+        assert!(
+            error <= bound,
+            "{what:?} η {eta:e} λ {lambda:e}: 1 − {:e}, expected 1 − {:e}",
+            1.0 - found,
+            -(-decay).exp_m1()
+        );
+    };
+    let mut mlp = new();
+    let mut sgd = Sgd::new(1, eta, 1).unwrap().weight_decay(lambda).unwrap();
+    sgd.train(&mut mlp, x.view(), y.view(), &Flat, steps / 1000).unwrap();
+    check(&"Sgd", &mlp);
+    for (optimizer, _) in optimizers() {
+        for clip_norm in [None, Some(1.0)] {
+            let training = Training {
+                optimizer,
+                learning_rate: LearningRate::constant(eta),
+                weight_decay: lambda,
+                clip_norm,
+                batch: 1,
+                epochs: steps / 1000,
+                ..Training::default()
+            };
+            let mut trainer = Trainer::new(new(), Flat, training).unwrap();
+            trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+            check(&(optimizer, clip_norm), &trainer.model().mlp);
+        }
+    }
+}
+
+#[test]
+fn weight_decay_is_exact_however_small_it_is() {
+    // 1 − 10⁻⁷ is 1 − 1.19·10⁻⁷ in f32, 1 − 10⁻⁹ is 1; 1 − 10⁻¹⁶ is 1 − 1.11·10⁻¹⁶ in f64, 1 −
+    // 10⁻¹⁷ is 1.
+    decay_is_exact::<f32>(1e-3, 1e-4, 20_000);
+    decay_is_exact::<f32>(1e-3, 1e-6, 100_000);
+    decay_is_exact::<f64>(1e-3, 1e-13, 20_000);
+    decay_is_exact::<f64>(1e-3, 1e-14, 50_000);
+    // Applied at each step.
+    decay_is_exact::<f32>(0.1, 1e-2, 2000);
+    decay_is_exact::<f64>(0.1, 1e-2, 2000);
 }

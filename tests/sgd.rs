@@ -179,6 +179,79 @@ fn a_run_that_diverges_says_when_and_leaves_the_network_as_before_that_batch() {
     assert_eq!(bits(&replayed), bits(&mlp));
 }
 
+type One = (Array2<f32>, Array1<f32>);
+
+/// A network ŷ = w x + b with b = 0.
+fn linear(w: f64) -> Mlp<f32> {
+    Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| w).unwrap()
+}
+
+/// The loss is finite and the step is not: g = −10¹⁰, and η g = 10⁴⁰.
+#[test]
+fn a_step_after_which_parameters_would_be_infinite_is_refused_and_not_made() {
+    let (good, bad): (One, One) = ((array![[0.0]], array![0.0]), (array![[1.0]], array![1e10]));
+    let mut mlp = linear(0.0);
+    let mut sgd = Sgd::new(1, 1e30, 1).unwrap();
+    for _ in 0..2 {
+        sgd.step(&mut mlp, good.0.view(), good.1.view(), &SquaredError).unwrap();
+        let error = sgd.step(&mut mlp, bad.0.view(), bad.1.view(), &SquaredError).unwrap_err();
+        let Error::Diverged { what: "parameters", at: None, found, last: Some(0.0) } = error else {
+            panic!("{error:?}")
+        };
+        assert!(!found.is_finite());
+        assert_eq!(mlp, linear(0.0));
+    }
+    let (x, y) = (array![[0.0], [1.0]], array![0.0, 1e10_f32]);
+    let mut sgd = Sgd::new(1, 1e30, 1).unwrap();
+    let error = sgd.train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
+    assert!(matches!(error, Error::Diverged { what: "parameters", at: Some((1, _)), .. }), "{error:?}");
+    assert_eq!(mlp, linear(0.0));
+}
+
+/// θ is the caller's between two steps, and may be near the end of the range: g = −1/10 and η g =
+/// −3·10³⁷ then lead out of it, and 0 and 3·10²⁸, which is rounded away, do not.
+#[test]
+fn a_step_watches_parameters_that_the_caller_has_changed() {
+    let near = 3.39e38;
+    let (x, delta) = (array![[1e-20_f32]], -1e19_f32);
+    let small = array![[0.0_f32]];
+    let mut sgd = Sgd::new(1, 3e38, 1).unwrap();
+    for w in [1.0, near, 1.0, near] {
+        let mut mlp = linear(w);
+        sgd.step(&mut mlp, small.view(), array![0.0].view(), &SquaredError).unwrap();
+        assert_eq!(mlp, linear(w), "nothing to learn");
+        let y_hat = mlp.predict(x.view()).unwrap()[(0, 0)];
+        let outcome = sgd.step(&mut mlp, x.view(), array![y_hat - delta].view(), &SquaredError);
+        // b, whose gradient is δ itself, is beyond the range in any case.
+        assert!(matches!(outcome, Err(Error::Diverged { what: "parameters", .. })), "{w}: {outcome:?}");
+        assert_eq!(mlp, linear(w));
+    }
+    let mut sgd = Sgd::new(1, 3e9, 1).unwrap();
+    let mut mlp = linear(near);
+    let y_hat = mlp.predict(x.view()).unwrap()[(0, 0)];
+    sgd.step(&mut mlp, x.view(), array![y_hat - delta].view(), &SquaredError).unwrap();
+    assert_eq!(mlp.parameters().alpha()[(0, 0)], near as f32);
+}
+
+#[test]
+fn an_infinity_among_the_parameters_is_found_by_training_also_where_no_loss_shows_it() {
+    // ReLU(−∞ · 1) = 0.
+    let mut mlp = Mlp::<f32>::from_weights(&[1, 2, 1], Constant::Absent, 0, |_, _, _| 1.0).unwrap();
+    mlp.parameters_mut().w_mut().next().unwrap()[(0, 0)] = f32::NEG_INFINITY;
+    let before = bits(&mlp);
+    let mut sgd = Sgd::new(1, 0.1, 1).unwrap();
+    let error = sgd.train(&mut mlp, array![[1.0]].view(), array![0.0].view(), &SquaredError, 1).unwrap_err();
+    assert!(matches!(error, Error::Diverged { what: "parameters", at: Some((1, 1)), .. }), "{error:?}");
+    assert_eq!(bits(&mlp), before);
+}
+
+#[test]
+fn a_rate_that_is_0_in_the_type_of_the_network_is_refused() {
+    let error = Sgd::<f32>::new(1, 1e-60, 1).unwrap_err();
+    assert!(error.to_string().starts_with("eta: expected a number that the network's type can tell from 0"), "{error}");
+    Sgd::<f64>::new(1, 1e-60, 1).unwrap();
+}
+
 /// Whatever step of an epoch the shuffle puts the bad sample in, that step is named, and those before it have been made.
 #[test]
 fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {

@@ -34,32 +34,47 @@ fn whole_weights_are_repetitions() {
     weights_are_repetitions::<f64>();
 }
 
-/// δ = 0 adds 0 to each sum, whatever z is.
+/// Whatever its numbers are: in losses, steps, standardisation, validation; in an order or where it
+/// lies; also if its z overflows.
 #[test]
 fn a_sample_of_weight_0_has_no_influence() {
     let (mlp, x, y) = setting::<f32>();
     let weights = Array1::from_shape_fn(70, |i| if i % 3 == 0 { 0.0 } else { 1.25_f32 });
+    let run = |training: &Training, x: ArrayView2<f32>, y: &Array1<usize>| {
+        let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+        let data = Dataset::new(x, y.view()).weights(weights.view());
+        trainer.fit(data, Some(data), &mut ()).unwrap();
+        trainer.step(data).unwrap();
+        state(&trainer)
+    };
     for optimizer in optimizers() {
-        let run = |x: ArrayView2<f32>, y: &Array1<usize>| {
-            let training = Training {
-                optimizer,
-                learning_rate: LearningRate::constant(0.01),
-                batch: 16,
-                epochs: 3,
-                ..Training::default()
-            };
-            let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
-            trainer.fit(Dataset::new(x, y.view()).weights(weights.view()), None, &mut ()).unwrap();
-            let losses: Vec<f64> = trainer.history().records.iter().map(|record| record.loss).collect();
-            (trainer.into_model(), losses)
-        };
-        let (mut other_x, mut other_y) = (x.clone(), y.clone());
-        for i in (0..70).step_by(3) {
-            other_x.row_mut(i).mapv_inplace(|x| 3.0 - 50.0 * x);
-            other_y[i] = (y[i] + 1) % 3;
+        for (standardize, shuffle, sam) in
+            [(false, true, None), (false, false, None), (true, false, None), (true, true, Some(0.1))]
+        {
+            let learning_rate = LearningRate::constant(0.01);
+            let base = Training { optimizer, learning_rate, standardize, shuffle, sam, ..Training::default() };
+            let training = Training { batch: 16, epochs: 3, ..base };
+            let expected = run(&training, x.view(), &y);
+            for scale in [50.0, 1e30, f32::MAX] {
+                let (mut other_x, mut other_y) = (x.clone(), y.clone());
+                for i in (0..70).step_by(3) {
+                    other_x.row_mut(i).mapv_inplace(|x| scale * x.signum());
+                    other_y[i] = (y[i] + 1) % 3;
+                }
+                assert_eq!(run(&training, other_x.view(), &other_y), expected, "{training:?} {scale}");
+            }
         }
-        assert_eq!(run(x.view(), &y), run(other_x.view(), &other_y), "{optimizer:?}");
     }
+}
+
+#[test]
+fn samples_of_weight_0_alone_are_none_to_standardise_by() {
+    let (x, y, weights) = (array![[1.0], [2.0]], array![1.0, 3.0], array![0.0, 0.0]);
+    let mut trainer =
+        Trainer::new(linear::<f64>(1.0), SquaredError, Training { standardize: true, ..Training::default() }).unwrap();
+    let data = Dataset::new(x.view(), y.view());
+    assert_eq!(trainer.fit(data.weights(weights.view()), None, &mut ()), Err(Error::NoSamples));
+    assert_eq!(trainer.fit(data, None, &mut ()), Ok(Ended::Done));
 }
 
 /// ½ (3·10³⁸)² overflows in f32, and ∞ · 0 would be NaN.
@@ -86,16 +101,16 @@ fn standardized_columns<F: common::Real>() {
     let z = standardizer.transform(x.view()).unwrap();
     for (j, (x, z)) in x.columns().into_iter().zip(z.columns()).enumerate() {
         if j == 3 {
-            assert_eq!(standardizer.factor()[j], F::ONE);
-            // The mean is rounded: as f64 in a sum of 70, then to F.
-            assert!(z.iter().all(|z| z.to_f64().abs() <= 0.3 * (F::U + common::gamma(71, f64::EPSILON))));
+            assert_eq!(standardizer.factor()[j].to_f64(), 1.0);
+            assert!(z.iter().all(|z| z.to_f64() == 0.0));
             continue;
         }
-        let (mean, factor) = (standardizer.mean()[j].to_f64(), standardizer.factor()[j].to_f64());
-        // Each z is off by the rounding of the mean, and three times by its own.
+        let (mean, factor): (f64, f64) = (standardizer.mean()[j].to_f64(), standardizer.factor()[j].to_f64());
+        // Each z is rounded to F, and twice before in double precision; the mean is off by a
+        // rounding, and by what a compensated sum has lost.
         let most = x.iter().fold(0.0_f64, |most, x| most.max(x.to_f64().abs()));
-        let off = |z: f64| factor * mean.abs() * F::U + common::gamma(3, F::U) * z.abs();
-        let of_sums = factor * common::gamma(75, f64::EPSILON) * most;
+        let off = |z: f64| (F::U + common::gamma(3, f64::EPSILON)) * z.abs();
+        let of_sums = factor * f64::EPSILON * (mean.abs() + 70.0 * 70.0 * f64::EPSILON * most);
         let n = z.len() as f64;
         let sum: f64 = z.iter().map(|z| z.to_f64()).sum();
         let bound = z.iter().map(|z| off(z.to_f64())).sum::<f64>() / n + 2.0 * of_sums;
@@ -152,22 +167,93 @@ fn the_standardisation_stays_that_of_the_first_data() {
     assert_eq!(trainer.model().standardizer, fitted);
 }
 
-/// The squares of ±10²⁰⁰ are beyond f64, their deviation is not: either it is right, or it is refused.
+/// Squares of these are beyond f64 on either side, and 1/s of the last one is beyond f32; their
+/// deviations are not.
 #[test]
-fn a_column_whose_squares_overflow_is_not_silently_multiplied_by_0() {
-    let x = array![[1e200], [-1e200]];
-    match Standardizer::fit(x.view()) {
-        Ok(fitted) => assert_eq!(fitted.transform(x.view()).unwrap(), array![[1.0], [-1.0]], "{fitted:?}"),
-        Err(error) => assert!(matches!(error, Error::NotFinite { .. }), "{error:?}"),
+fn a_column_whose_squares_overflow_or_vanish_is_standardised_all_the_same() {
+    for unit in [2_f64.powi(700), 2_f64.powi(-700), 2_f64.powi(-1000)] {
+        let x = array![[unit], [-unit]];
+        let fitted = Standardizer::fit(x.view()).unwrap();
+        assert_eq!(fitted.transform(x.view()).unwrap(), array![[1.0], [-1.0]], "{fitted:?}");
+    }
+    let x = array![[0.0], [2_f32.powi(-149)]];
+    assert_eq!(Standardizer::fit(x.view()).unwrap().transform(x.view()).unwrap(), array![[-1.0], [1.0]]);
+}
+
+/// 1/s is beyond f64.
+#[test]
+fn a_scale_that_is_not_finite_is_what_the_error_shows() {
+    let error = Standardizer::fit(array![[1.0, 0.0], [2.0, 5e-324]].view()).unwrap_err();
+    let Error::NotFinite { what: "mean and scale", column: 1, found, .. } = error else { panic!("{error:?}") };
+    assert!(!found.is_finite(), "{error}");
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_named_with_its_row() {
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let x = array![[1.0, 0.5], [2.0, bad], [3.0, f64::NAN]];
+        let error = Standardizer::fit(x.view()).unwrap_err();
+        let Error::NotFinite { what: "x", row: 1, column: 1, found } = error else { panic!("{error:?}") };
+        assert_eq!(found.to_bits(), bad.to_bits());
     }
 }
 
-/// 1/s of numbers of 10⁻⁴⁴ is beyond f32.
+/// Sums of equal numbers round, by many times √n ε where there are many.
+fn equal_numbers_are_a_constant_column<F: common::Real>() {
+    for value in [0.1, -1.0 / 3.0, 1e-30, 12_345_678.9, 1e30, 0.0] {
+        for n in [1, 2, 3, 7, 1000, 4097] {
+            let x = Array2::from_elem((n, 1), F::from_f64(value));
+            let fitted = Standardizer::fit(x.view()).unwrap();
+            assert_eq!(fitted.factor()[0].to_f64(), 1.0, "{n} of {value}");
+            assert_eq!(fitted.mean()[0].to_f64(), F::from_f64(value).to_f64(), "{n} of {value}");
+            assert!(fitted.transform(x.view()).unwrap().iter().all(|&z| z == F::ZERO));
+        }
+    }
+}
+
 #[test]
-fn a_scale_that_is_not_finite_is_what_the_error_shows() {
-    let error = Standardizer::fit(array![[1.0, 0.0], [2.0, 1e-44_f32]].view()).unwrap_err();
-    let Error::NotFinite { what: "mean and scale", column: 1, found, .. } = error else { panic!("{error:?}") };
-    assert!(!found.is_finite(), "{error}");
+fn a_column_of_equal_numbers_is_shifted_to_0_and_not_scaled() {
+    equal_numbers_are_a_constant_column::<f32>();
+    equal_numbers_are_a_constant_column::<f64>();
+}
+
+/// However little, a column varies if its numbers are not all the same: Σ z² = n, so that no z is
+/// above √n.
+fn the_least_variation_is_scaled_to_1<F: common::Real>() {
+    for value in [1.0, 0.1, 16_777_216.0, 1e16, -3e30] {
+        for n in [2, 3, 1000] {
+            let mut x = Array2::from_elem((n, 1), F::from_f64(value));
+            // The next number away from 0.
+            x[(n - 1, 0)] = F::from_f64(x[(0, 0)].to_f64() * (1.0 + 2.0 * F::U));
+            assert!(x[(n - 1, 0)] != x[(0, 0)]);
+            let z = Standardizer::fit(x.view()).unwrap().transform(x.view()).unwrap();
+            let squares: f64 = z.iter().map(|z| z.to_f64() * z.to_f64()).sum();
+            // Each distance from the mean is exact; quotient, square, root, inverse, product, and
+            // twice the rounding of z.
+            let bound = common::gamma(10, f64::EPSILON) + 2.0 * common::gamma(1, F::U);
+            assert!((squares / n as f64 - 1.0).abs() <= bound, "{n} of {value}: {squares}");
+        }
+    }
+}
+
+#[test]
+fn a_column_that_varies_by_a_rounding_has_variance_1() {
+    the_least_variation_is_scaled_to_1::<f32>();
+    the_least_variation_is_scaled_to_1::<f64>();
+}
+
+#[test]
+fn large_numbers_close_together_are_shifted_exactly() {
+    let x = array![[16_777_216.0_f32], [16_777_218.0]];
+    assert_eq!(Standardizer::fit(x.view()).unwrap().transform(x.view()).unwrap(), array![[-1.0], [1.0]]);
+    // Dates, symmetric around the middle of the month.
+    let x = Array2::from_shape_fn((28, 1), |(i, _)| 20_240_101.0 + i as f64);
+    let z = Standardizer::fit(x.view()).unwrap().transform(x.view()).unwrap();
+    assert!((0..28).all(|i| z[(i, 0)] == -z[(27 - i, 0)] && z[(i, 0)] != 0.0), "{z}");
+    // In f32 these are every second number.
+    let x = Array2::from_shape_fn((28, 1), |(i, _)| 20_240_100.0 + 2.0 * i as f32);
+    let z = Standardizer::fit(x.view()).unwrap().transform(x.view()).unwrap();
+    assert!((0..28).all(|i| z[(i, 0)] == -z[(27 - i, 0)] && z[(i, 0)] != 0.0), "{z}");
 }
 
 #[test]

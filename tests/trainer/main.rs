@@ -10,10 +10,11 @@ mod validation;
 use std::ops::ControlFlow;
 
 use common::{BoundedLoss, Reference};
+use gemmprop::count::{Counted, multiplications};
 use gemmprop::observer::Batch;
 use gemmprop::{
-    Constant, Dataset, Ended, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Standardizer, Trainer, Training,
+    Constant, Dataset, Ended, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Scalar, Sgd,
+    SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training,
 };
 use ndarray::{Array1, Array2, ArrayView2, array, s};
 use proptest::prelude::*;
@@ -34,7 +35,8 @@ struct State {
 
 fn model_bits<F: common::Real>(model: &Model<F>) -> Vec<u64> {
     let fitted = model.standardizer.iter().flat_map(|fitted| fitted.mean().into_iter().chain(fitted.factor()));
-    model.mlp.parameters().iter().chain(fitted).map(|p| p.to_f64().to_bits()).collect()
+    let fitted = fitted.map(|p| p.to_f64().to_bits());
+    model.mlp.parameters().iter().map(|p| p.to_f64().to_bits()).chain(fitted).collect()
 }
 
 fn state<F: common::Real, L: gemmprop::Loss<F>>(trainer: &Trainer<F, L>) -> State {
@@ -100,6 +102,46 @@ fn plain_descent_is_sgd<F: common::Real>() {
 fn plain_descent_has_the_bits_of_sgd() {
     plain_descent_is_sgd::<f32>();
     plain_descent_is_sgd::<f64>();
+}
+
+/// Batches much taller than the layers are wide, whose steps go another way; the last one is
+/// ragged, and tall in one case.
+fn plain_descent_in_tall_batches_is_sgd<F: common::Real>(samples: usize, batch: usize) {
+    let (x, y) = (common::uniform::<F>(samples, 6, 2), Array1::from_shape_fn(samples, |i| (i * i) % 3));
+    let mlp = common::network::<F>(&[6, 20, 9, 3], Constant::EveryLayer, 1);
+    let mut expected = mlp.clone();
+    let mut sgd = Sgd::new(batch, 0.1, 3).unwrap().weight_decay(0.01).unwrap();
+    let losses = sgd.train(&mut expected, x.view(), y.view(), &SoftmaxCrossEntropy, 3).unwrap();
+    let training = Training { batch, seed: 3, weight_decay: 0.01, epochs: 3, ..Training::default() };
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    assert_eq!(trainer.model().mlp, expected, "{batch} of {samples}");
+    assert_eq!(trainer.history().records.iter().map(|record| record.loss).collect::<Vec<_>>(), losses);
+}
+
+#[test]
+fn plain_descent_has_the_bits_of_sgd_in_tall_batches_too() {
+    for (samples, batch) in [(300, 300), (300, 256), (600, 300), (556, 300), (255, 255)] {
+        plain_descent_in_tall_batches_is_sgd::<f32>(samples, batch);
+        plain_descent_in_tall_batches_is_sgd::<f64>(samples, batch);
+    }
+}
+
+/// Each step of an epoch of one batch is its last, whose norm is recorded.
+#[test]
+fn a_full_batch_run_makes_each_gradient_once() {
+    let (x, y) = (common::uniform::<f64>(300, 6, 2).mapv(Counted), Array2::from_elem((300, 2), Counted(0.5)));
+    let mlp = Mlp::<Counted>::he(&[6, 20, 9, 2], Constant::EveryLayer, 1).unwrap();
+    let (_, by_sgd) = multiplications(|| {
+        let mut mlp = mlp.clone();
+        Sgd::new(300, 0.1, 3).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 4).unwrap()
+    });
+    let (_, found) = multiplications(|| {
+        let training = Training { batch: 300, epochs: 4, ..Training::default() };
+        let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
+        trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap()
+    });
+    assert_eq!(found, by_sgd);
 }
 
 #[test]
@@ -168,7 +210,7 @@ struct Stop {
     at_epoch: bool,
 }
 
-impl<F: gemmprop::Scalar> Observer<F> for Stop {
+impl<F: Scalar> Observer<F> for Stop {
     fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
         self.batches = self.batches.saturating_sub(1);
         if self.batches == 0 && !self.at_epoch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -98,9 +98,9 @@ fn settings_out_of_their_range_are_refused_with_it() {
         (adam(0.9, f64::NAN, 1e-8), format!("beta2: {below_1} NaN")),
         (adam(0.9, 0.9, 0.0), "epsilon: expected a finite, positive number, found 0".into()),
         (adam(0.9, 0.9, f64::INFINITY), "epsilon: expected a finite, positive number, found inf".into()),
-        (decay(2.0), "weight_decay: expected a number from 0 to below 1/eta, found 2".into()),
-        (decay(-1.0), "weight_decay: expected a number from 0 to below 1/eta, found -1".into()),
-        (decay(f64::NAN), "weight_decay: expected a number from 0 to below 1/eta, found NaN".into()),
+        (decay(2.0), "weight_decay: expected a number from 0 to below 1/learning_rate, found 2".into()),
+        (decay(-1.0), "weight_decay: expected a number from 0 to below 1/learning_rate, found -1".into()),
+        (decay(f64::NAN), "weight_decay: expected a number from 0 to below 1/learning_rate, found NaN".into()),
         (Training { batch: 0, ..base() }, "batch: expected at least 1 sample, found 0".into()),
         (clip(0.0), "clip_norm: expected a finite, positive number, found 0".into()),
         (clip(f64::INFINITY), "clip_norm: expected a finite, positive number, found inf".into()),
@@ -126,9 +126,29 @@ fn settings_that_vanish_in_the_type_of_the_network_are_refused() {
         Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap_err().to_string()
     };
     let text = refused(Training { learning_rate: LearningRate::constant(1e-60), ..Training::default() });
-    assert!(text.starts_with("eta: expected a number that the network's type can tell from 0"), "{text}");
+    assert!(text.starts_with("learning_rate: expected a number that the network's type can tell from 0"), "{text}");
     let text = refused(Training { clip_norm: Some(1e-60), ..Training::default() });
     assert!(text.starts_with("clip_norm: expected"), "{text}");
     let text = refused(Training { sam: Some(1e-60), ..Training::default() });
     assert!(text.starts_with("sam: expected a number that the network's type can tell from 0"), "{text}");
+}
+
+/// A velocity with μ = 1 never ends, and a mean of squares with β₂ = 1 stays 0.
+#[test]
+fn decays_that_the_type_of_the_network_rounds_to_1_are_refused() {
+    let near = 1.0 - 1e-9;
+    let cases = [
+        (Optimizer::Momentum { mu: near }, "mu"),
+        (Optimizer::Nesterov { mu: near }, "mu"),
+        (Optimizer::Adam { beta1: near, beta2: 0.9, epsilon: 1e-8 }, "beta1"),
+        (Optimizer::Adam { beta1: 0.9, beta2: near, epsilon: 1e-8 }, "beta2"),
+        (Optimizer::Adam { beta1: 0.9, beta2: 0.9, epsilon: 1e-60 }, "epsilon"),
+    ];
+    for (optimizer, expected) in cases {
+        let training = Training { optimizer, ..Training::default() };
+        let error = Trainer::new(linear::<f32>(1.0), SquaredError, training.clone()).unwrap_err();
+        let Error::Hyperparameter { name, .. } = error else { panic!("{error:?}") };
+        assert_eq!(name, expected);
+        Trainer::new(linear::<f64>(1.0), SquaredError, training).unwrap();
+    }
 }

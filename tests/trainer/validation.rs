@@ -68,6 +68,51 @@ fn a_run_that_has_stopped_early_does_not_go_on_by_itself() {
     assert_eq!(state(&trainer), before);
 }
 
+/// More than it has done, if fewer than it was to do.
+#[test]
+fn a_run_that_has_stopped_early_goes_on_when_it_is_given_more_epochs_than_it_has_done() {
+    let training = Training {
+        learning_rate: LearningRate::constant(0.3),
+        epochs: 100,
+        validation_fraction: Some(0.3),
+        early_stopping: Some(2),
+        ..Training::default()
+    };
+    let (mut trainer, ended) = overfitting(training);
+    let (_, x, y) = setting::<f64>();
+    let data = Dataset::new(x.view(), y.view());
+    let done = trainer.history().records.len();
+    assert!(ended == Ended::Early && done < 90);
+    for epochs in [1, done] {
+        trainer.set_epochs(epochs);
+        assert_eq!(trainer.fit(data, None, &mut ()), Ok(Ended::Early));
+        assert_eq!(trainer.history().records.len(), done);
+    }
+    trainer.set_epochs(done + 1);
+    assert_eq!(trainer.fit(data, None, &mut ()), Ok(Ended::Done));
+    assert_eq!(trainer.history().records.len(), done + 1);
+}
+
+/// The steps are so small that θ keeps its bits: all validate the same network.
+#[test]
+fn the_validation_loss_has_the_same_bits_for_all_batch_sizes() {
+    let (mlp, x, y) = setting::<f64>();
+    let (x_new, y_new) = (common::uniform::<f64>(300, 6, 9), Array1::from_shape_fn(300, |i| i % 3));
+    let run = |batch| {
+        let learning_rate = LearningRate::constant(1e-300);
+        let training = Training { learning_rate, batch, epochs: 1, ..Training::default() };
+        let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
+        let validation = Some(Dataset::new(x_new.view(), y_new.view()));
+        trainer.fit(Dataset::new(x.view(), y.view()), validation, &mut ()).unwrap();
+        assert_eq!(trainer.model().mlp, mlp);
+        trainer.history().records[0].validation_loss.unwrap().to_bits()
+    };
+    let expected = run(1);
+    for batch in [2, 7, 32, 70] {
+        assert_eq!(run(batch), expected, "{batch}");
+    }
+}
+
 /// Trained towards y = 1 and validated against −1: epoch 1 is the best, of the first call and of all.
 #[test]
 fn the_best_epoch_is_put_back_by_a_later_call_too() {
