@@ -5,7 +5,9 @@ use rand::seq::SliceRandom;
 
 use crate::engine::Samples;
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Targets, seed};
+use crate::layout::row_major;
+use crate::loss::{Loss, Targets, check_targets, seed};
+use crate::network::Mlp;
 use crate::random::{Stream, generator};
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
@@ -46,15 +48,23 @@ pub(crate) struct Ready<'a, F, T> {
 }
 
 impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
+    /// Refuses what does not fit the network or the loss, and weights that are none.
+    pub(crate) fn check<L: Loss<F, Target = T>>(&self, mlp: &Mlp<F>, loss: &L) -> Result<()> {
+        mlp.check_batch(self.x)?;
+        check_targets(loss, self.y, self.x.nrows(), mlp.outputs())?;
+        let Some(weights) = self.weights else { return Ok(()) };
+        if weights.len() != self.x.nrows() {
+            return Err(Error::Length { what: "weights", expected: self.x.nrows(), found: weights.len() });
+        }
+        match weights.iter().position(|&w| !(w.is_finite() && w >= F::ZERO)) {
+            Some(row) => Err(Error::Weight { row, found: weights[row].to_f64() }),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn ready(&self) -> Ready<'a, F, T> {
         let Self { x, y, weights } = *self;
-        // Copied only where they lie otherwise.
-        let y = if y.is_standard_layout() { y.into() } else { y.as_standard_layout().into_owned().into() };
-        let weights = weights.map(|weights| match weights.to_slice() {
-            Some(_) => weights.into(),
-            None => weights.to_owned().into(),
-        });
-        Ready { x, y, weights }
+        Ready { x, y: row_major(y), weights: weights.map(row_major) }
     }
 }
 

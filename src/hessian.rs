@@ -20,6 +20,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, 
 use crate::blas::{SharedTiles, Tile};
 use crate::engine::Samples;
 use crate::error::Result;
+pub(crate) use crate::layout::row_major;
 use crate::loss::{Loss, Targets, check_targets, curvature, seed};
 use crate::network::{Mlp, Parameters};
 use crate::rows::{self, part};
@@ -70,11 +71,6 @@ where
     crew: Crew,
     value: f64,
     gradient: Parameters<F>,
-}
-
-/// Row-major, copied if it has to be.
-pub(crate) fn row_major<'a, A: Clone>(a: ArrayView2<'a, A>) -> CowArray<'a, A, Ix2> {
-    if a.is_standard_layout() { a.into() } else { a.as_standard_layout().into_owned().into() }
 }
 
 impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {

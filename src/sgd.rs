@@ -111,7 +111,7 @@ impl<F: Scalar> Sgd<F> {
             let engine = Engine::kept(&mut self.engine, mlp, batch);
             let mut steps = Plain { eta: self.eta, lambda: self.lambda, sum: 0.0, last: self.last };
             let plan = (samples, batch, 0..samples.div_ceil(batch));
-            let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
+            let made = engine.descend(mlp.theta_mut(), &mut Moments::none(), plan, &data, &mut steps);
             self.last = steps.last;
             made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
             history.push(steps.sum / samples as f64);
@@ -144,7 +144,7 @@ impl<F: Scalar> Sgd<F> {
         let engine = Engine::kept(&mut self.engine, mlp, samples);
         let mut steps = Plain { eta: self.eta, lambda: self.lambda, sum: 0.0, last: self.last };
         let plan = (samples, samples, 0..1);
-        let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
+        let made = engine.descend(mlp.theta_mut(), &mut Moments::none(), plan, &data, &mut steps);
         self.last = steps.last;
         made.map_err(|diverged| diverged.error(None, steps.last))?;
         Ok(steps.sum / samples as f64)

@@ -9,6 +9,7 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
 use crate::error::{Error, Result};
+use crate::network::not_finite;
 use crate::scalar::Scalar;
 
 /// Mean and scale of each column.
@@ -53,7 +54,7 @@ impl<F: Scalar> Standardizer<F> {
             }
             let numbers = [fitted.mean[column].to_f64(), deviation, fitted.factor[column].to_f64()];
             if let Some(&found) = numbers.iter().find(|number| !number.is_finite()) {
-                return Err(Error::NotFinite { what: "mean and scale", row: 0, column, found });
+                return Err(Error::NotFinite { what: "mean and scale", row: None, column, found });
             }
         }
         Ok(fitted)
@@ -74,15 +75,25 @@ impl<F: Scalar> Standardizer<F> {
     /// z for other rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another number of columns.
+    /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not finite, and [`Error::Standardized`] for
+    /// one whose z is not.
     pub fn transform(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         if x.ncols() != self.mean.len() {
             let expected = vec![x.nrows(), self.mean.len()];
             return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
         }
         let mut z = Array2::from_elem(x.dim(), F::ZERO);
+        if z.is_empty() {
+            return Ok(z);
+        }
         crate::rows::gather(x, |row| row, Some(self.slices()), z.view_mut());
-        Ok(z)
+        let Some((row, column, becomes)) = not_finite(z.view()) else { return Ok(z) };
+        let found = x[(row, column)].to_f64();
+        Err(if found.is_finite() {
+            Error::Standardized { row, column, found, becomes }
+        } else {
+            Error::NotFinite { what: "x", row: Some(row), column, found }
+        })
     }
 
     pub(crate) fn slices(&self) -> (&[F], &[F]) {
