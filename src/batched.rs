@@ -12,15 +12,17 @@
 //! The functions here make their buffers anew on each call; [`Sgd`](crate::Sgd) keeps them.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Ix2, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Ix2, s};
 
 use crate::blas::{SharedTiles, Tile, TileTable};
 use crate::crew::{Assembled, assemble, shareable};
 use crate::engine::{Engine, Forward, Samples};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::layout::{copied, row_major};
 use crate::loss::{Loss, Targets, check_targets, seed};
-use crate::network::{Mlp, Parameters};
+use crate::network::{Mlp, Parameters, check_outputs};
 use crate::rows;
 use crate::scalar::{Scalar, relu};
 use crate::schedule::tiles;
@@ -30,8 +32,8 @@ use crate::trace::Trace;
 /// The forward pass of a batch that keeps u and z of all neurons.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
-/// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::BlasThreads`](crate::Error::BlasThreads).
+/// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::Output`] for a ŷ that is not
+/// finite; [`Error::BlasThreads`].
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2>> {
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
@@ -42,20 +44,21 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2
         rows::add_constant(theta.c[t].view(), u.view_mut());
         u
     };
-    let mut z = vec![x.as_standard_layout().into_owned()];
+    let mut z = vec![copied(x)];
     let mut u = Vec::with_capacity(mlp.depth());
     for t in 0..mlp.depth() {
         u.push(affine(t, &z[t]));
         z.push(u[t].mapv(relu));
     }
     let y_hat = affine(mlp.depth(), &z[mlp.depth()]);
+    check_outputs(y_hat.view())?;
     Ok(Trace { u, z, y_hat })
 }
 
 /// `g` = Σ over the batch of ∂ŷ_k/∂θ.
 ///
 /// # Errors
-/// As [`forward`], and [`Error::Shape`](crate::Error::Shape) for a `g` of another network.
+/// As [`forward`], and [`Error::Shape`] for a `g` of another network.
 ///
 /// # Panics
 /// If there is no output k.
@@ -69,16 +72,14 @@ pub fn output_gradient<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>, k: usize, g: &
         dy[k] = F::ONE;
         0.0
     };
-    let data = Samples { x, order: None, standardize: None, weights: None, seed };
-    Engine::new(mlp, x.nrows()).gradient(mlp.parameters(), x.nrows(), &data, F::ONE, g);
-    Ok(())
+    sum_of_gradients(mlp, x, seed, F::ONE, g).map(drop)
 }
 
 /// `g` = (1/B) Σ ∇θ ℓ(ŷ, y), the mean over the batch. Returns the mean ℓ.
 ///
 /// # Errors
-/// As [`output_gradient`], and [`Error::Length`](crate::Error::Length), [`Error::Outputs`](crate::Error::Outputs),
-/// [`Error::Label`](crate::Error::Label) or [`Error::Target`](crate::Error::Target) for a y that does not fit.
+/// As [`output_gradient`]; [`Error::Length`], [`Error::Outputs`], [`Error::Label`] or [`Error::Target`] for a y that does not fit;
+/// [`Error::Diverged`] for a loss of NaN.
 pub fn loss_gradient<'y, F: Scalar, L: Loss<F>>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
@@ -94,11 +95,41 @@ where
     let y = y.rows();
     check_targets(loss, y, x.nrows(), mlp.outputs())?;
     let _one = one_blas_thread()?;
-    let (samples, y) = (x.nrows(), y.as_standard_layout());
-    let data = Samples { x, order: None, standardize: None, weights: None, seed: seed(loss, y.view()) };
+    let (samples, y) = (x.nrows(), row_major(y));
     let mean = F::from_f64(1.0 / samples as f64);
-    let sum = Engine::new(mlp, samples).gradient(mlp.parameters(), samples, &data, mean, g);
-    Ok(sum / samples as f64)
+    Ok(sum_of_gradients(mlp, x, seed(loss, y.view()), mean, g)? / samples as f64)
+}
+
+/// `g` = a Σ over the batch of the gradients whose `seed(i, ŷ, ∂)` writes ∂/∂ŷ of sample i. Returns the sum of what it returns.
+///
+/// # Errors
+/// [`Error::Output`] for the first row whose ŷ is not finite, and [`Error::Diverged`] for a loss of NaN; `g` is unchanged then.
+fn sum_of_gradients<F: Scalar>(
+    mlp: &Mlp<F>,
+    x: ArrayView2<F>,
+    seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync,
+    a: F,
+    g: &mut Parameters<F>,
+) -> Result<f64> {
+    // Tiles come in any order.
+    let first: Mutex<Option<(usize, usize, f64)>> = Mutex::new(None);
+    let checked = |row: usize, y_hat: &[F], dy: &mut [F]| match y_hat.iter().position(|y_hat| !y_hat.is_finite()) {
+        None => seed(row, y_hat, dy),
+        Some(output) => {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.is_none_or(|(first, ..)| row < first) {
+                *first = Some((row, output, y_hat[output].to_f64()));
+            }
+            f64::NAN
+        }
+    };
+    let data = Samples { x, order: None, standardize: None, weights: None, seed: checked };
+    let sum = Engine::new(mlp, x.nrows()).gradient(mlp.parameters(), x.nrows(), &data, a, g);
+    match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((row, output, found)) => Err(Error::Output { row: Some(row), output, found }),
+        None if sum.is_nan() => Err(Error::Diverged { what: "loss", at: None, found: sum, last: None }),
+        None => Ok(sum),
+    }
 }
 
 /// Samples that go through all layers of [`Mlp::predict`] together: enough for full speed of a product, few enough that
@@ -112,8 +143,8 @@ impl<F: Scalar> Mlp<F> {
     /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic function. Keeps nothing of the layers between.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
-    /// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::BlasThreads`](crate::Error::BlasThreads).
+    /// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::Output`] for a ŷ that is not
+    /// finite; [`Error::BlasThreads`].
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
@@ -121,7 +152,9 @@ impl<F: Scalar> Mlp<F> {
         if samples <= PREDICT_ROWS {
             // The layers are shared out one by one, as in a step.
             let mut forward = Forward::new(self, samples);
-            return Ok(assemble(forward.shareable(), |crew| forward.run(crew, self, x, 0).to_owned()));
+            let y_hat = assemble(forward.shareable(), |crew| forward.run(crew, self, x, 0).to_owned());
+            check_outputs(y_hat.view())?;
+            return Ok(y_hat);
         }
         // Each task takes some of the samples through all layers, block by block, and waits for nobody.
         let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
@@ -148,7 +181,20 @@ impl<F: Scalar> Mlp<F> {
         };
         let flops = 2 * samples * self.parameters().count();
         assemble(shareable(table.len(), flops), |crew| crew.for_each_tile(table.len(), flops, &task));
+        check_outputs(y_hat.view())?;
         Ok(y_hat)
+    }
+
+    /// ŷ for each row of x of a network with one output: (samples), in the shape of targets that are one number a sample. (Beside
+    /// those, the (samples, 1) of [`predict`](Self::predict) would be broadcast to (samples, samples).)
+    ///
+    /// # Errors
+    /// [`Error::OneOutput`] for a network with more; as [`predict`](Self::predict).
+    pub fn predict_one(&self, x: ArrayView2<F>) -> Result<Array1<F>> {
+        if self.outputs() != 1 {
+            return Err(Error::OneOutput { found: self.outputs() });
+        }
+        Ok(self.predict(x)?.remove_axis(Axis(1)))
     }
 
     /// The class of each row of x: the index of the largest ŷ, the most probable one by softmax (of equal ones the first); of a network with

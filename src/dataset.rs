@@ -5,7 +5,9 @@ use rand::seq::SliceRandom;
 
 use crate::engine::Samples;
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Targets, seed};
+use crate::layout::row_major;
+use crate::loss::{Loss, Targets, check_targets, seed};
+use crate::network::Mlp;
 use crate::random::{Stream, generator};
 use crate::scalar::Scalar;
 use crate::standardizer::Standardizer;
@@ -50,16 +52,17 @@ pub(crate) struct Ready<'a, F, T> {
 }
 
 impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
+    /// Refuses what does not fit the network or the loss, and weights that are none.
+    pub(crate) fn check<L: Loss<F, Target = T>>(&self, mlp: &Mlp<F>, loss: &L) -> Result<()> {
+        mlp.check_batch(self.x)?;
+        check_targets(loss, self.y, self.x.nrows(), mlp.outputs())?;
+        check_weights(self.weights, self.x.nrows())
+    }
+
     pub(crate) fn ready(&self) -> Ready<'a, F, T> {
         let Self { x, y, weights } = *self;
-        // Copied only where they lie otherwise.
-        let y = if y.is_standard_layout() { y.into() } else { y.as_standard_layout().into_owned().into() };
         let some_are_absent = weights.is_some_and(|weights| weights.iter().any(|&weight| weight == F::ZERO));
-        let weights = weights.map(|weights| match weights.to_slice() {
-            Some(_) => weights.into(),
-            None => weights.to_owned().into(),
-        });
-        Ready { x, y, weights, some_are_absent }
+        Ready { x, y: row_major(y), weights: weights.map(row_major), some_are_absent }
     }
 }
 
@@ -121,7 +124,7 @@ pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>,
 }
 
 /// Refuses weights that are none, or not one for each sample.
-pub(crate) fn check_weights<F: Scalar>(weights: Option<ArrayView1<F>>, samples: usize) -> Result<()> {
+fn check_weights<F: Scalar>(weights: Option<ArrayView1<F>>, samples: usize) -> Result<()> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != samples {
         return Err(Error::Length { what: "weights", expected: samples, found: weights.len() });

@@ -161,7 +161,7 @@ impl<F: Scalar> Engine<F> {
         })
     }
 
-    /// `into` ← a Σ ∂/∂θ over `samples` samples. Returns Σ ℓ.
+    /// `into` ← a Σ ∂/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been written.
     pub(crate) fn gradient<Seed>(
         &mut self,
         theta: &Parameters<F>,
@@ -180,8 +180,10 @@ impl<F: Scalar> Engine<F> {
         crew.assemble(shareable, |crew| {
             crew.step(shareable, || {
                 let sum = schedule.run(crew, layers, theta, data, 0, false);
-                let batch = Batch { layers, z_0: data.in_place(0..samples), samples };
-                update.run(crew, &batch, (a, F::ZERO), into);
+                if !sum.is_nan() {
+                    let batch = Batch { layers, z_0: data.in_place(0..samples), samples };
+                    update.run(crew, &batch, (a, F::ZERO), into);
+                }
                 sum
             })
         })

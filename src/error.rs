@@ -1,5 +1,37 @@
 //! Every way in which a caller's data can be refused, with what was expected and what was found.
 
+use std::fmt::{self, Display};
+
+/// A number in a message: with an exponent where it would otherwise be a long row of zeros. Every digit that tells it from its
+/// neighbours is there, and no other.
+struct Number(f64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number) = *self;
+        if number == 0.0 || !number.is_finite() || (1e-4..1e16).contains(&number.abs()) {
+            write!(f, "{number}")
+        } else {
+            write!(f, "{number:e}")
+        }
+    }
+}
+
+/// "1 sample", "5 samples".
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Where in an array: "[row, column]", without the row where there is but one sample.
+fn place(row: Option<usize>, column: usize) -> String {
+    row.map_or(format!("[{column}]"), |row| format!("[{row}, {column}]"))
+}
+
+/// "y[row]", or "y" where there is but one sample.
+fn target(row: Option<usize>) -> String {
+    row.map_or("y".into(), |row| format!("y[{row}]"))
+}
+
 /// A refused argument. Nothing has been computed or written when one of these comes back, unless its text says so.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -9,6 +41,14 @@ pub enum Error {
     Widths {
         /// The list as given, input and output included.
         found: Vec<usize>,
+    },
+    /// Parameters that do not fit into memory.
+    #[error("widths: expected parameters that fit into memory, found {found:?}, which asks for {} of them", Number(*.parameters))]
+    TooLarge {
+        /// The list as given, input and output included.
+        found: Vec<usize>,
+        /// How many parameters the network would have, to the digits of an `f64`.
+        parameters: f64,
     },
     /// An array does not have the shape that the network gives it.
     #[error("{what}: expected shape {expected:?}, found {found:?}")]
@@ -21,7 +61,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// Two arguments that go sample by sample have different numbers of samples.
-    #[error("{what}: expected {expected} samples, one for each row of x; found {found}")]
+    #[error("{what}: expected {}, one for each row of x; found {found}", counted(*.expected, "sample"))]
     Length {
         /// Which argument.
         what: &'static str,
@@ -35,8 +75,8 @@ pub enum Error {
     NoSamples,
     /// Other data than those that an epoch began with, before it was through.
     #[error(
-        "the rest of the epoch: expected {} samples to train on in {} rows, as it began with, found {} in {}",
-        .expected.0, .expected.1, .found.0, .found.1
+        "the rest of the epoch: expected {} to train on in {}, as it began with, found {} in {}",
+        counted(.expected.0, "sample"), counted(.expected.1, "row"), .found.0, .found.1
     )]
     Rest {
         /// Samples trained on, and rows of x, at the beginning of the epoch.
@@ -45,7 +85,7 @@ pub enum Error {
         found: (usize, usize),
     },
     /// A split that leaves nothing to train on.
-    #[error("validation_fraction: expected a part of {samples} samples that leaves some to train on, found {kept}")]
+    #[error("validation_fraction: expected a part of {} that leaves some to train on, found {kept}", counted(*.samples, "sample"))]
     Split {
         /// Samples in all.
         samples: usize,
@@ -56,39 +96,65 @@ pub enum Error {
     #[error("batch: expected at least 1 sample, found 0")]
     EmptyBatch,
     /// A NaN or an infinity in the data.
-    #[error("{what}[{row}, {column}]: expected a finite number, found {found}")]
+    #[error("{what}{}: expected a finite number, found {}", place(*.row, *.column), Number(*.found))]
     NotFinite {
         /// Which array.
         what: &'static str,
-        /// Sample, counted from 0.
-        row: usize,
+        /// Sample, counted from 0; none where there is but one, or where all of a column are meant.
+        row: Option<usize>,
         /// Column, counted from 0.
         column: usize,
         /// The value.
         found: f64,
     },
-    /// A class label that no output stands for.
-    #[error("y[{row}]: expected a label below {classes}, found {found}")]
-    Label {
+    /// A finite number that the standardisation of the model takes out of the range of the network's type.
+    #[error(
+        "x[{row}, {column}]: expected a number that is finite when it is standardised, found {}, which becomes {}",
+        Number(*.found), Number(*.becomes)
+    )]
+    Standardized {
         /// Sample, counted from 0.
         row: usize,
+        /// Column, counted from 0.
+        column: usize,
+        /// The number of x.
+        found: f64,
+        /// What standardisation makes of it.
+        becomes: f64,
+    },
+    /// An output that is NaN or infinite although the inputs are finite: the parameters are not finite, or too large for the
+    /// network's type.
+    #[error("ŷ{}: expected a finite number, found {}", place(*.row, *.output), Number(*.found))]
+    Output {
+        /// Sample, counted from 0; none where there is but one.
+        row: Option<usize>,
+        /// Which output, counted from 0.
+        output: usize,
+        /// Its value.
+        found: f64,
+    },
+    /// A class label that no output stands for.
+    #[error("{}: expected a label below {classes}, found {found}", target(*.row))]
+    Label {
+        /// Sample, counted from 0; none where there is but one.
+        row: Option<usize>,
         /// Number of classes: the network's outputs.
         classes: usize,
         /// The label.
         found: usize,
     },
     /// A target that the loss is not defined for.
-    #[error("y[{row}]: expected {expected}, found {found}")]
+    #[error("{}: expected {expected}, found {}", target(*.row), Number(*.found))]
     Target {
-        /// Sample, counted from 0.
-        row: usize,
+        /// Sample, counted from 0; none where there is but one.
+        row: Option<usize>,
         /// What the loss takes.
         expected: &'static str,
         /// The target.
         found: f64,
     },
     /// A sample's weight that is no weight.
-    #[error("weights[{row}]: expected a finite number from 0, found {found}")]
+    #[error("weights[{row}]: expected a finite number from 0, found {}", Number(*.found))]
     Weight {
         /// Sample, counted from 0.
         row: usize,
@@ -96,15 +162,21 @@ pub enum Error {
         found: f64,
     },
     /// A loss and a network whose numbers of outputs do not fit.
-    #[error("loss: expected a network with {expected}, found {found} outputs")]
+    #[error("loss: expected a network with {expected}, found {}", counted(*.found, "output"))]
     Outputs {
         /// What the loss asks of the network.
         expected: &'static str,
         /// The network's outputs.
         found: usize,
     },
+    /// A call that gives one number a sample, of a network that has more.
+    #[error("expected a network with 1 output, found {}", counted(*.found, "output"))]
+    OneOutput {
+        /// The network's outputs.
+        found: usize,
+    },
     /// A number that steers the training is out of its range.
-    #[error("{name}: expected {expected}, found {found}")]
+    #[error("{name}: expected {expected}, found {}", Number(*.found))]
     Hyperparameter {
         /// Which number.
         name: &'static str,
@@ -116,9 +188,10 @@ pub enum Error {
     /// The loss of a step was NaN or infinite, or the parameters after it would be. The steps before it have been made, and the
     /// parameters are as they were before it.
     #[error(
-        "{what}: expected a finite number, found {found} in {}{}",
+        "{what}: expected a finite number, found {} in {}{}",
+        Number(*.found),
         .at.map_or("a single step".into(), |(epoch, batch)| format!("batch {batch} of epoch {epoch}")),
-        .last.map_or(String::new(), |last| format!("; the loss of the step before was {last}"))
+        .last.map_or(String::new(), |last| format!("; the loss of the step before was {}", Number(last)))
     )]
     Diverged {
         /// What was not finite: the loss, the parameters after the step, the optimiser's moments, or the gradient's norm.
@@ -142,7 +215,8 @@ pub enum Error {
     },
     /// The product of an operator and a vector has a NaN, an infinity, or a number so large that sums overflow.
     #[error(
-        "product {product} of the operator: expected numbers whose sums are finite, found {found} in component {component}"
+        "product {product} of the operator: expected numbers whose sums are finite, found {} in component {component}",
+        Number(*.found)
     )]
     Operator {
         /// Which product, counted from 0.
@@ -217,6 +291,19 @@ pub enum Error {
         /// The product, as BLAS names it, with the transposes of its operands.
         product: &'static str,
     },
+}
+
+impl Error {
+    /// The same of a call that takes one sample, which has no row.
+    pub(crate) fn of_one_sample(self) -> Self {
+        match self {
+            Self::NotFinite { what, column, found, .. } => Self::NotFinite { what, row: None, column, found },
+            Self::Output { output, found, .. } => Self::Output { row: None, output, found },
+            Self::Label { classes, found, .. } => Self::Label { row: None, classes, found },
+            Self::Target { expected, found, .. } => Self::Target { row: None, expected, found },
+            other => other,
+        }
+    }
 }
 
 /// Result of a call that may refuse its arguments.

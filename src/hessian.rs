@@ -21,10 +21,11 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, 
 
 use crate::blas::{SharedTiles, Tile};
 use crate::crew::{Assembled, Crew};
-use crate::dataset::{Dataset, check_weights, weighted};
+use crate::dataset::{Dataset, weighted};
 use crate::engine::Samples;
 use crate::error::Result;
-use crate::loss::{Loss, check_targets, curvature, seed};
+use crate::layout::row_major;
+use crate::loss::{Loss, curvature, seed};
 use crate::model::ModelRef;
 use crate::network::{Mlp, Parameters};
 use crate::rows::{self, part};
@@ -77,11 +78,6 @@ where
     gradient: Parameters<F>,
 }
 
-/// Row-major, copied if it has to be.
-fn row_major<'a, A: Clone>(a: ArrayView2<'a, A>) -> CowArray<'a, A, Ix2> {
-    if a.is_standard_layout() { a.into() } else { a.as_standard_layout().into_owned().into() }
-}
-
 /// Data as a network reads them.
 #[derive(Debug)]
 pub(crate) struct Inputs<'a, F, T> {
@@ -93,10 +89,8 @@ pub(crate) struct Inputs<'a, F, T> {
 impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
     /// Checks the data, and standardises them as the model does.
     pub(crate) fn new<L: Loss<F, Target = T>>(model: &ModelRef<F>, data: Dataset<'a, F, T>, loss: &L) -> Result<Self> {
+        data.check(model.mlp, loss)?;
         let Dataset { x, y, weights } = data;
-        model.mlp.check_batch(x)?;
-        check_targets(loss, y, x.nrows(), model.mlp.outputs())?;
-        check_weights(weights, x.nrows())?;
         let mut x = match model.standardizer {
             Some(standardizer) => standardizer.transform(x)?.into(),
             None => row_major(x),
@@ -105,9 +99,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         for (row, _) in weights.into_iter().flatten().enumerate().filter(|&(_, &weight)| weight == F::ZERO) {
             x.row_mut(row).fill(F::ZERO);
         }
-        let weights = weights
-            .map(|weights| if weights.to_slice().is_some() { weights.into() } else { weights.to_owned().into() });
-        Ok(Self { x, y: row_major(y), weights })
+        Ok(Self { x, y: row_major(y), weights: weights.map(row_major) })
     }
 
     pub(crate) fn len(&self) -> usize {

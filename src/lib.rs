@@ -44,6 +44,7 @@
 //! |---|---|---|
 //! | train as the lecture does | [`Sgd`] | |
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`optimizer`], [`learning_rate`], [`observer`] | |
+//! | predict; the mean loss over data | [`Model`] | |
 //! | read data; stop and go on with the same bits | `data`, `Checkpoints` | `files` (default) |
 //! | show a progress bar | `ProgressBar` | `progress` |
 //! | multiply with the Hessian | [`Hessian`] | |
@@ -62,8 +63,8 @@
 //! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
 //! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
 //!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
-//! ground    error   blas (products, tiles)   fork_join (a phase, run by several threads)   sync   scalar   count   random
-//!           cores   pace   crew (helpers: whose threads, how many, how long)   threads (the BLAS's threads)
+//! ground    error   layout   blas (products, tiles)   fork_join (a phase, run by several threads)   sync   scalar   count
+//!           random   cores   pace   crew (helpers: whose threads, how many, how long)   threads (the BLAS's threads)
 //!           archive (a directory of numbered files, of which the newest whole one can be read)
 //!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
 //! ```
@@ -105,6 +106,7 @@ mod hessian;
 pub mod history;
 #[cfg(feature = "curvature")]
 pub mod lanczos;
+mod layout;
 pub mod learning_rate;
 pub mod loss;
 pub mod matrix_vector;
@@ -145,7 +147,7 @@ pub use history::{History, Record};
 pub use learning_rate::LearningRate;
 pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
 pub use model::{Model, ModelRef};
-pub use network::{Constant, Mlp, Parameters};
+pub use network::{Constant, Mlp, Parameters, ParametersMut};
 pub use observer::Observer;
 pub use optimizer::Optimizer;
 #[cfg(feature = "progress")]

@@ -69,7 +69,7 @@ impl<F: Scalar> Loss<F> for SquaredError {
 
     fn check(&self, row: usize, y: &[F], _outputs: usize) -> Result<()> {
         match y.iter().find(|y| !y.is_finite()) {
-            Some(y) => Err(Error::Target { row, expected: "a finite number", found: y.to_f64() }),
+            Some(y) => Err(Error::Target { row: Some(row), expected: "a finite number", found: y.to_f64() }),
             None => Ok(()),
         }
     }
@@ -105,7 +105,11 @@ impl<F: Scalar> Loss<F> for Logistic {
 
     fn check(&self, row: usize, y: &[F], _outputs: usize) -> Result<()> {
         let inside = y[0] >= F::ZERO && y[0] <= F::ONE;
-        if inside { Ok(()) } else { Err(Error::Target { row, expected: "a number from 0 to 1", found: y[0].to_f64() }) }
+        if inside {
+            Ok(())
+        } else {
+            Err(Error::Target { row: Some(row), expected: "a number from 0 to 1", found: y[0].to_f64() })
+        }
     }
 
     /// ln(1 + e^ŷ) = max(ŷ, 0) + ln(1 + e^−|ŷ|)
@@ -172,7 +176,7 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
     }
 
     fn check(&self, row: usize, y: &[usize], outputs: usize) -> Result<()> {
-        if y[0] < outputs { Ok(()) } else { Err(Error::Label { row, classes: outputs, found: y[0] }) }
+        if y[0] < outputs { Ok(()) } else { Err(Error::Label { row: Some(row), classes: outputs, found: y[0] }) }
     }
 
     /// With Σ = 1 + rest, both relative to the largest ŷ: ℓ = ŷ_top − ŷ_y + ln(1 + rest), and p_top − 1 = −rest/Σ.
@@ -256,7 +260,7 @@ pub(crate) fn checked_target<F: Scalar, L: Loss<F>>(loss: &L, y: &[L::Target], o
     if y.len() != len {
         return Err(Error::Shape { what: "y", expected: vec![len], found: vec![y.len()] });
     }
-    loss.check(0, y, outputs)
+    loss.check(0, y, outputs).map_err(Error::of_one_sample)
 }
 
 /// ℓ and ∂ℓ/∂ŷ of sample `i` of a batch with targets `y` (row-major): what the engine asks for.

@@ -9,17 +9,18 @@
 use ndarray::{Array1, ArrayView1, Ix1};
 
 use crate::error::Result;
+use crate::layout::copied;
 use crate::loss::{Loss, checked_target};
 use crate::network::{Mlp, Parameters};
 use crate::scalar::{Scalar, masked, relu};
 use crate::threads::one_blas_thread;
-use crate::trace::Trace;
+use crate::trace::{Trace, check_output};
 
 /// The forward pass of one sample, layer by layer.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
-/// [`Error::BlasThreads`](crate::Error::BlasThreads).
+/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite; [`Error::BlasThreads`](crate::Error::BlasThreads).
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1>> {
     mlp.check_sample(x)?;
     let _one = one_blas_thread()?;
@@ -33,13 +34,14 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1
         }
         u
     };
-    let mut z = vec![x.to_owned()];
+    let mut z = vec![copied(x)];
     let mut u = Vec::with_capacity(mlp.depth());
     for t in 0..mlp.depth() {
         u.push(affine(t, &z[t]));
         z.push(u[t].mapv(relu));
     }
     let y_hat = affine(mlp.depth(), &z[mlp.depth()]);
+    check_output(&y_hat)?;
     Ok(Trace { u, z, y_hat })
 }
 

@@ -23,7 +23,8 @@ use crate::trace::Trace;
 /// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x or a `g` that does not fit.
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x or a `g` that does not fit;
+/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite.
 ///
 /// # Panics
 /// If there is no output k.
@@ -111,9 +112,7 @@ pub fn loss_gradient<F: Scalar, L: Loss<F>>(
     let mut g_k = mlp.zero_gradient();
     for (k, &dy) in dy.iter().enumerate().skip(1) {
         output_gradient(mlp, x, k, &mut g_k)?;
-        for (g, &g_k) in g.iter_mut().zip(g_k.iter()) {
-            *g += dy * g_k;
-        }
+        g.scaled_add(dy, &g_k)?;
     }
     Ok(value)
 }

@@ -9,7 +9,9 @@
 //!
 //! Inside the crate the head (alpha, b) is kept as layer T, the one without a ReLU.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use std::ops::Deref;
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::{Error, Result};
@@ -52,22 +54,55 @@ pub struct Parameters<F> {
     pub(crate) c: Vec<Array1<F>>,
 }
 
+/// The slice of an array, or the array of a slice: every array here lies row by row, in one piece.
+fn in_one_piece<T>(found: Option<T>) -> T {
+    found.expect("row by row, in one piece")
+}
+
+/// The shape of `w[t]` and the length of `c[t]`.
+type Layer = ((usize, usize), usize);
+
+/// Those of t = 0 … T, the head's last.
+fn layers(widths: &[usize], constant: Constant) -> Result<Vec<Layer>> {
+    if widths.len() < 2 || widths.contains(&0) {
+        return Err(Error::Widths { found: widths.to_vec() });
+    }
+    let head = widths.len() - 2;
+    let layers = widths.windows(2).enumerate();
+    Ok(layers.map(|(t, d)| ((d[1], d[0]), if t == head || constant.at(t) { d[1] } else { 0 })).collect())
+}
+
+/// Room for so many numbers, if there is memory for them.
+fn room<F>(count: Option<usize>) -> Option<Vec<F>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count?).ok()?;
+    Some(room)
+}
+
 impl<F: Scalar> Parameters<F> {
     /// All zero, in the shape of a network with these widths (input and output included).
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for parameters that do not fit into memory.
     pub fn zeros(widths: &[usize], constant: Constant) -> Result<Self> {
-        if widths.len() < 2 || widths.contains(&0) {
-            return Err(Error::Widths { found: widths.to_vec() });
+        let layers = layers(widths, constant)?;
+        // For all of them before the first is filled, which takes its time where they are large.
+        let rooms: Option<Vec<_>> =
+            layers.iter().map(|&((m, n), c)| Some((room(m.checked_mul(n))?, room(Some(c))?))).collect();
+        let Some(rooms) = rooms else {
+            let parameters = layers.iter().map(|&((m, n), c)| m as f64 * n as f64 + c as f64).sum();
+            return Err(Error::TooLarge { found: widths.to_vec(), parameters });
+        };
+        let filled = |mut room: Vec<F>, count| {
+            room.resize(count, F::ZERO);
+            room
+        };
+        let mut zeros = Self { w: Vec::new(), c: Vec::new() };
+        for ((dim, c), (room_w, room_c)) in layers.into_iter().zip(rooms) {
+            zeros.w.push(in_one_piece(Array2::from_shape_vec(dim, filled(room_w, dim.0 * dim.1)).ok()));
+            zeros.c.push(filled(room_c, c).into());
         }
-        let head = widths.len() - 2;
-        Ok(Self {
-            w: widths.windows(2).map(|d| Array2::from_elem((d[1], d[0]), F::ZERO)).collect(),
-            c: (0..=head)
-                .map(|t| Array1::from_elem(if t == head || constant.at(t) { widths[t + 1] } else { 0 }, F::ZERO))
-                .collect(),
-        })
+        Ok(zeros)
     }
 
     /// T, the number of hidden layers.
@@ -100,30 +135,90 @@ impl<F: Scalar> Parameters<F> {
         self.c[self.depth()].view()
     }
 
-    /// `w[0]`, …, `w[T−1]`, alpha, to be changed in place; the shapes stay.
-    pub fn w_mut(&mut self) -> impl Iterator<Item = ndarray::ArrayViewMut2<'_, F>> {
-        self.w.iter_mut().map(|w| w.view_mut())
+    /// The T + 1 layers, the head the last of them: (`w[0]`, `c[0]`), …, (`w[T−1]`, `c[T−1]`), (alpha, b).
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = (ArrayView2<'_, F>, ArrayView1<'_, F>)> {
+        self.w.iter().zip(&self.c).map(|(w, c)| (w.view(), c.view()))
     }
 
-    /// `c[0]`, …, `c[T−1]`, b, to be changed in place; the shapes stay.
-    pub fn c_mut(&mut self) -> impl Iterator<Item = ndarray::ArrayViewMut1<'_, F>> {
-        self.c.iter_mut().map(|c| c.view_mut())
+    /// What [`w`](Self::w) gives, to be changed in place; the shapes stay.
+    pub fn w_mut(&mut self) -> impl ExactSizeIterator<Item = ArrayViewMut2<'_, F>> {
+        let depth = self.depth();
+        self.w[..depth].iter_mut().map(|w| w.view_mut())
+    }
+
+    /// What [`c`](Self::c) gives, to be changed in place; the shapes stay.
+    pub fn c_mut(&mut self) -> impl ExactSizeIterator<Item = ArrayViewMut1<'_, F>> {
+        let depth = self.depth();
+        self.c[..depth].iter_mut().map(|c| c.view_mut())
+    }
+
+    /// The head's weights, to be changed in place.
+    pub fn alpha_mut(&mut self) -> ArrayViewMut2<'_, F> {
+        let depth = self.depth();
+        self.w[depth].view_mut()
+    }
+
+    /// The head's constant, to be changed in place.
+    pub fn b_mut(&mut self) -> ArrayViewMut1<'_, F> {
+        let depth = self.depth();
+        self.c[depth].view_mut()
+    }
+
+    /// What [`layers`](Self::layers) gives, to be changed in place; the shapes stay.
+    pub fn layers_mut(&mut self) -> impl ExactSizeIterator<Item = (ArrayViewMut2<'_, F>, ArrayViewMut1<'_, F>)> {
+        self.w.iter_mut().zip(&mut self.c).map(|(w, c)| (w.view_mut(), c.view_mut()))
     }
 
     /// All numbers, in the order of θ, each matrix row by row.
+    ///
+    /// A loop over `a.iter_mut().zip(b.iter())` is many times slower than one by [`zip_mut_with`](Self::zip_mut_with) or over
+    /// [`slices`](Self::slices), which a compiler can vectorise.
     pub fn iter(&self) -> impl Iterator<Item = &F> {
-        self.w.iter().zip(&self.c).flat_map(|(w, c)| w.iter().chain(c))
+        self.slices().flatten()
     }
 
     /// All numbers, in the order of θ, to be changed in place.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut F> {
-        self.w.iter_mut().zip(&mut self.c).flat_map(|(w, c)| w.iter_mut().chain(c))
+        self.slices_mut().flatten()
+    }
+
+    /// All numbers, in the order of θ, as a slice for each array: `w[0]` row by row, `c[0]`, …, alpha, b. A c where there is no
+    /// constant is an empty one.
+    pub fn slices(&self) -> impl Iterator<Item = &[F]> {
+        let arrays = self.w.iter().zip(&self.c);
+        arrays.flat_map(|(w, c)| [w.as_slice(), c.as_slice()]).map(in_one_piece)
+    }
+
+    /// The same, to be changed in place.
+    pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [F]> {
+        let arrays = self.w.iter_mut().zip(&mut self.c);
+        arrays.flat_map(|(w, c)| [w.as_slice_mut(), c.as_slice_mut()]).map(in_one_piece)
+    }
+
+    /// `f(a, b)` for each number a of this one and the number b in the same place of the other, at the speed of memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
+    pub fn zip_mut_with(&mut self, other: &Self, mut f: impl FnMut(&mut F, &F)) -> Result<()> {
+        self.check_shape_of("other", other)?;
+        for (a, b) in self.slices_mut().zip(other.slices()) {
+            a.iter_mut().zip(b).for_each(|(a, b)| f(a, b));
+        }
+        Ok(())
+    }
+
+    /// Adds `a` times the other one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
+    pub fn scaled_add(&mut self, a: F, other: &Self) -> Result<()> {
+        self.zip_mut_with(other, |p, &q| *p += a * q)
     }
 
     /// How many numbers there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.w.iter().map(Array2::len).sum::<usize>() + self.c.iter().map(Array1::len).sum::<usize>()
+        self.slices().map(<[F]>::len).sum()
     }
 
     /// Zeros in the same shape.
@@ -140,12 +235,109 @@ impl<F: Scalar> Parameters<F> {
     }
 
     /// Refuses numbers, called `what`, that belong to a network of another shape.
-    pub(crate) fn check_shape_of(&self, what: &'static str, g: &Self) -> Result<()> {
-        let shapes = |p: &Self| -> Vec<usize> {
-            p.w.iter().zip(&p.c).flat_map(|(w, c)| [w.nrows(), w.ncols(), c.len()]).collect()
-        };
-        let (expected, found) = (shapes(self), shapes(g));
-        if expected == found { Ok(()) } else { Err(Error::Shape { what, expected, found }) }
+    pub(crate) fn check_shape_of(&self, what: &'static str, p: &Self) -> Result<()> {
+        p.check_shape_is(what, &self.shape())
+    }
+
+    fn check_shape_is(&self, what: &'static str, expected: &[Layer]) -> Result<()> {
+        let found = self.shape();
+        if expected == found {
+            return Ok(());
+        }
+        let flat = |layers: &[Layer]| layers.iter().flat_map(|&((rows, columns), c)| [rows, columns, c]).collect();
+        Err(Error::Shape { what, expected: flat(expected), found: flat(&found) })
+    }
+
+    fn shape(&self) -> Vec<Layer> {
+        self.w.iter().zip(&self.c).map(|(w, c)| (w.dim(), c.len())).collect()
+    }
+}
+
+/// The parameters of a network, to be changed in place: their numbers, not their shapes. What only reads is that of [`Parameters`].
+///
+/// ```
+/// use gemmprop::{Constant, Mlp};
+///
+/// let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Constant::Input, 7)?;
+/// let g = mlp.zero_gradient(); // of a loop of one's own
+/// mlp.parameters_mut().scaled_add(-0.1, &g)?;
+/// mlp.parameters_mut().b_mut()[0] = 1.0;
+/// # Ok::<(), gemmprop::Error>(())
+/// ```
+///
+/// A network of other widths cannot slip in; [`Mlp::set_parameters`] looks at their shapes:
+///
+/// ```compile_fail,E0594
+/// # use gemmprop::{Constant, Mlp};
+/// let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Constant::Input, 7)?;
+/// let other = Mlp::<f64>::he(&[5, 1], Constant::Absent, 7)?;
+/// *mlp.parameters_mut() = other.parameters().clone();
+/// # Ok::<(), gemmprop::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ParametersMut<'a, F> {
+    theta: &'a mut Parameters<F>,
+}
+
+impl<F> Deref for ParametersMut<'_, F> {
+    type Target = Parameters<F>;
+
+    fn deref(&self) -> &Parameters<F> {
+        self.theta
+    }
+}
+
+/// As the methods of [`Parameters`] of the same names.
+impl<F: Scalar> ParametersMut<'_, F> {
+    /// [`Parameters::w_mut`]
+    pub fn w_mut(&mut self) -> impl ExactSizeIterator<Item = ArrayViewMut2<'_, F>> {
+        self.theta.w_mut()
+    }
+
+    /// [`Parameters::c_mut`]
+    pub fn c_mut(&mut self) -> impl ExactSizeIterator<Item = ArrayViewMut1<'_, F>> {
+        self.theta.c_mut()
+    }
+
+    /// [`Parameters::alpha_mut`]
+    pub fn alpha_mut(&mut self) -> ArrayViewMut2<'_, F> {
+        self.theta.alpha_mut()
+    }
+
+    /// [`Parameters::b_mut`]
+    pub fn b_mut(&mut self) -> ArrayViewMut1<'_, F> {
+        self.theta.b_mut()
+    }
+
+    /// [`Parameters::layers_mut`]
+    pub fn layers_mut(&mut self) -> impl ExactSizeIterator<Item = (ArrayViewMut2<'_, F>, ArrayViewMut1<'_, F>)> {
+        self.theta.layers_mut()
+    }
+
+    /// [`Parameters::iter_mut`]
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut F> {
+        self.theta.iter_mut()
+    }
+
+    /// [`Parameters::slices_mut`]
+    pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [F]> {
+        self.theta.slices_mut()
+    }
+
+    /// [`Parameters::zip_mut_with`]
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
+    pub fn zip_mut_with(&mut self, other: &Parameters<F>, f: impl FnMut(&mut F, &F)) -> Result<()> {
+        self.theta.zip_mut_with(other, f)
+    }
+
+    /// [`Parameters::scaled_add`]
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
+    pub fn scaled_add(&mut self, a: F, other: &Parameters<F>) -> Result<()> {
+        self.theta.scaled_add(a, other)
     }
 }
 
@@ -174,7 +366,7 @@ impl<F: Scalar> Mlp<F> {
     /// same network on every run.
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for parameters that do not fit into memory.
     pub fn he(widths: &[usize], constant: Constant, seed: u64) -> Result<Self> {
         let depth = widths.len().saturating_sub(2);
         Self::from_weights(widths, constant, seed, |t, fan_in, generator| {
@@ -188,7 +380,7 @@ impl<F: Scalar> Mlp<F> {
     /// (t = T), row by row. c and b are 0.
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for parameters that do not fit into memory.
     pub fn from_weights(
         widths: &[usize],
         constant: Constant,
@@ -206,9 +398,9 @@ impl<F: Scalar> Mlp<F> {
     /// A network with given parameters.
     ///
     /// # Errors
-    /// [`Error::Widths`] as above; [`Error::Shape`] if θ belongs to another network.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::Shape`] if θ belongs to another network.
     pub fn from_parameters(widths: &[usize], constant: Constant, theta: Parameters<F>) -> Result<Self> {
-        Parameters::zeros(widths, constant)?.check_same_shape(&theta)?;
+        theta.check_shape_is("parameters", &layers(widths, constant)?)?;
         Ok(Self { widths: widths.to_vec(), constant, theta })
     }
 
@@ -249,7 +441,22 @@ impl<F: Scalar> Mlp<F> {
     }
 
     /// θ, to be changed in place; the shapes stay.
-    pub fn parameters_mut(&mut self) -> &mut Parameters<F> {
+    pub fn parameters_mut(&mut self) -> ParametersMut<'_, F> {
+        ParametersMut { theta: &mut self.theta }
+    }
+
+    /// Replaces θ by a copy of another.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it belongs to another network; nothing has been changed then.
+    pub fn set_parameters(&mut self, theta: &Parameters<F>) -> Result<()> {
+        self.theta.check_shape_of("parameters", theta)?;
+        self.theta.clone_from(theta);
+        Ok(())
+    }
+
+    /// θ for what keeps its shape as it is.
+    pub(crate) fn theta_mut(&mut self) -> &mut Parameters<F> {
         &mut self.theta
     }
 
@@ -271,7 +478,7 @@ impl<F: Scalar> Mlp<F> {
         if x.len() != self.inputs() {
             return Err(Error::Shape { what: "x", expected: vec![self.inputs()], found: vec![x.len()] });
         }
-        self.check_finite(x.insert_axis(ndarray::Axis(0)))
+        self.check_finite(x.insert_axis(ndarray::Axis(0))).map_err(Error::of_one_sample)
     }
 
     /// Refuses a batch that this network cannot read.
@@ -290,16 +497,29 @@ impl<F: Scalar> Mlp<F> {
     }
 
     fn check_finite(&self, x: ArrayView2<F>) -> Result<()> {
-        let fine = match x.to_slice() {
-            Some(x) => all_finite(x),
-            None => x.iter().all(|x| x.is_finite()),
-        };
-        let position = if fine { None } else { x.indexed_iter().find(|(_, x)| !x.is_finite()) };
-        match position {
-            Some(((row, column), x)) => Err(Error::NotFinite { what: "x", row, column, found: x.to_f64() }),
+        match not_finite(x) {
+            Some((row, column, found)) => Err(Error::NotFinite { what: "x", row: Some(row), column, found }),
             None => Ok(()),
         }
     }
+}
+
+/// Refuses outputs that are not finite.
+pub(crate) fn check_outputs<F: Scalar>(y_hat: ArrayView2<F>) -> Result<()> {
+    match not_finite(y_hat) {
+        Some((row, output, found)) => Err(Error::Output { row: Some(row), output, found }),
+        None => Ok(()),
+    }
+}
+
+/// Row, column and value of the first number that is NaN or infinite.
+pub(crate) fn not_finite<F: Scalar>(a: ArrayView2<F>) -> Option<(usize, usize, f64)> {
+    let fine = match a.to_slice() {
+        Some(a) => all_finite(a),
+        None => a.iter().all(|a| a.is_finite()),
+    };
+    let first = if fine { None } else { a.indexed_iter().find(|(_, a)| !a.is_finite()) };
+    first.map(|((row, column), a)| (row, column, a.to_f64()))
 }
 
 /// False if there is a NaN or an infinity. All data go through here before each call, so it has to run at the speed of memory:
@@ -333,6 +553,58 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Zipped, what reads and what writes meet layer by layer, and none is left out.
+    #[test]
+    fn what_reads_and_what_writes_have_the_same_layers() {
+        for (widths, constant) in
+            [(&[3, 1][..], Constant::Absent), (&[3, 4, 5, 2], Constant::Input), (&[3, 4, 2], Constant::EveryLayer)]
+        {
+            let mut theta = Mlp::<f32>::he(widths, constant, 1).unwrap().parameters().clone();
+            theta.iter_mut().zip(1_u8..).for_each(|(p, i)| *p = i.into());
+            let (mut copy, depth) = (theta.zeros_like(), widths.len() - 2);
+            assert_eq!((theta.w().len(), theta.c().len()), (depth, depth));
+            assert_eq!(copy.w_mut().len(), depth);
+            assert_eq!(copy.c_mut().len(), depth);
+            copy.w_mut().zip(theta.w()).for_each(|(mut to, from)| to.assign(from));
+            copy.c_mut().zip(theta.c()).for_each(|(mut to, from)| to.assign(from));
+            assert_eq!((copy.w(), copy.c()), (theta.w(), theta.c()));
+            copy.alpha_mut().assign(&theta.alpha());
+            copy.b_mut().assign(&theta.b());
+            assert_eq!(copy, theta);
+            let mut copy = theta.zeros_like();
+            assert_eq!((theta.layers().len(), copy.layers_mut().len()), (depth + 1, depth + 1));
+            for ((mut w, mut c), (from_w, from_c)) in copy.layers_mut().zip(theta.layers()) {
+                w.assign(&from_w);
+                c.assign(&from_c);
+            }
+            assert_eq!(copy, theta);
+            let numbers: Vec<f32> = (1_u8..).take(theta.count()).map(f32::from).collect();
+            assert_eq!(theta.iter().copied().collect::<Vec<_>>(), numbers);
+            assert_eq!(theta.slices().collect::<Vec<_>>().concat(), numbers);
+            assert_eq!((theta.slices().count(), copy.slices_mut().count()), (2 * depth + 2, 2 * depth + 2));
+        }
+    }
+
+    #[test]
+    fn numbers_in_the_same_places_meet() {
+        let mut theta = Parameters::<f64>::zeros(&[2, 3, 1], Constant::Input).unwrap();
+        let mut other = theta.zeros_like();
+        theta.iter_mut().zip(1_u8..).for_each(|(p, i)| *p = i.into());
+        other.iter_mut().zip(1_u8..).for_each(|(p, i)| *p = f64::from(i) * 100.0);
+        theta.zip_mut_with(&other, |p, &q| *p += q).unwrap();
+        assert!(theta.iter().zip(1_u8..).all(|(&p, i)| p == 101.0 * f64::from(i)));
+        theta.scaled_add(-2.0, &other).unwrap();
+        assert!(theta.iter().zip(1_u8..).all(|(&p, i)| p == -99.0 * f64::from(i)));
+        let before = theta.clone();
+        for widths in [&[2, 3, 2][..], &[3, 2, 1], &[2, 1]] {
+            let other = Parameters::zeros(widths, Constant::Input).unwrap();
+            assert!(matches!(theta.scaled_add(1.0, &other), Err(Error::Shape { what: "other", .. })));
+            let called = theta.zip_mut_with(&other, |_, _| panic!("nothing may be called"));
+            assert!(matches!(called, Err(Error::Shape { what: "other", .. })));
+        }
+        assert_eq!(theta, before);
     }
 
     /// Pins the stream: a seed must give the same network in every release.

@@ -21,7 +21,8 @@ use crate::trace::Trace;
 /// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x or a `g` that does not fit.
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x or a `g` that does not fit;
+/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite.
 ///
 /// # Panics
 /// If there is no output k.

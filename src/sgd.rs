@@ -130,7 +130,7 @@ impl<F: Scalar> Sgd<F> {
             let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
             let engine = Engine::kept(&mut self.engine, mlp, batch);
             let plan = (samples, batch, 0..samples.div_ceil(batch));
-            let made = engine.descend(mlp.parameters_mut(), &mut moments, plan, &data, &mut steps);
+            let made = engine.descend(mlp.theta_mut(), &mut moments, plan, &data, &mut steps);
             (self.last, self.decay) = (steps.last, steps.decay);
             made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
             history.push(steps.sum / samples as f64);
@@ -165,7 +165,7 @@ impl<F: Scalar> Sgd<F> {
         let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
         let engine = Engine::kept(&mut self.engine, mlp, samples);
         let plan = (samples, samples, 0..1);
-        let made = engine.descend(mlp.parameters_mut(), &mut Moments::none(), plan, &data, &mut steps);
+        let made = engine.descend(mlp.theta_mut(), &mut Moments::none(), plan, &data, &mut steps);
         (self.last, self.decay) = (steps.last, steps.decay);
         made.map_err(|diverged| diverged.error(None, steps.last))?;
         Ok(steps.sum / samples as f64)

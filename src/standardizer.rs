@@ -13,6 +13,7 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
 use crate::error::{Error, Result};
+use crate::network::not_finite;
 use crate::scalar::Scalar;
 
 /// Mean and scale of each column.
@@ -71,8 +72,8 @@ impl Standardizer {
         if let Some(column) = sums.iter().position(|sum| !sum.value().is_finite()) {
             let mut of_column = rows.clone().map(|row| (row, x[(row, column)].to_f64()));
             let (what, row, found) = match of_column.find(|(_, x)| !x.is_finite()) {
-                Some((row, x)) => ("x", row, x),
-                None => ("mean and scale", 0, sums[column].sum),
+                Some((row, x)) => ("x", Some(row), x),
+                None => ("mean and scale", None, sums[column].sum),
             };
             return Err(Error::NotFinite { what, row, column, found });
         }
@@ -97,7 +98,7 @@ impl Standardizer {
         let fitted = Self { factor: factor.collect(), mean };
         for (column, &found) in fitted.factor.iter().enumerate() {
             if !found.is_finite() {
-                return Err(Error::NotFinite { what: "mean and scale", row: 0, column, found });
+                return Err(Error::NotFinite { what: "mean and scale", row: None, column, found });
             }
         }
         Ok(fitted)
@@ -119,15 +120,25 @@ impl Standardizer {
     /// where it is multiplied, and then to F.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another number of columns.
+    /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not finite, and [`Error::Standardized`] for
+    /// one whose z is not.
     pub fn transform<F: Scalar>(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         if x.ncols() != self.mean.len() {
             let expected = vec![x.nrows(), self.mean.len()];
             return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
         }
         let mut z = Array2::from_elem(x.dim(), F::ZERO);
+        if z.is_empty() {
+            return Ok(z);
+        }
         crate::rows::gather(x, Some, Some(self.slices()), z.view_mut());
-        Ok(z)
+        let Some((row, column, becomes)) = not_finite(z.view()) else { return Ok(z) };
+        let found = x[(row, column)].to_f64();
+        Err(if found.is_finite() {
+            Error::Standardized { row, column, found, becomes }
+        } else {
+            Error::NotFinite { what: "x", row: Some(row), column, found }
+        })
     }
 
     pub(crate) fn slices(&self) -> (&[f64], &[f64]) {

@@ -1,9 +1,10 @@
 //! The forward pass that keeps the inputs and outputs of all neurons, neuron by neuron as the lecture writes it.
 
-use ndarray::{Array, Array1, ArrayView1, Dimension, Ix1};
+use ndarray::{Array, Array1, ArrayView1, Axis, Dimension, Ix1};
 
-use crate::error::Result;
-use crate::network::Mlp;
+use crate::error::{Error, Result};
+use crate::layout::copied;
+use crate::network::{Mlp, check_outputs};
 use crate::scalar::{Scalar, relu};
 
 /// u and z of all neurons: for one sample (`Ix1`), or for a batch with samples in rows (`Ix2`).
@@ -51,19 +52,26 @@ impl<F: Scalar> Trace<F, Ix1> {
     /// The forward pass of one sample, by plain loops: `d[0]d[1] + … + m d[T]` multiplications.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit.
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
+    /// [`Error::Output`] for a ŷ that is not finite.
     pub fn new(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Self> {
         mlp.check_sample(x)?;
         let theta = mlp.parameters();
-        let mut z = vec![x.to_owned()];
+        let mut z = vec![copied(x)];
         let mut u = Vec::with_capacity(mlp.depth());
         for t in 0..mlp.depth() {
             u.push(neuron_inputs(theta.w[t].view(), theta.c[t].view(), &z[t]));
             z.push(u[t].mapv(relu));
         }
         let y_hat = neuron_inputs(theta.alpha(), theta.b(), &z[mlp.depth()]);
+        check_output(&y_hat)?;
         Ok(Self { u, z, y_hat })
     }
+}
+
+/// Refuses the output of one sample if it is not finite.
+pub(crate) fn check_output<F: Scalar>(y_hat: &Array1<F>) -> Result<()> {
+    check_outputs(y_hat.view().insert_axis(Axis(0))).map_err(Error::of_one_sample)
 }
 
 /// u_i = Σ_j w_ij z_j, plus c_i, the edge from the constant 1, where there is one.

@@ -20,12 +20,12 @@ use std::time::Instant;
 
 use rand::seq::SliceRandom;
 
-use crate::dataset::{Dataset, Divided, Part, check_weights, split};
+use crate::dataset::{Dataset, Divided, Part, split};
 use crate::engine::{Engine, Made, Steps};
 use crate::error::{Error, Result};
 use crate::history::{History, Record};
 use crate::learning_rate::Now;
-use crate::loss::{Loss, check_targets};
+use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::Parameters;
 use crate::observer::{Batch, Observer};
@@ -59,7 +59,7 @@ pub enum Ended {
 /// let training = Training { epochs: 500, batch: 2, ..Training::default() };
 /// let mut trainer = Trainer::new(mlp, SquaredError, training)?;
 /// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ())?;
-/// assert!((trainer.model().predict(x.view())?[(2, 0)] - 5.0).abs() < 1e-5);
+/// assert!((trainer.model().predict_one(x.view())?[2] - 5.0).abs() < 1e-5);
 /// assert_eq!(trainer.history().records.len(), 500);
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
@@ -85,11 +85,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] or [`Error::EmptyBatch`] for a setting out of its range; [`Error::Outputs`] if loss and network do not
-    /// fit.
+    /// fit, [`Error::Shape`] if standardisation and network do not.
     pub fn new(model: impl Into<Model<F>>, loss: L, training: Training) -> Result<Self> {
         training.check()?;
         training.check_in::<F>()?;
         let model = model.into();
+        model.check()?;
         loss.target_len(model.mlp.outputs())?;
         let moments = Moments::new(training.optimizer, model.mlp.parameters());
         Ok(Self {
@@ -130,7 +131,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             }
             // Not while an epoch runs, of a run that has been given fewer epochs meanwhile.
             if let (Some(best), 0) = (&run.best, run.position.batch) {
-                run.model.mlp.parameters_mut().clone_from(best);
+                run.model.mlp.theta_mut().clone_from(best);
                 run.moments.watch_again(best);
             }
             Ok(if run.position.stopped_early { Ended::Early } else { Ended::Done })
@@ -190,7 +191,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let ready = batch.ready();
         let data = ready.samples(None, standardizer.as_ref(), loss);
         let made = Engine::kept(engine, mlp, samples).descend(
-            mlp.parameters_mut(),
+            mlp.theta_mut(),
             moments,
             (samples, samples, 0..1),
             &data,
@@ -246,9 +247,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
-        self.model.mlp.check_batch(data.x)?;
-        check_targets(&self.loss, data.y, data.x.nrows(), self.model.mlp.outputs())?;
-        check_weights(data.weights, data.x.nrows())
+        data.check(&self.model.mlp, &self.loss)
     }
 
     /// Checks the data, and says what is whose. Fits the standardisation if it is still to be fitted.
@@ -375,8 +374,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let (decay, flow) = (position.decay, ControlFlow::Continue(()));
         let mut pilot = Pilot { training, position, tell, batches, rate: 0.0, decay, norm: None, flow };
         let engine = Engine::kept(engine, &model.mlp, batch);
-        let made =
-            engine.descend(model.mlp.parameters_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
+        let made = engine.descend(model.mlp.theta_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
         let Pilot { position, rate, norm, flow, .. } = pilot;
         (made.map_err(|diverged| diverged.error(Some(position.epoch), position.last)), rate, norm, flow)
     }

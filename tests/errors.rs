@@ -1,8 +1,8 @@
 //! Bad input: a typed error from every public call, that names what was expected and what was found, and nothing changed.
 
 use gemmprop::{
-    Constant, Error, Logistic, Mlp, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Trace, batched, matrix_vector,
-    naive, per_neuron,
+    Constant, Dataset, Error, Logistic, Mlp, Model, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
+    Trace, Trainer, Training, batched, matrix_vector, naive, per_neuron,
 };
 use ndarray::{Array1, Array2, array};
 
@@ -74,11 +74,13 @@ fn an_x_that_is_not_finite() {
                 if (r, c) == (row, column) && found.to_bits() == value.to_bits())
             }
         };
-        assert!(of_one_sample(&array![0.0, value, 1.0]).iter().all(found(0, 1)));
+        let errors = of_one_sample(&array![0.0, value, 1.0]);
+        assert!(errors.iter().all(found(None, 1)));
+        assert_eq!(errors[0].to_string(), format!("x[1]: expected a finite number, found {value}"));
         let mut x = Array2::zeros((5, 3));
         x[(4, 2)] = value;
         let errors = of_a_batch(&x);
-        assert!(errors.iter().all(found(4, 2)));
+        assert!(errors.iter().all(found(Some(4), 2)));
         assert_eq!(errors[0].to_string(), format!("x[4, 2]: expected a finite number, found {value}"));
     }
 }
@@ -129,8 +131,185 @@ fn parameters_of_another_network() {
         [(&[3, 2, 2][..], Constant::Input), (&[3, 2, 1], Constant::Absent), (&[3, 1], Constant::Input)]
     {
         let error = Mlp::from_parameters(widths, constant, theta.clone()).unwrap_err();
-        assert!(matches!(error, Error::Shape { ref expected, ref found, .. } if expected != found), "{error}");
+        assert!(
+            matches!(error, Error::Shape { what: "parameters", ref expected, ref found } if expected != found),
+            "{error}"
+        );
+        let mut other = Mlp::<f64>::he(widths, constant, 2).unwrap();
+        let before = other.clone();
+        assert_eq!(other.set_parameters(&theta).unwrap_err(), error);
+        assert_eq!(other, before);
+        assert_eq!(
+            mlp(1).set_parameters(other.parameters()).unwrap_err().to_string().split(':').next(),
+            Some("parameters")
+        );
     }
+    let mut other = Mlp::<f64>::he(&[3, 2, 1], Constant::Input, 2).unwrap();
+    other.set_parameters(&theta).unwrap();
+    assert_eq!(other, mlp(1));
+}
+
+/// Whose parameters no address space holds, and whose number no `usize` does.
+#[test]
+fn parameters_that_do_not_fit_into_memory() {
+    let billion = 1_000_000_000;
+    for (widths, parameters, text) in [
+        (&[billion, billion][..], 1e18 + 1e9, "found [1000000000, 1000000000], which asks for 1.000000001e18 of them"),
+        (&[1, billion, billion, 1], 1e18 + 3e9 + 1.0, "which asks for 1.000000003e18 of them"),
+        (&[3, usize::MAX, 2], 6.0 * usize::MAX as f64 + 2.0, "which asks for 1.1068046444225731e20 of them"),
+        (&[2, usize::MAX], 3.0 * usize::MAX as f64, "which asks for 5.5340232221128655e19 of them"),
+    ] {
+        let expected = Error::TooLarge { found: widths.to_vec(), parameters };
+        assert!(expected.to_string().contains(text), "{expected}");
+        assert_eq!(Mlp::<f32>::he(widths, Constant::Input, 1).unwrap_err(), expected);
+        assert_eq!(Mlp::<f64>::from_weights(widths, Constant::Input, 1, |_, _, _| 0.0).unwrap_err(), expected);
+        assert_eq!(Parameters::<f32>::zeros(widths, Constant::Input).unwrap_err(), expected);
+        // Nothing is allocated to find that these are others.
+        let error = Mlp::from_parameters(widths, Constant::Input, mlp(1).parameters().clone()).unwrap_err();
+        assert!(matches!(error, Error::Shape { what: "parameters", .. }), "{error}");
+    }
+}
+
+/// Every way to a ŷ tells of one that is not finite, and where; the gradient is then not written.
+#[test]
+fn an_output_that_is_not_finite() {
+    let mut mlp = Mlp::<f32>::from_weights(&[2, 3, 2], Constant::Input, 1, |_, _, _| 1.0).unwrap();
+    mlp.parameters_mut().alpha_mut().row_mut(0).fill(0.0);
+    // ŷ of x = (10³⁸, 10³⁸) is (0, 3 · 2 · 10³⁸), of which the second is too much; every z is finite.
+    let mut x = Array2::from_elem((300, 2), 0.5_f32);
+    // First in a late block of rows, then in an early one: it is the first that is named.
+    for row in [200, 3] {
+        x.row_mut(row).fill(1e38);
+        let y = Array2::zeros(x.dim());
+        let g = &mut mlp.zero_gradient();
+        let of_batch = [
+            mlp.predict(x.view()).unwrap_err(),
+            mlp.predict(x.slice(ndarray::s![..=row, ..])).unwrap_err(),
+            mlp.classify(x.view()).unwrap_err(),
+            Model::from(mlp.clone()).predict(x.view()).unwrap_err(),
+            Model::from(mlp.clone()).loss(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(),
+            batched::forward(&mlp, x.view()).unwrap_err(),
+            batched::output_gradient(&mlp, x.view(), 0, g).unwrap_err(),
+            batched::loss_gradient(&mlp, x.view(), y.view(), &SquaredError, g).unwrap_err(),
+        ];
+        for error in of_batch {
+            assert_eq!(error, Error::Output { row: Some(row), output: 1, found: f64::INFINITY });
+            assert_eq!(error.to_string(), format!("ŷ[{row}, 1]: expected a finite number, found inf"));
+        }
+        let (x, y) = (x.row(row), [0.0, 0.0]);
+        let of_sample = [
+            Trace::new(&mlp, x).unwrap_err(),
+            naive::output_gradient(&mlp, x, 0, g).unwrap_err(),
+            naive::loss_gradient(&mlp, x, &y, &SquaredError, g).unwrap_err(),
+            per_neuron::output_gradient(&mlp, x, 0, g).unwrap_err(),
+            per_neuron::loss_gradient(&mlp, x, &y, &SquaredError, g).unwrap_err(),
+            matrix_vector::forward(&mlp, x).unwrap_err(),
+            matrix_vector::output_gradient(&mlp, x, 0, g).unwrap_err(),
+            matrix_vector::loss_gradient(&mlp, x, &y, &SquaredError, g).unwrap_err(),
+        ];
+        for error in of_sample {
+            assert_eq!(error, Error::Output { row: None, output: 1, found: f64::INFINITY });
+            assert_eq!(error.to_string(), "ŷ[1]: expected a finite number, found inf");
+        }
+        assert_eq!(*g, mlp.zero_gradient(), "nothing is written");
+    }
+}
+
+/// It is x that is refused, and not what the standardisation makes of it.
+#[test]
+fn an_x_that_overflows_when_it_is_standardised() {
+    let standardizer = Some(Standardizer::fit(array![[0.0, 1e-3], [1.0, -1e-3]].view()).unwrap());
+    let model = Model { mlp: Mlp::<f32>::he(&[2, 1], Constant::Input, 1).unwrap(), standardizer };
+    let mut x = Array2::zeros((300, 2));
+    for row in [299, 1] {
+        x[(row, 1)] = -1e38;
+        let found = f64::from(-1e38_f32);
+        let expected = Error::Standardized { row, column: 1, found, becomes: f64::NEG_INFINITY };
+        assert_eq!(model.predict(x.view()).unwrap_err(), expected);
+        assert_eq!(model.predict_one(x.view()).unwrap_err(), expected);
+        assert_eq!(model.classify(x.view()).unwrap_err(), expected);
+        let text = "x[1, 1]: expected a number that is finite when it is standardised, found -9.999999680285692e37, which becomes -inf";
+        assert!(row != 1 || expected.to_string() == text, "{expected}");
+    }
+    x[(7, 0)] = f32::NAN;
+    x[(1, 1)] = 0.0;
+    let error = model.predict(x.view()).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { what: "x", row: Some(7), column: 0, .. }), "{error}");
+}
+
+/// `&ŷ − &y` with a ŷ of (n, 1) and a y of (n) is (n, n), and nobody says so.
+#[test]
+fn one_number_a_sample_is_of_a_network_with_one_output() {
+    let x = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    assert_eq!(mlp(1).predict_one(x.view()).unwrap(), mlp(1).predict(x.view()).unwrap().column(0));
+    assert_eq!(mlp(2).predict_one(x.view()).unwrap_err(), Error::OneOutput { found: 2 });
+    assert_eq!(Model::from(mlp(2)).predict_one(x.view()).unwrap_err(), Error::OneOutput { found: 2 });
+    assert_eq!(Error::OneOutput { found: 2 }.to_string(), "expected a network with 1 output, found 2 outputs");
+}
+
+#[test]
+fn a_standardisation_of_other_inputs() {
+    let standardizer = Some(Standardizer::fit(array![[0.0, 1.0], [1.0, -1.0]].view()).unwrap());
+    let model = Model { mlp: mlp(1), standardizer };
+    let (x, y) = (Array2::zeros((4, 3)), Array1::zeros(4));
+    let expected = Error::Shape { what: "standardizer", expected: vec![3], found: vec![2] };
+    assert_eq!(model.predict(x.view()).unwrap_err(), expected);
+    assert_eq!(model.loss(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(), expected);
+    assert_eq!(Trainer::new(model, SquaredError, Training::default()).unwrap_err(), expected);
+}
+
+/// 1.6 · 10³⁵ with 36 digits is not read by anybody; and one output is no "outputs".
+#[test]
+fn numbers_and_plurals_are_written_to_be_read() {
+    let with = |found| Error::Target { row: Some(0), expected: "", found }.to_string();
+    for (number, text) in [
+        (0.0, "0"),
+        (-0.0, "-0"),
+        (2.0, "2"),
+        (-0.5, "-0.5"),
+        (1e-4, "0.0001"),
+        (9.9e-5, "9.9e-5"),
+        (123_456_789.25, "123456789.25"),
+        (9_007_199_254_740_993.0, "9007199254740992"),
+        (1e16, "1e16"),
+        (161_039_642_718_337_980_000_000_000_000_000_000.0, "1.6103964271833798e35"),
+        (-5e-324, "-5e-324"),
+        (f64::MAX, "1.7976931348623157e308"),
+        (f64::NEG_INFINITY, "-inf"),
+        (f64::NAN, "NaN"),
+    ] {
+        assert_eq!(with(number), format!("y[0]: expected , found {text}"));
+        assert!(number.is_nan() || text.parse::<f64>() == Ok(number), "every digit that matters");
+    }
+    let number = 2e300;
+    for error in [
+        Error::NotFinite { what: "x", row: None, column: 0, found: number },
+        Error::Standardized { row: 0, column: 0, found: number, becomes: number },
+        Error::Output { row: None, output: 0, found: number },
+        Error::Weight { row: 0, found: number },
+        Error::Hyperparameter { name: "eta", expected: "", found: number },
+        Error::Diverged { what: "loss", at: None, found: number, last: Some(number) },
+        Error::Operator { product: 0, component: 0, found: number },
+        Error::TooLarge { found: vec![], parameters: number },
+    ] {
+        assert!(error.to_string().contains("2e300") && !error.to_string().contains("000"), "{error}");
+    }
+    assert_eq!(
+        Error::Outputs { expected: "2 outputs or more", found: 1 }.to_string(),
+        "loss: expected a network with 2 outputs or more, found 1 output"
+    );
+    assert_eq!(
+        Error::Length { what: "y", expected: 1, found: 0 }.to_string(),
+        "y: expected 1 sample, one for each row of x; found 0"
+    );
+    assert_eq!(
+        Error::Rest { expected: (1, 2), found: (2, 1) }.to_string(),
+        "the rest of the epoch: expected 1 sample to train on in 2 rows, as it began with, found 2 in 1"
+    );
+    assert_eq!(
+        Error::Split { samples: 1, kept: 1 }.to_string(),
+        "validation_fraction: expected a part of 1 sample that leaves some to train on, found 1"
+    );
 }
 
 #[test]
@@ -194,27 +373,28 @@ fn targets_of_the_wrong_width() {
 #[test]
 fn a_label_out_of_range() {
     let error = of_targets!(2, Array2::zeros((3, 3)), array![0_usize, 1, 2], SoftmaxCrossEntropy);
-    assert_eq!(error, Error::Label { row: 2, classes: 2, found: 2 });
+    assert_eq!(error, Error::Label { row: Some(2), classes: 2, found: 2 });
     assert_eq!(error.to_string(), "y[2]: expected a label below 2, found 2");
     let (mlp, x) = (mlp(2), Array1::zeros(3));
     for loss_gradient in [naive::loss_gradient, per_neuron::loss_gradient, matrix_vector::loss_gradient] {
         let error = loss_gradient(&mlp, x.view(), &[7], &SoftmaxCrossEntropy, &mut mlp.zero_gradient()).unwrap_err();
-        assert_eq!(error, Error::Label { row: 0, classes: 2, found: 7 });
+        assert_eq!(error, Error::Label { row: None, classes: 2, found: 7 });
+        assert_eq!(error.to_string(), "y: expected a label below 2, found 7");
     }
 }
 
 #[test]
 fn a_target_outside_the_domain_of_the_loss() {
     let error = of_targets!(1, Array2::zeros((2, 3)), array![1.0, f64::INFINITY], SquaredError);
-    assert_eq!(error, Error::Target { row: 1, expected: "a finite number", found: f64::INFINITY });
+    assert_eq!(error, Error::Target { row: Some(1), expected: "a finite number", found: f64::INFINITY });
     for outside in [-0.5, 1.5] {
         let error = of_targets!(1, Array2::zeros((2, 3)), array![1.0, outside], Logistic);
-        assert_eq!(error, Error::Target { row: 1, expected: "a number from 0 to 1", found: outside });
+        assert_eq!(error, Error::Target { row: Some(1), expected: "a number from 0 to 1", found: outside });
         assert_eq!(error.to_string(), format!("y[1]: expected a number from 0 to 1, found {outside}"));
     }
     let mut mlp = mlp(1);
     let error = sgd().step(&mut mlp, Array2::zeros((1, 3)).view(), array![f64::NAN].view(), &Logistic).unwrap_err();
-    assert!(matches!(error, Error::Target { row: 0, found, .. } if found.is_nan()));
+    assert!(matches!(error, Error::Target { row: Some(0), found, .. } if found.is_nan()));
 }
 
 #[test]

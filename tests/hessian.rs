@@ -69,8 +69,8 @@ fn agrees_with_loops<F: Real>(widths: &[usize], constant: Constant, n: usize) {
             // A head smaller by a power of two: still exact, and the exponentials are of numbers of order 1.
             let largest = mlp.predict(x.view()).unwrap().iter().fold(1.0_f64, |a, y| a.max(y.to_f64().abs()));
             let scale = F::from_f64((-largest.log2().ceil()).exp2());
-            mlp.parameters_mut().w_mut().last().unwrap().map_inplace(|w| *w = *w * scale);
-            mlp.parameters_mut().c_mut().last().unwrap().map_inplace(|b| *b = *b * scale);
+            mlp.parameters_mut().alpha_mut().map_inplace(|w| *w = *w * scale);
+            mlp.parameters_mut().b_mut().map_inplace(|b| *b = *b * scale);
         }
         let v = whole_direction(&mlp);
         let (expected, bound) = second_order::product(&mlp, x.view(), (kind, y), &v, true);

@@ -117,9 +117,9 @@ fn what_does_not_fit_is_refused() {
     let narrow = softmax(&array![[1.0], [2.0]], &labels);
     assert_eq!(narrow, Error::Shape { what: "x", expected: vec![2, 2], found: vec![2, 1] });
     assert_eq!(softmax(&Array2::zeros((0, 2)), &array![]), Error::NoSamples);
-    assert!(matches!(softmax(&array![[1.0, f32::NAN]], &array![0]), Error::NotFinite { row: 0, column: 1, .. }));
+    assert!(matches!(softmax(&array![[1.0, f32::NAN]], &array![0]), Error::NotFinite { row: Some(0), column: 1, .. }));
     assert_eq!(softmax(&x, &array![0]), Error::Length { what: "y", expected: 2, found: 1 });
-    assert_eq!(softmax(&x, &array![0, 2]), Error::Label { row: 1, classes: 2, found: 2 });
+    assert_eq!(softmax(&x, &array![0, 2]), Error::Label { row: Some(1), classes: 2, found: 2 });
     let narrow =
         Hessian::new(&mlp, Dataset::new(x.view(), array![1.0, 2.0].view()), &SquaredError).map(drop).unwrap_err();
     assert_eq!(narrow, Error::Shape { what: "y", expected: vec![2, 2], found: vec![2, 1] });

@@ -153,18 +153,18 @@ fn a_nan_in_y_hat_gives_a_loss_of_nan() {
     nan_comes_through::<f64>();
 }
 
-/// max(u, 0) would swallow it. A NaN in one weight makes its neuron NaN in every forward pass, and ŷ with it.
+/// max(u, 0) would swallow it. A NaN in one weight makes its neuron NaN in every forward pass, and ŷ with it, which is refused.
 #[test]
 fn a_nan_passes_through_relu() {
-    use gemmprop::{Trace, batched, matrix_vector};
+    use gemmprop::{Error, Trace, batched, matrix_vector};
     let mut mlp = Mlp::<f32>::he(&[3, 20, 20, 2], Constant::Input, 1).unwrap();
     mlp.parameters_mut().w_mut().next().unwrap()[(4, 1)] = f32::NAN;
     let x = ndarray::Array2::from_elem((9, 3), 0.5);
-    assert!(Trace::new(&mlp, x.row(0)).unwrap().z(1)[4].is_nan());
-    assert!(Trace::new(&mlp, x.row(0)).unwrap().y_hat().iter().all(|y| y.is_nan()));
-    assert!(matrix_vector::forward(&mlp, x.row(0)).unwrap().y_hat().iter().all(|y| y.is_nan()));
-    assert!(batched::forward(&mlp, x.view()).unwrap().y_hat().iter().all(|y| y.is_nan()));
-    assert!(mlp.predict(x.view()).unwrap().iter().all(|y| y.is_nan()));
+    let is_of = |error, of: Option<usize>| matches!(error, Error::Output { row, output: 0, found } if row == of && found.is_nan());
+    assert!(is_of(Trace::new(&mlp, x.row(0)).unwrap_err(), None));
+    assert!(is_of(matrix_vector::forward(&mlp, x.row(0)).unwrap_err(), None));
+    assert!(is_of(batched::forward(&mlp, x.view()).unwrap_err(), Some(0)));
+    assert!(is_of(mlp.predict(x.view()).unwrap_err(), Some(0)));
 }
 
 /// Of a network that gives back its inputs.

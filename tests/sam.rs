@@ -15,7 +15,7 @@ use ndarray::{Array1, array};
 fn a_step_of_a_linear_model<F: common::Real>() {
     let number = F::from_f64;
     let mut theta = Parameters::zeros(&[2, 1], Constant::Absent).unwrap();
-    theta.w_mut().for_each(|mut w| w.assign(&array![[number(1.0), number(-1.0)]]));
+    theta.alpha_mut().assign(&array![[number(1.0), number(-1.0)]]);
     let mlp = Mlp::from_parameters(&[2, 1], Constant::Absent, theta).unwrap();
     let (x, y) = (array![[number(2.0), number(2.0)]], array![number(-2.0)]);
     for optimizer in [Optimizer::Sgd, Optimizer::Momentum { mu: 0.5 }] {

@@ -30,10 +30,11 @@ fn direction<F: Scalar>(mlp: &Mlp<F>) -> Parameters<F> {
 fn rescaled<F: Scalar>(mlp: &Mlp<F>, t: usize, k: f64) -> Mlp<F> {
     let mut mlp = mlp.clone();
     let mut scale = |layer: usize, constant: bool, k: F| {
-        let theta = mlp.parameters_mut();
-        theta.w_mut().nth(layer).unwrap().map_inplace(|w| *w = *w * k);
+        let mut theta = mlp.parameters_mut();
+        let (mut w, mut c) = theta.layers_mut().nth(layer).unwrap();
+        w.map_inplace(|w| *w = *w * k);
         if constant {
-            theta.c_mut().nth(layer).unwrap().map_inplace(|c| *c = *c * k);
+            c.map_inplace(|c| *c = *c * k);
         }
     };
     scale(t, true, F::from_f64(k));
@@ -79,7 +80,7 @@ fn rescaled_layers_change_raw_sharpness_alone() {
         let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let mut v = mlp.zero_gradient();
         let g = hessian.gradient().w().get(shrunk).map_or(hessian.gradient().alpha(), |g| g.view()).to_owned();
-        v.w_mut().nth(shrunk).unwrap().assign(&g);
+        v.layers_mut().nth(shrunk).unwrap().0.assign(&g);
         let mut hv = mlp.zero_gradient();
         hessian.apply(&v, &mut hv).unwrap();
         let dot = |a: &Parameters<f64>, b: &Parameters<f64>| a.iter().zip(b.iter()).map(|(a, b)| a * b).sum::<f64>();

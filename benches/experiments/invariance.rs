@@ -77,9 +77,9 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
 
 fn rescaled(mlp: &Mlp<f64>, k: i32) -> Mlp<f64> {
     let mut scaled = mlp.clone();
-    let theta = scaled.parameters_mut();
+    let mut theta = scaled.parameters_mut();
     let c = 2f64.powi(k);
-    for (w, factor) in theta.w_mut().zip([c, 1.0 / c]) {
+    for ((w, _), factor) in theta.layers_mut().zip([c, 1.0 / c]) {
         w.mapv_into(|w| w * factor);
     }
     for c_0 in theta.c_mut().take(1) {

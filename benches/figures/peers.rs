@@ -169,7 +169,7 @@ impl Task {
         let mut number = || generator.random_range(-1.0..1.0_f32);
         let mut mlp = Mlp::he(widths, Constant::EveryLayer, 0).expect("valid widths");
         // Not 0, so that a peer without them would be found out.
-        mlp.parameters_mut().c_mut().for_each(|mut c| c.mapv_inplace(|_| 0.1 * number()));
+        mlp.parameters_mut().layers_mut().for_each(|(_, mut c)| c.mapv_inplace(|_| 0.1 * number()));
         let samples = BATCHES * batch;
         let x = Array2::from_shape_simple_fn((samples, widths[0]), &mut number);
         let y = Array2::from_shape_simple_fn((samples, widths[widths.len() - 1]), &mut number);

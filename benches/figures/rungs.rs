@@ -71,7 +71,7 @@ pub(crate) fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
     let candidate = |seed| {
         let mut mlp = Mlp::from_weights(widths, Constant::Input, seed, weight).expect("valid widths");
         let mut generator = Generator::seed_from_u64(seed + 1);
-        for mut c in mlp.parameters_mut().c_mut() {
+        for (_, mut c) in mlp.parameters_mut().layers_mut() {
             c.map_inplace(|c| *c = F::from_f64(sign(&mut generator)));
         }
         let number = || F::from_f64(f64::from(generator.random_range(-3..=3)));

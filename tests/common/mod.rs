@@ -53,7 +53,7 @@ const EVALUATION: f64 = 1.0 + 2e-12;
 pub(crate) fn network<F: Real>(widths: &[usize], constant: Constant, seed: u64) -> Mlp<F> {
     let mut mlp = Mlp::he(widths, constant, seed).unwrap();
     let mut generator = Generator::seed_from_u64(seed ^ 0xC0);
-    for mut c in mlp.parameters_mut().c_mut() {
+    for (_, mut c) in mlp.parameters_mut().layers_mut() {
         c.map_inplace(|c| *c = F::from_f64(generator.random_range(-0.5..0.5)));
     }
     mlp

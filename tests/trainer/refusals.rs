@@ -71,9 +71,10 @@ fn a_split_leaves_samples_to_train_on() {
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
         let data = Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
         let error = trainer.fit(data, None, &mut ()).unwrap_err().to_string();
+        let samples = if n == 1 { "1 sample".into() } else { format!("{n} samples") };
         assert_eq!(
             error,
-            format!("validation_fraction: expected a part of {n} samples that leaves some to train on, found {n}")
+            format!("validation_fraction: expected a part of {samples} that leaves some to train on, found {n}")
         );
     }
 }
@@ -116,7 +117,7 @@ fn settings_out_of_their_range_are_refused_with_it() {
     }
     let one_output = common::network::<f32>(&[6, 1], Constant::Input, 1);
     let error = Trainer::new(one_output, SoftmaxCrossEntropy, base()).unwrap_err().to_string();
-    assert_eq!(error, "loss: expected a network with 2 outputs or more, found 1 outputs");
+    assert_eq!(error, "loss: expected a network with 2 outputs or more, found 1 output");
 }
 
 #[test]

@@ -15,8 +15,10 @@ struct Single {
 impl Peer for Single {
     fn load(task: Task) -> Result<Self> {
         let mut mlp = Mlp::he(&task.widths, Constant::EveryLayer, 1)?;
-        mlp.parameters_mut().w_mut().zip(&task.layers).for_each(|(mut w, layer)| w.assign(&layer.0));
-        mlp.parameters_mut().c_mut().zip(&task.layers).for_each(|(mut c, layer)| c.assign(&layer.1));
+        for ((mut w, mut c), layer) in mlp.parameters_mut().layers_mut().zip(&task.layers) {
+            w.assign(&layer.0);
+            c.assign(&layer.1);
+        }
         let sgd = Sgd::new(task.batch, task.eta, 1)?;
         Ok(Self { mlp, sgd, x: task.x, y: task.y, batch: task.batch })
     }
