@@ -380,7 +380,10 @@ impl Krylov {
 
     /// Begins anew, in the memory that it has.
     fn forget(&mut self) {
-        (self.basis.clear(), self.h.clear(), self.beta.clear(), self.kept.clear());
+        self.basis.clear();
+        self.h.clear();
+        self.beta.clear();
+        self.kept.clear();
         self.scale = 0.0;
     }
 
@@ -431,7 +434,8 @@ impl Krylov {
         let column = self.orthogonalise();
         let next = norm(&self.w);
         self.scale = column.fold(self.scale.max(next), |scale, h| scale.max(h.abs()));
-        (self.h.push(column), self.beta.push(beta));
+        self.h.push(column);
+        self.beta.push(beta);
         let other = (0..m).map(|i| self.asymmetry(m, i).abs()).fold(0.0, f64::max);
         if other > ASYMMETRY * self.scale {
             let Self { products, scale, .. } = *self;

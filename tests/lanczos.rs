@@ -260,7 +260,10 @@ fn no_error_is_below_rounding() {
 fn memory_is_taken_as_steps_are_made() {
     let n = 1_000_000;
     for steps in [5000, usize::MAX] {
-        let mut identity = from_fn(n, |v, mut av| Ok::<(), Error>(av.assign(&v)));
+        let mut identity = from_fn(n, |v, mut av| {
+            av.assign(&v);
+            Ok::<(), Error>(())
+        });
         let spectrum = extremes(&mut identity, &Options { steps, ..Options::default() }).unwrap();
         assert_eq!((spectrum.products, spectrum.largest[0].value), (1, spectrum.smallest[0].value));
         assert!((spectrum.largest[0].value - 1.0).abs() <= rounding(n, 1.0));

@@ -170,7 +170,7 @@ fn softmax<F: Smallest>(y_hat: &[f64], v: &[f64], known: &mut HashMap<String, Bi
     let roundings = |k: usize| &t[k] + big((m + 8) as f64);
     let s = sum_of(&|k| if k == top || e[k] == zero { zero.clone() } else { &e[k] * roundings(k) });
     let of_p = |k: usize| if e[k] == zero { zero.clone() } else { &p[k] * (&t[k] + big(10.0) + &s / &sum) };
-    for label in 0..m {
+    for (label, margin) in t.iter().enumerate() {
         let what = format!("{y_hat:?} label {label}");
         let mut d = vec![F::ZERO; m];
         let value = SoftmaxCrossEntropy.value_and_derivative(&y_hat, &[label], &mut d);
@@ -188,7 +188,7 @@ fn softmax<F: Smallest>(y_hat: &[f64], v: &[f64], known: &mut HashMap<String, Bi
             }
         }
         let of_rest = logarithm(&rest);
-        let exact = &t[label] + &of_rest;
+        let exact = margin + &of_rest;
         let bound = &exact * big(2.0) + &of_rest * big(8.0) + &s / &sum;
         assert_close(&what, value, &exact, &bound, 8.0 * m as f64);
     }
