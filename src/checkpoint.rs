@@ -156,8 +156,7 @@ impl<F: Scalar> Model<F> {
     /// # Errors
     /// [`CheckpointError`], with what was expected and found.
     pub fn load(path: impl Into<PathBuf>) -> Result<Saved<Self>, CheckpointError> {
-        let path = path.into();
-        Stored { contents: read(&path)?, path }.saved(Vec::new())?.with(|stored| stored.model())
+        Stored::load(path)?.with(|stored| stored.model())
     }
 }
 
@@ -273,6 +272,15 @@ fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &Notes) -> Co
 }
 
 impl Stored {
+    /// One checkpoint, wherever that file has been moved to.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], with what was expected and found.
+    pub fn load(path: impl Into<PathBuf>) -> Result<Saved<Self>, CheckpointError> {
+        let path = path.into();
+        Self { contents: read(&path)?, path }.saved(Vec::new())
+    }
+
     /// The run, to go on with; its data are the caller's.
     ///
     /// # Errors
@@ -453,9 +461,28 @@ impl Stored {
         Ok(widths)
     }
 
-    fn model<F: Scalar>(&self) -> Result<Model<F>, CheckpointError> {
+    /// The model as it was when the checkpoint was written.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`], with what was expected and found.
+    pub fn model<F: Scalar>(&self) -> Result<Model<F>, CheckpointError> {
+        self.model_of("")
+    }
+
+    /// The model of the best epoch so far, in a run with [early stopping](Training::early_stopping) that has been through one; at the end of
+    /// such a run it is the model.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`], with what was expected and found.
+    pub fn best_model<F: Scalar>(&self) -> Result<Option<Model<F>>, CheckpointError> {
+        const BEST: &str = "best.";
+        let [weight, _] = names(BEST, 0);
+        self.contents.tensors.contains_key(&weight).then(|| self.model_of(BEST)).transpose()
+    }
+
+    fn model_of<F: Scalar>(&self, prefix: &str) -> Result<Model<F>, CheckpointError> {
         let (widths, constant) = (self.widths()?, self.json("constant")?);
-        let theta = self.parameters("", &widths, constant)?;
+        let theta = self.parameters(prefix, &widths, constant)?;
         let mlp = Mlp::from_parameters(&widths, constant, theta)
             .map_err(|error| self.mismatch("network", "its tensors", &error.to_string()))?;
         let standardizer = if self.contents.tensors.contains_key("standardizer.mean") {

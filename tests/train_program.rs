@@ -6,12 +6,21 @@
 
 #![cfg(all(feature = "files", feature = "progress"))]
 
+#[path = "../benches/figures/font.rs"]
+mod font;
+#[allow(dead_code, reason = "the benches draw more")]
+#[path = "../benches/figures/plot.rs"]
+mod plot;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use gemmprop::{Checkpoints, Generator, Model, SoftmaxCrossEntropy, SquaredError, data};
+use gemmprop::{
+    Checkpoints, Constant, Dataset, Generator, LearningRate, Mlp, Model, Notes, SoftmaxCrossEntropy, SquaredError,
+    Trainer, Training, data,
+};
 use ndarray::{Array1, Array2};
 use ndarray_npy::write_npy;
 use rand::{RngExt, SeedableRng};
@@ -70,6 +79,17 @@ impl Folder {
         if code == 1 {
             assert_eq!(run.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{}", run.stderr);
         }
+    }
+
+    /// What the newest checkpoint says of its run.
+    fn task(&self, name: &str) -> serde_json::Value {
+        let saved = Checkpoints::open(self.path(name)).unwrap().model::<f32>().unwrap();
+        serde_json::from_str(&saved.notes["task"]).unwrap()
+    }
+
+    /// A file of this text.
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).unwrap();
     }
 
     fn model(&self, name: &str) -> Model<f32> {
@@ -134,10 +154,15 @@ fn classes_of_a_table_are_learned_with_the_defaults_and_predicted() {
     assert_eq!(unknown.stdout, run.stdout);
     assert_eq!(unknown.stderr, "");
 
-    // The network says the same.
+    // The network says the same of inputs that are standardised as the checkpoint's note has it.
     folder.flowers("ordered.csv", &FLOWERS, 90);
-    let x = data::csv_classes::<f32>(folder.path("ordered.csv"), "species").unwrap().x;
-    let y_hat = folder.model("run").predict(x.view()).unwrap();
+    let mut x = data::csv_classes::<f64>(folder.path("ordered.csv"), "species").unwrap().x;
+    let scales = folder.task("run")["inputs"].clone();
+    for (mut column, scale) in x.columns_mut().into_iter().zip(scales.as_array().unwrap()) {
+        let (mean, deviation) = (scale[0].as_f64().unwrap(), scale[1].as_f64().unwrap());
+        column.mapv_inplace(|x| (x - mean) / deviation);
+    }
+    let y_hat = folder.model("run").predict(x.mapv(|x| x as f32).view()).unwrap();
     let mut lines = run.stdout.lines();
     assert_eq!(lines.next(), Some("species,probability"));
     for y_hat in y_hat.outer_iter() {
@@ -198,9 +223,14 @@ fn arrays_of_numpy_are_learned() {
     assert!(run.stderr.contains("loss: squared, as the targets are floating-point"), "{}", run.stderr);
     assert!(run.stderr.contains("network 2-2"), "{}", run.stderr);
     assert!(folder.fine("predict --checkpoint numbers --data x.npy").stdout.starts_with("y0,y1\n"));
-    folder.refused("--data x.npy --targets y.npy --loss softmax", 1, "y.npy: shape: expected 1 dimension, found 2");
+    folder.refused(
+        "--data x.npy --targets y.npy --loss softmax",
+        1,
+        "y.npy: expected one class for each row, found 2 numbers",
+    );
     write_npy(folder.path("few.npy"), &Array1::from(vec![0_i64, 1])).unwrap();
-    folder.refused("--data x.npy --targets few.npy", 1, "targets: expected 200, one for each row of the data, found 2");
+    let few = "few.npy: expected a target for each of the 200 rows of x.npy, found 2 targets";
+    folder.refused("--data x.npy --targets few.npy", 1, few);
 }
 
 #[test]
@@ -565,4 +595,595 @@ fn the_help_and_the_readme_have_two_commands_that_work_as_they_stand() {
     }
     let help = help("--help").split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("times F when more than N epochs in a row bring nothing better"), "{help}");
+}
+
+/// A line for each of these rows, under a header.
+fn table(header: &str, rows: impl Iterator<Item = String>) -> String {
+    rows.fold(format!("{header}\n"), |text, row| text + &row + "\n")
+}
+
+/// The offset is such that all sums are whole numbers below 2^53, and so exact: the standardised numbers have the same bits.
+#[test]
+fn an_offset_of_a_column_changes_nothing() {
+    const OFFSET: i64 = 1_700_000_000;
+    let folder = Folder::new();
+    for (name, x, y) in [("plain", 0, 0), ("x", OFFSET, 0), ("y", 0, OFFSET), ("both", OFFSET, OFFSET)] {
+        let row = |i: i64| format!("{},{}", x + i, y + 3 * (i - 20).abs());
+        folder.write(&format!("{name}.csv"), table("x,y", (0..64).map(row)));
+        folder.fine(&format!("--csv {name}.csv --target y --loss squared --epochs 30 --checkpoint {name}"));
+        assert_eq!(folder.model(name), folder.model("plain"), "{name}");
+    }
+    let predicted = |run: &str| {
+        let run = folder.fine(&format!("predict --checkpoint {run} --csv {run}.csv"));
+        run.stdout.lines().skip(1).map(|line| line.parse().unwrap()).collect::<Vec<f64>>()
+    };
+    let plain = predicted("plain");
+    assert_eq!(predicted("x"), plain);
+    for (both, plain) in predicted("both").iter().zip(&plain) {
+        // The mean is added with one rounding, to numbers below 2^31.
+        let rounding = f64::from(1_u32 << 31) * f64::EPSILON;
+        assert!((both - OFFSET as f64 - plain).abs() <= rounding, "{both} {plain}");
+    }
+}
+
+#[test]
+fn classes_are_those_that_occur_and_many_whole_numbers_are_none() {
+    let folder = Folder::new();
+    let x: Array2<f64> = (0..60).map(|i| f64::from(i % 3)).collect::<Array1<_>>().insert_axis(ndarray::Axis(1));
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    let targets = |name: &str, y: &dyn Fn(i64) -> i64| {
+        let y: Array1<i64> = (0..60).map(y).collect();
+        write_npy(folder.path(&format!("{name}.npy")), &y).unwrap();
+        folder.write(&format!("{name}.csv"), table("x,y", (0..60).map(|i| format!("{},{}", i % 3, y[i as usize]))));
+    };
+    targets("far", &|i| [-1, 3, 1_000_000_000_000][i as usize % 3]);
+    targets("prices", &|i| 100_000 + 997 * i);
+    targets("ids", &|i| i / 2);
+    targets("grades", &|i| i % 20);
+    // One rule for both formats.
+    for (name, loss, network) in [
+        ("far", "softmax, as WHAT 3 classes", "1-128-64-3"),
+        ("prices", "squared, as WHAT whole numbers of 60 values in 60 rows", "1-128-64-1"),
+        ("ids", "squared, as WHAT whole numbers of 30 values in 60 rows", "1-128-64-1"),
+        ("grades", "softmax, as WHAT 20 classes", "1-128-64-20"),
+    ] {
+        for (data, what) in [
+            (format!("--csv {name}.csv --target y"), r#""y" has"#),
+            (format!("--data x.npy --targets {name}.npy"), "the targets are"),
+        ] {
+            let run = folder.fine(&format!("{data} --epochs 1"));
+            let loss = format!("loss: {};", loss.replace("WHAT", what));
+            assert!(
+                run.stderr.contains(&loss) && run.stderr.contains(&format!("network {network}\n")),
+                "{}",
+                run.stderr
+            );
+        }
+    }
+    // The classes come back as they were.
+    folder.fine("--data x.npy --targets far.npy --rate 0.01 --checkpoint far");
+    let run = folder.fine("predict --checkpoint far --data x.npy");
+    assert!(
+        run.stdout.starts_with("class,probability\n-1,") && run.stdout.contains("\n1000000000000,"),
+        "{}",
+        run.stdout
+    );
+    folder.fine("predict --checkpoint far --data x.npy --output y.npy");
+    assert_eq!(fs::read(folder.path("y.npy")).unwrap(), fs::read(folder.path("far.npy")).unwrap());
+    // A run knows its classes again, and no others.
+    let resume = "--data x.npy --resume --checkpoint far --epochs 201 --targets";
+    folder.fine(&format!("{resume} far.npy"));
+    folder.refused(&format!("{resume} grades.npy"), 1, r#"grades.npy[0]: expected a known class, found 0"#);
+}
+
+#[test]
+fn a_column_that_may_be_numbers_or_classes_is_refused_with_the_cure() {
+    let folder = Folder::new();
+    let refused = |texts: &[&str], text: &str| {
+        folder.write("a.csv", table("x,t", texts.iter().enumerate().map(|(i, text)| format!("{i},\"{text}\""))));
+        folder.refused("--csv a.csv --target t", 1, text);
+        if !texts.contains(&"") {
+            let run = folder.fine("--csv a.csv --target t --loss softmax --epochs 1");
+            assert!(!run.stderr.contains("loss: "), "{}", run.stderr);
+        }
+    };
+    let cure = "or --loss softmax takes all texts of the column as classes";
+    refused(
+        &["0.5", "1.5", "NA"],
+        r#"a.csv:4: column "t": expected a number, as it is a column of numbers, found "NA""#,
+    );
+    refused(&["0.5", "1.5", "NA"], cure);
+    refused(&["1", "2", "1", "2", "nan"], r#"a.csv:6: column "t": expected a number"#);
+    refused(&["1", "", "1", "2", "1", "2"], r#"a.csv:3: column "t": expected a number"#);
+    refused(&["1", "2", "1", "2", "inf"], r#"found "inf""#);
+    refused(&["0,5", "1,5", "2,5"], r#"a.csv:2: column "t": expected a number with a decimal point"#);
+    refused(&["7", "1,5", "7", "1,5"], r#"a.csv:3: column "t": expected a number with a decimal point"#);
+    refused(&["1.5", "2.5", "many", "many"], r#"a.csv:4: column "t""#);
+    let names = r#"a.csv: column "t": expected classes, of 2 rows or more on average, found 3 texts in 3 rows"#;
+    refused(&["Ann", "Bob", "Eve"], names);
+    refused(&["Ann", "Bob", "Eve"], "--loss softmax takes them all the same");
+
+    // Clearly classes.
+    let grades = ["1", "2", "3a", "3b"].repeat(2);
+    folder.write("a.csv", table("x,t", grades.iter().enumerate().map(|(i, text)| format!("{i},{text}"))));
+    let run = folder.fine("--csv a.csv --target t --epochs 1");
+    assert!(run.stderr.contains(r#"softmax, as "t" has 4 classes"#), "{}", run.stderr);
+    folder.write("a.csv", "x,t\n1,a\n2,a\n3,a\n");
+    folder.refused("--csv a.csv --target t", 1, r#"a.csv: column "t": expected 2 classes or more, found 1: "a""#);
+}
+
+/// A class that two samples have, for the first seeds: sometimes both validate.
+#[test]
+fn a_class_that_no_sample_is_left_of_to_train_on_is_named() {
+    let folder = Folder::new();
+    let class = |i: usize| if i % 20 == 7 { "rare" } else { ["a", "b"][i % 2] };
+    folder.write("a.csv", table("x,t", (0..40).map(|i| format!("{i},{}", class(i)))));
+    let mut warned = 0;
+    for seed in 0..12 {
+        let train = format!("--csv a.csv --target t --widths none --validation 0.5 --epochs 1 --seed {seed}");
+        let run = folder.fine(&format!("{train} --checkpoint run{seed}"));
+        let warning = r#"warning: there is no sample to train on of the class: "rare" (2 to validate with)"#;
+        warned += usize::from(run.stderr.contains(warning));
+        assert_eq!(run.stderr.contains("warning"), run.stderr.contains(warning), "{}", run.stderr);
+    }
+    assert!((1..12).contains(&warned), "{warned}");
+}
+
+#[test]
+fn prediction_takes_no_older_checkpoint_unless_it_is_named() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    folder.fine("--csv flowers.csv --target species --epochs 3 --checkpoint run");
+    let file = newest(&folder.path("run"));
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let first = folder.path("run").join(format!("step-{:012}.safetensors", 1));
+    let run = folder.run("predict --checkpoint run --csv flowers.csv");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    let names = |text: &str| run.stderr.contains(text);
+    assert!(names(file.file_name().unwrap().to_str().unwrap()) && names("expected"), "{}", run.stderr);
+    let cure = format!("--checkpoint {}", first.canonicalize().unwrap().display());
+    assert!(names(&cure) || names(&format!("--checkpoint {}", first.display())), "{}", run.stderr);
+    let run = folder.fine(&format!("predict --csv flowers.csv --checkpoint {}", first.display()));
+    assert_eq!(run.stdout.lines().count(), 91);
+    folder.refused(&format!("predict --csv flowers.csv --checkpoint {}", file.display()), 1, "expected ");
+}
+
+#[cfg(unix)]
+#[test]
+fn each_input_is_opened_once_and_may_be_a_pipe() {
+    use std::io::Write as _;
+
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let text = fs::read(folder.path("flowers.csv")).unwrap();
+    let piped = |line: &str| {
+        let mut child = folder.command(line);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&text).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    folder.fine("--csv flowers.csv --target species --validation 0.2 --epochs 2 --checkpoint file");
+    piped("--csv /dev/stdin --target species --validation 0.2 --epochs 2 --checkpoint pipe");
+    assert_eq!(folder.model("pipe"), folder.model("file"));
+    piped("--csv /dev/stdin --resume --epochs 3 --checkpoint pipe");
+    let predicted = folder.fine("predict --csv flowers.csv --checkpoint pipe").stdout;
+    assert_eq!(piped("predict --csv /dev/stdin --checkpoint pipe"), predicted);
+
+    // Named pipes, for arrays.
+    let x = Array2::from_shape_fn((60, 2), |(i, j)| (i * (j + 1) % 7) as f64);
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    write_npy(folder.path("y.npy"), &(0..60).map(|i| i % 3).collect::<Array1<i64>>()).unwrap();
+    let fifos = |line: &str, names: &[&str]| {
+        let writers: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let (file, fifo) = (folder.path(&format!("{name}.npy")), folder.path(&format!("{name}.fifo")));
+                _ = fs::remove_file(&fifo);
+                assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+                std::thread::spawn(move || fs::write(fifo, fs::read(file).unwrap()).unwrap())
+            })
+            .collect();
+        let run = folder.fine(line);
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        run
+    };
+    let run = fifos("--data x.fifo --targets y.fifo --epochs 2 --checkpoint fifo", &["x", "y"]);
+    assert!(run.stderr.contains("as the targets are 3 classes"), "{}", run.stderr);
+    fifos("predict --data x.fifo --checkpoint fifo --output z.npy", &["x"]);
+}
+
+#[test]
+fn what_is_wrong_with_data_is_said_with_the_row_of_the_file() {
+    let folder = Folder::new();
+    let mut x = Array2::from_shape_fn((40, 3), |(i, j)| (i * (j + 1) % 7) as f64);
+    let y = Array1::from_shape_fn(40, |i| i as f64 + 0.5);
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    write_npy(folder.path("y.npy"), &y).unwrap();
+    folder.fine("--data x.npy --targets y.npy --epochs 1 --checkpoint run");
+    write_npy(folder.path("narrow.npy"), &x.slice(ndarray::s![.., ..2]).to_owned()).unwrap();
+    let narrow = "narrow.npy: expected 3 columns, as the run has learned from, found 2 columns";
+    folder.refused("predict --checkpoint run --data narrow.npy", 1, narrow);
+    folder.refused("--data narrow.npy --targets y.npy --resume --checkpoint run --epochs 2", 1, narrow);
+    for found in [f64::NAN, f64::INFINITY] {
+        let mut y = y.clone();
+        y[23] = found;
+        write_npy(folder.path("bad.npy"), &y).unwrap();
+        // Whatever the shuffle of the division.
+        let train = "--data x.npy --targets bad.npy --validation 0.3";
+        folder.refused(train, 1, &format!("error: bad.npy[23]: expected a finite number, found {found}"));
+        x[(17, 1)] = found;
+        write_npy(folder.path("bad.npy"), &x).unwrap();
+        let text = format!("error: bad.npy[17, 1]: expected a finite number, found {found}");
+        folder.refused("--data bad.npy --targets y.npy --validation 0.3", 1, &text);
+        folder.refused("predict --checkpoint run --data bad.npy", 1, &text);
+    }
+    write_npy(folder.path("half.npy"), &y).unwrap();
+    let class = "half.npy[0]: expected a class, found 0.5";
+    folder.refused("--data x.npy --targets half.npy --loss softmax", 1, class);
+    folder
+        .write("a.csv", table("a,b,y", (0..40).map(|i| format!("{i},{},{i}.5", if i == 31 { "1e300" } else { "1" }))));
+    let huge = r#"a.csv:33: column "b": expected a number that the network's f32 can hold, found 1e300"#;
+    folder.refused("--csv a.csv --target y --standardize=no --validation 0.4", 1, huge);
+    folder.write("a.csv", table("a,y", (0..40).map(|i| format!("{i},{}", if i == 31 { "1e300" } else { "1.5" }))));
+    let huge = r#"a.csv:33: column "y": expected a number that the network's f32 can hold, found "1e300""#;
+    folder.refused("--csv a.csv --target y --standardize=no --validation 0.4", 1, huge);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_be_written_is_found_before_training_and_none_that_is_read_is_overwritten() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let text = fs::read(folder.path("flowers.csv")).unwrap();
+    fs::create_dir(folder.path("folder.csv")).unwrap();
+    std::os::unix::fs::symlink("flowers.csv", folder.path("link.csv")).unwrap();
+    let train = "--csv flowers.csv --target species --epochs 1";
+    let refused = |line: &str, text: &str| {
+        let run = folder.run(line);
+        // Nothing has been said of the data.
+        assert_eq!((run.code, run.stderr.lines().count()), (Some(1), 1), "{line}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{line}: {}", run.stderr);
+    };
+    if cfg!(target_os = "linux") {
+        // Not even root can make a file there.
+        refused(&format!("{train} --history /proc/h.csv"), "/proc/h.csv: ");
+        refused(&format!("{train} --plot /proc/c.svg"), "/proc/c.svg: ");
+    }
+    refused(&format!("{train} --history folder.csv"), "folder.csv: expected a file to write, found a folder");
+    let lost = "expected a file to write, found one to read";
+    for history in ["flowers.csv", "./flowers.csv", "link.csv"] {
+        refused(&format!("{train} --history {history}"), lost);
+    }
+    folder.fine(&format!("{train} --checkpoint run --history h.csv --plot c.svg"));
+    for output in ["flowers.csv", "link.csv"] {
+        // Before anything is read, even the checkpoint.
+        refused(&format!("predict --checkpoint none --csv flowers.csv --output {output}"), lost);
+    }
+    let file = newest(&folder.path("run"));
+    fs::copy(&file, folder.path("network.npy")).unwrap();
+    refused("predict --checkpoint network.npy --csv flowers.csv --output network.npy", lost);
+    assert_eq!(fs::read(folder.path("flowers.csv")).unwrap(), text);
+    assert_eq!(fs::read(&file).unwrap(), fs::read(folder.path("network.npy")).unwrap());
+    let left = fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut left: Vec<String> = left.collect();
+    left.sort();
+    assert_eq!(left, ["c.svg", "flowers.csv", "folder.csv", "h.csv", "link.csv", "network.npy", "run"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_need_not_be_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let name = |ending: &str| OsStr::from_bytes(&[b"\xff.", ending.as_bytes()].concat()).to_owned();
+    fs::rename(folder.path("flowers.csv"), folder.0.path().join(name("csv"))).unwrap();
+    let fine = |line: &str, paths: &[(&str, &str)]| {
+        let mut command = folder.command(line);
+        paths.iter().for_each(|&(flag, ending)| {
+            command.arg(flag).arg(name(ending));
+        });
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let files = [("--csv", "csv"), ("--history", "json"), ("--plot", "svg"), ("--checkpoint", "run")];
+    fine("--target species --epochs 1", &files);
+    fine("predict", &[("--csv", "csv"), ("--checkpoint", "run"), ("--output", "npy")]);
+    for ending in ["json", "svg", "npy"] {
+        assert!(folder.0.path().join(name(ending)).exists(), "{ending}");
+    }
+}
+
+#[test]
+fn a_column_is_left_out_if_asked_for_and_an_index_has_to_be() {
+    let folder = Folder::new();
+    let rows = |columns: &str| table(columns, (0..20).map(|i| format!("{i},no. {i},{},{}.5", i % 5, i % 7)));
+    folder.write("named.csv", rows("index,name,x,y"));
+    folder.write("first.csv", rows(",name,x,y"));
+    folder.write("second.csv", rows("Unnamed: 0,name,x,y"));
+    let name = r#"named.csv:2: column "name": expected a number, found "no. 0"; --drop "name" leaves the column out"#;
+    folder.refused("--csv named.csv --target y", 1, name);
+    folder.refused("--csv first.csv --target y --drop name", 1, r#"--drop """#);
+    folder.refused("--csv second.csv --target y --drop name", 1, r#"--drop "Unnamed: 0" leaves it out"#);
+    folder.refused("--csv named.csv --target y --drop color", 1, r#"expected "color""#);
+    folder.refused("--csv named.csv --target y --drop name --resume --checkpoint run", 2, "cannot be used with");
+    for (file, index) in [("named.csv", "index"), ("first.csv", ""), ("second.csv", "Unnamed: 0")] {
+        let mut command = folder.command("--target y --drop name --epochs 1 --csv");
+        let output = command.arg(file).args(["--checkpoint", file.trim_end_matches(".csv"), "--drop", index]).output();
+        let output = output.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains("network 1-128-64-1"), "{stderr}");
+    }
+    // The run knows which columns it has learned from.
+    let predicted = |file: &str| folder.fine(&format!("predict --checkpoint named --csv {file}.csv")).stdout;
+    assert_eq!(predicted("first"), predicted("named"));
+    folder.write("alone.csv", "y\n1.5\n2.5\n");
+    folder.refused("--csv alone.csv --target y", 1, "alone.csv: columns: expected ");
+    for separator in [";", "\t"] {
+        folder.write("other.csv", ["x", "y\n1", "2\n3", "4\n"].join(separator));
+        folder.refused("--csv other.csv --target y", 1, &format!("separated by {separator:?}"));
+    }
+}
+
+/// A run that takes long enough for all that is done to it meanwhile.
+#[cfg(unix)]
+struct Running {
+    child: std::process::Child,
+    stderr: std::io::BufReader<std::process::ChildStderr>,
+    text: String,
+}
+
+#[cfg(unix)]
+impl Running {
+    const LINE: &str = "--csv flowers.csv --target species --validation 0.2 --epochs 10000000 --batch 8 --rate 0.03 --seed 5 --standardize=no";
+
+    fn new(folder: &Folder, more: &str) -> Self {
+        Self::of(folder.command(&format!("{} {more}", Self::LINE)))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr, text: String::new() }
+    }
+
+    /// Until a line has this text.
+    fn says(&mut self, text: &str) -> &str {
+        use std::io::BufRead;
+
+        loop {
+            let start = self.text.len();
+            assert!(self.stderr.read_line(&mut self.text).unwrap() > 0, "{text}: {}", self.text);
+            if self.text[start..].contains(text) {
+                return &self.text[start..];
+            }
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// How it ends, and what it has said.
+    fn ends(mut self) -> (Option<i32>, String) {
+        use std::io::Read;
+
+        self.stderr.read_to_string(&mut self.text).unwrap();
+        (self.child.wait().unwrap().code(), self.text)
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_stop_a_run_and_its_best_network_predicts() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    // Ignored by whoever has started the tests, it is not for us to say what it does.
+    let nohup =
+        fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("SigIgn:\t0000000000000001"));
+    let all = [("-INT", 130, "Ctrl-C"), ("-TERM", 143, "SIGTERM"), ("-HUP", 129, "SIGHUP")];
+    for (signal, code, name) in all.into_iter().filter(|(signal, ..)| !(nohup && *signal == "-HUP")) {
+        let files = format!("--checkpoint run{signal} --history h{signal}.csv --plot c{signal}.svg");
+        let mut run = Running::new(&folder, &format!("--early-stopping 10000000 {files}"));
+        run.says("epoch 1/");
+        run.signal(signal);
+        let (ended, text) = run.ends();
+        assert_eq!(ended, Some(code), "{text}");
+        let (summary, best) = text.rsplit_once("; predict takes the network of the best epoch, ").unwrap();
+        assert!(summary.contains(&format!("stopped by {name} after ")), "{text}");
+        // The best epoch by the history.
+        let history = fs::read_to_string(folder.path(&format!("h{signal}.csv"))).unwrap();
+        let loss = |line: &str| line.split(',').nth(3).unwrap().parse::<f64>().unwrap();
+        let least = history.lines().enumerate().skip(1).min_by(|a, b| loss(a.1).total_cmp(&loss(b.1))).unwrap();
+        assert_eq!(best.trim(), least.0.to_string());
+        assert!(folder.path(&format!("c{signal}.svg")).exists());
+
+        // Its network.
+        let stored = Checkpoints::open(folder.path(&format!("run{signal}"))).unwrap().read().unwrap().value;
+        let network: Model<f32> = stored.best_model().unwrap().unwrap();
+        let table = data::csv_classes::<f32>(folder.path("flowers.csv"), "species").unwrap();
+        let classes = network.classify(table.x.view()).unwrap();
+        let run = folder.fine(&format!("predict --checkpoint run{signal} --csv flowers.csv"));
+        let predicted = run.stdout.lines().skip(1).map(|line| line.split_once(',').unwrap().0);
+        assert!(predicted.eq(classes.iter().map(|&class| table.y.names[class].as_str())));
+        let differs = stored.model::<f32>().unwrap() != network;
+        assert_eq!(run.stderr.contains("predicting with the network of its best epoch"), differs, "{}", run.stderr);
+    }
+}
+
+/// As whoever has called nohup wants it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_is_ignored_stops_nothing() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    let program = folder.command("");
+    let mut command = Command::new("sh");
+    command.current_dir(folder.0.path()).args(["-c", r#"trap "" HUP; exec "$0" "$@""#]);
+    let mut run = Running::of({
+        command.arg(program.get_program()).args(Running::LINE.split_whitespace()).stdin(Stdio::null());
+        command
+    });
+    run.says("epoch 1/");
+    run.signal("-HUP");
+    run.says("epoch ");
+    run.says("epoch ");
+    run.signal("-TERM");
+    assert_eq!(run.ends().0, Some(143));
+}
+
+#[cfg(unix)]
+#[test]
+fn one_run_at_a_time_has_a_folder_and_prediction_goes_on_beside_it() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    let mut run = Running::new(&folder, "--checkpoint run");
+    run.says("epoch 1/");
+    // At once: what to read is not even there.
+    for line in ["--csv none.csv --target species --checkpoint run", "--csv none.csv --resume --checkpoint run"] {
+        folder.refused(line, 1, "expected no run that writes here");
+    }
+    folder.fine("predict --checkpoint run --csv flowers.csv");
+    run.signal("-TERM");
+    assert_eq!(run.ends().0, Some(143));
+    folder.fine("--csv flowers.csv --resume --checkpoint run --epochs 1");
+}
+
+/// A folder in the place of the file that is written first makes each try fail, root's too.
+#[cfg(unix)]
+#[test]
+fn a_state_that_cannot_be_kept_is_said_and_tried_again_and_the_run_goes_on() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    let mut run = Running::new(&folder, "--checkpoint run --history h.csv --plot c.svg");
+    run.says("epoch 1/");
+    let first = folder.path("run").join(format!("step-{:012}.safetensors", 1));
+    assert!(first.exists());
+    fs::create_dir(folder.path("run/.writing")).unwrap();
+    let warning = run.says("warning: ");
+    assert!(warning.contains("the run goes on and tries to keep its state again"), "{warning}");
+    fs::remove_dir(folder.path("run/.writing")).unwrap();
+    run.says("checkpoints can be written again");
+    assert!(newest(&folder.path("run")) > first);
+    fs::create_dir(folder.path("run/.writing")).unwrap();
+    run.signal("-INT");
+    let (code, text) = run.ends();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("stopped by Ctrl-C after"), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("error: the run's last state could not be kept: "), "{text}");
+    assert!(folder.path("h.csv").exists() && folder.path("c.svg").exists());
+
+    // Where none has been written, nothing would be lost.
+    fs::create_dir_all(folder.path("new/.writing")).unwrap();
+    folder.refused("--csv flowers.csv --target species --checkpoint new", 1, ".writing");
+}
+
+/// A checkpoint as the program made them before it standardised by itself, of a network with these weights.
+fn older(folder: &Folder, name: &str, loss: &str, classes: &[&str], weight: f32, standardize: bool) -> Model<f32> {
+    let outputs = classes.len().max(1);
+    let mlp = Mlp::from_weights(&[2, outputs], Constant::Absent, 0, |_, _, _| f64::from(weight)).unwrap();
+    let training =
+        Training { standardize, epochs: 1, learning_rate: LearningRate::constant(1e-9), ..Training::default() };
+    let (x, y) = (ndarray::array![[1.0, 2.0], [3.0, 8.0]], Array2::zeros((2, outputs)));
+    let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+    if standardize {
+        trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    }
+    let task = serde_json::json!({
+        "loss": loss, "classes": classes, "columns": ["a", "b"], "target": "t",
+        "scale": if classes.is_empty() { vec![(5.0, 2.0)] } else { vec![] },
+        "validation": null, "seed": 0, "checksum": 0,
+    });
+    let notes = Notes::from([("task".to_owned(), task.to_string())]);
+    Checkpoints::create(folder.path(name)).unwrap().save(&trainer, &notes).unwrap();
+    trainer.into_model()
+}
+
+#[test]
+fn a_run_of_an_older_version_still_predicts() {
+    let folder = Folder::new();
+    let model = older(&folder, "run", "Squared", &[], 0.75, true);
+    folder.write("a.csv", "b,a\n2,1\n8,3\n9.5,-4\n");
+    let y_hat = model.predict(ndarray::array![[1.0, 2.0], [3.0, 8.0], [-4.0, 9.5]].view()).unwrap();
+    let predicted = folder.fine("predict --checkpoint run --csv a.csv").stdout;
+    let expected = y_hat.iter().map(|&y| f64::from(y) * 2.0 + 5.0);
+    assert!(predicted.lines().skip(1).map(|line| line.parse::<f64>().unwrap() as f32).eq(expected.map(|y| y as f32)));
+}
+
+#[test]
+fn of_equal_outputs_the_first_is_the_class() {
+    let folder = Folder::new();
+    let model = older(&folder, "equal", "Softmax", &["a", "b", "c"], 0.5, false);
+    folder.write("a.csv", "a,b\n1,2\n-3,4\n");
+    assert_eq!(model.classify(ndarray::array![[1.0, 2.0], [-3.0, 4.0]].view()).unwrap(), ndarray::array![0, 0]);
+    let predicted = folder.fine("predict --checkpoint equal --csv a.csv").stdout;
+    assert!(predicted.lines().skip(1).all(|line| line.starts_with("a,0.333")), "{predicted}");
+}
+
+#[test]
+fn outputs_that_are_not_finite_are_refused_with_their_row() {
+    let folder = Folder::new();
+    older(&folder, "huge", "Softmax", &["a", "b", "c"], f32::MAX, false);
+    folder.write("a.csv", "a,b\n0.1,0.2\n\n0.1,-0.2\n30,5\n");
+    let run = folder.run("predict --checkpoint huge --csv a.csv");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.contains("error: a.csv:5: "), "{}", run.stderr);
+}
+
+#[test]
+fn numbers_that_are_not_finite_do_not_ruin_a_figure() {
+    let (nan, infinity) = (f64::NAN, f64::INFINITY);
+    let panel = |scale, points: &[(f64, f64)]| plot::Panel {
+        title: String::new(),
+        x: plot::Axis { label: "x", scale: plot::Scale::Linear },
+        y: plot::Axis { label: "y", scale },
+        series: vec![plot::Series { marks: points.to_vec(), line: points.to_vec(), ..plot::Series::default() }],
+    };
+    for scale in [plot::Scale::Linear, plot::Scale::Log] {
+        let good = [(1.0, 2.0), (2.0, 0.5), (6.0, 8.0)];
+        let bad = [(0.0, infinity), good[0], (9.0, nan), good[1], good[2], (7.0, -infinity), (nan, 1.0)];
+        assert_eq!(panel(scale, &bad).ranges(), panel(scale, &good).ranges());
+        let ((left, right), (low, high)) = panel(scale, &[(1.0, nan)]).ranges();
+        assert!(left < right && low < high && [left, right, low, high].iter().all(|end| end.is_finite()));
+    }
+    assert_eq!(
+        panel(plot::Scale::Log, &[(1.0, 0.0), (2.0, 3.0)]).ranges(),
+        panel(plot::Scale::Log, &[(2.0, 3.0)]).ranges()
+    );
+}
+
+/// A validation loss that overflows after some epochs.
+#[test]
+fn a_learning_curve_leaves_out_losses_that_are_not_finite() {
+    let folder = Folder::new();
+    let row = |i: usize| format!("{},{}.25", if i == 3 { "1e38".to_owned() } else { (i % 7).to_string() }, i % 5);
+    folder.write("a.csv", table("x,y", (0..20).map(row)));
+    // A seed by which the large number validates; the square of what it gives is infinite.
+    let run = (0..20).map(|seed| {
+        folder.run(&format!("--csv a.csv --target y --standardize=no --validation 0.5 --epochs 5 --seed {seed} --plot c.svg --history h.csv"))
+    });
+    let run = run.filter(|run| run.code == Some(0)).find(|run| run.stderr.contains("validation loss inf"));
+    let run = run.expect("a seed");
+    assert!(!run.stderr.contains("best epoch"), "{}", run.stderr);
+    let figure = fs::read_to_string(folder.path("c.svg")).unwrap();
+    let words = figure.split(['<', '>']).filter(|text| text.contains("left out") || text.contains("infinite")).count();
+    assert!(words > 0, "the caption says it");
+    assert!(!figure.contains("NaN,") && !figure.contains("inf,"));
+    // The training losses, in their colour, still fill the height: they are no line on the ground.
+    let heights = figure.split("<polyline").filter(|line| line.contains("#0072B2")).filter_map(|line| {
+        let (_, points) = line.split_once("points=\"")?;
+        let y = points
+            .split('"')
+            .next()?
+            .split_whitespace()
+            .filter_map(|point| point.split_once(',')?.1.parse::<f64>().ok());
+        let (low, high) = y.fold((f64::INFINITY, 0.0_f64), |(low, high), y| (low.min(y), high.max(y)));
+        Some(high - low)
+    });
+    assert!(heights.fold(0.0, f64::max) > 500.0);
 }

@@ -228,29 +228,33 @@ impl Panel {
             .y_desc(self.y.label)
             .draw()?;
         let at = |&(x, y): &(f64, f64)| (self.x.scale.position(x), self.y.scale.position(y));
+        let has_place = |point: &(f64, f64)| is_place(at(point));
         for series in &self.series {
-            for &[from, to] in &series.cells {
-                chart.draw_series([Rectangle::new([at(&from), at(&to)], series.colour.filled())])?;
+            for [from, to] in series.cells.iter().filter(|cell| cell.iter().all(has_place)) {
+                chart.draw_series([Rectangle::new([at(from), at(to)], series.colour.filled())])?;
             }
         }
         for series in &self.series {
             let lower = series.band.iter().map(|&(x, lower, _)| at(&(x, lower)));
             let upper = series.band.iter().rev().map(|&(x, _, upper)| at(&(x, upper)));
-            let edge: Vec<_> = lower.chain(upper).collect();
+            let edge: Vec<_> = lower.chain(upper).filter(|&place| is_place(place)).collect();
             if !edge.is_empty() {
                 chart.draw_series([Polygon::new(edge, series.colour.mix(0.22).filled())])?;
             }
         }
         for series in &self.series {
-            let line = series.line.iter().map(at);
             let style = series.colour.stroke_width(px(3) as u32);
-            match series.stroke {
-                Stroke::Solid => chart.draw_series(LineSeries::new(line, style))?,
-                Stroke::Dashed => chart.draw_series(DashedLineSeries::new(line, px(12), px(9), style))?,
-            };
+            // A line is broken where it has no place.
+            for line in series.line.split(|point| !has_place(point)).filter(|line| !line.is_empty()) {
+                let line = line.iter().map(at);
+                match series.stroke {
+                    Stroke::Solid => chart.draw_series(LineSeries::new(line, style))?,
+                    Stroke::Dashed => chart.draw_series(DashedLineSeries::new(line, px(12), px(9), style))?,
+                };
+            }
         }
         for series in &self.series {
-            for point in &series.marks {
+            for point in series.marks.iter().filter(|point| has_place(point)) {
                 for part in series.marker.parts() {
                     chart.draw_series([EmptyElement::at(at(point)) + PathElement::new(part, series.pen())])?;
                 }
@@ -271,18 +275,22 @@ impl Panel {
         Ok(((area.dim_in_pixel().0.saturating_sub(px(LEFT) as u32)) / (longest + px(64) as u32)).clamp(1, 3) as usize)
     }
 
-    /// What the axes span: all points, with a little air; whole decades are not forced.
-    fn ranges(&self) -> ((f64, f64), (f64, f64)) {
+    /// What the axes span: all points that have a place on them, with a little air; whole decades are not forced.
+    pub(crate) fn ranges(&self) -> ((f64, f64), (f64, f64)) {
         let points = self.series.iter().flat_map(|series| {
             let band = series.band.iter().flat_map(|&(x, lower, upper)| [(x, lower), (x, upper)]);
             let cells = series.cells.iter().flatten().copied();
             series.marks.iter().chain(&series.line).copied().chain(band).chain(cells)
         });
         let (mut x, mut y) = ((f64::INFINITY, f64::NEG_INFINITY), (f64::INFINITY, f64::NEG_INFINITY));
-        for (px, py) in points {
-            let (px, py) = (self.x.scale.position(px), self.y.scale.position(py));
+        let places = points.map(|(px, py)| (self.x.scale.position(px), self.y.scale.position(py)));
+        for (px, py) in places.filter(|&place| is_place(place)) {
             x = (x.0.min(px), x.1.max(px));
             y = (y.0.min(py), y.1.max(py));
+        }
+        if x.0 > x.1 {
+            // There is none.
+            (x, y) = ((0.0, 0.0), (0.0, 0.0));
         }
         let with_air = |(low, high): (f64, f64)| {
             // About a single value, enough for a tick or two.
@@ -291,6 +299,11 @@ impl Panel {
         };
         (with_air(x), with_air(y))
     }
+}
+
+/// NaN, infinities, and on a logarithmic axis what is not positive have no place.
+fn is_place((x, y): (f64, f64)) -> bool {
+    x.is_finite() && y.is_finite()
 }
 
 impl Series {

@@ -1,8 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use gemmprop::{Constant, LearningRate, Optimizer, Training};
 use serde::{Deserialize, Serialize};
@@ -16,11 +18,15 @@ Learn the species of flowers from a table (Fisher's irises, 1936) and keep the n
   cargo run --release --features progress --example train -- \\
     predict --checkpoint run --csv examples/flowers.csv
 
-Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C \
-stops after the current batch and keeps a checkpoint; --resume goes on from it and ends with the very numbers of a run \
-that was never stopped.
+Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C, \
+SIGTERM and SIGHUP stop after the current batch and keep a checkpoint, the second one at once; --resume goes on from it and ends with \
+the very numbers of a run that was never stopped. Each file is opened once, so it may be a pipe, or /dev/stdin.
 
-Exit codes: 0 done, 1 an error, 2 wrong flags, 130 stopped by Ctrl-C.";
+Texts are learned as classes, and so are whole numbers of at most 20 different values; each value has to be there twice on \
+average. Other numbers are learned as numbers. --loss decides otherwise.
+
+Exit codes: 0 done, 1 an error, 2 wrong flags, 128 and the signal's number if one has stopped it (130: Ctrl-C, 143: SIGTERM, \
+129: SIGHUP).";
 
 const ABOUT_PREDICT: &str = "\
 Name the flowers of a table by a network that was trained before:
@@ -29,7 +35,8 @@ Name the flowers of a table by a network that was trained before:
     predict --checkpoint run --csv examples/flowers.csv
 
 Writes a line for each sample: the class and its probability, or the number. If the data have the answers too (the \
-target's column, or labels), it says how good the predictions are, of the rows whose answer is one that can be.";
+target's column, or labels), it says how good the predictions are, of the rows whose answer is one that can be. A run with \
+--early-stopping predicts by its best epoch's network, also while it goes on and after it was stopped.";
 
 const DATA: &str = "Data, one of --data, --csv and --idx";
 /// The headings of what a checkpoint remembers.
@@ -67,7 +74,7 @@ pub(crate) struct Source {
     /// Inputs as a NumPy array, a sample a row.
     #[arg(long, value_name = "X.npy", help_heading = DATA)]
     pub(crate) data: Option<PathBuf>,
-    /// A table with a line of column names. Inputs have to be numbers; to train, they are all columns but the target.
+    /// A table with a line of column names. Inputs have to be numbers; to train, they are all columns but the target and those that --drop names.
     #[arg(long, value_name = "FILE.csv", help_heading = DATA)]
     pub(crate) csv: Option<PathBuf>,
     /// A folder with images and labels in the format of MNIST, gzipped or not. If it has t10k files, they are not trained on: they validate, and are what `predict` predicts.
@@ -79,18 +86,23 @@ pub(crate) struct Source {
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// With --data: what to learn, a NumPy array of class numbers (whole, from 0) or of real numbers.
+    /// With --data: what to learn, a NumPy array. A type of whole numbers, or bool, may stand for classes; floating-point numbers do with
+    /// --loss softmax or logistic.
     #[arg(long, value_name = "Y.npy", requires = "data", help_heading = DATA)]
     pub(crate) targets: Option<PathBuf>,
     /// With --csv: the name of the column to learn.
     #[arg(long, value_name = "COLUMN", requires = "csv", help_heading = DATA)]
     pub(crate) target: Option<String>,
+    /// With --csv: a column to leave out, of which there may be several; "" is one without a name.
+    #[arg(long, value_name = "COLUMN", requires = "csv", conflicts_with = "resume", help_heading = DATA)]
+    pub(crate) drop: Vec<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Epochs: how often to go through all samples. [default: about 2000 steps, but at least 20 epochs and at most 200]
     #[arg(long, value_name = "N", value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) epochs: Option<usize>,
-    /// Keeps the run in this folder, from its first step on, about every 10 seconds and at the end, for `predict` and --resume.
+    /// Keeps the run in this folder, from its first step on, about every 10 seconds and at the end, for `predict` and --resume. One run at a time
+    /// can use it.
     #[arg(long, value_name = "FOLDER", help_heading = "Results")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Goes on with the run in --checkpoint. Give the same data again; of the settings only --epochs can be changed.
@@ -110,7 +122,8 @@ pub(crate) struct Settings {
     /// Neurons of each hidden layer; `none` for a linear model. Inputs and outputs follow from the data.
     #[arg(long, value_name = "N,N,…", default_value = "128,64", value_parser = widths, help_heading = NETWORK)]
     pub(crate) widths: Widths,
-    /// What is minimised. [default: softmax for classes, squared for numbers; it says which]
+    /// What is minimised, and whether the targets are classes (softmax, logistic) or numbers (squared). [default: softmax for classes, squared
+    /// for numbers, as said above; it says which]
     #[arg(long, value_enum, help_heading = NETWORK)]
     pub(crate) loss: Option<LossKind>,
     /// Which layers have a constant (bias); the output always has.
@@ -144,13 +157,14 @@ pub(crate) struct Settings {
     /// Seeks flat minima: takes the gradient uphill, at this distance; doubles the cost of a step.
     #[arg(long, value_name = "RHO", value_parser = positive, help_heading = TRAINING)]
     pub(crate) sam: Option<f64>,
-    /// Ends when so many epochs have brought nothing better, and takes the best epoch's network.
+    /// Ends when so many epochs have brought nothing better, and takes the best epoch's network; so does `predict` if the run was stopped before.
     #[arg(long, value_name = "EPOCHS", value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) early_stopping: Option<usize>,
     /// Keeps this part of the samples from training, to measure with: 0.2 is a fifth.
     #[arg(long, value_name = "PART", value_parser = part, help_heading = TRAINING)]
     pub(crate) validation: Option<f64>,
-    /// Brings each input column, and a target of numbers, to mean 0 and deviation 1. [default: yes, but for --idx no]
+    /// Brings each input column, and a target of numbers, to mean 0 and deviation 1; the checkpoint's note `task` has these as [mean, deviation],
+    /// for who reads its network elsewhere. [default: yes, but for --idx no]
     #[arg(
         long,
         value_enum,
@@ -170,12 +184,13 @@ pub(crate) struct Settings {
 
 #[derive(Debug, Args)]
 pub(crate) struct Predict {
-    /// The folder of the run.
-    #[arg(long, value_name = "FOLDER")]
+    /// The folder of the run, whose newest checkpoint is used and no other, or a checkpoint's file.
+    #[arg(long, value_name = "FOLDER or FILE")]
     pub(crate) checkpoint: PathBuf,
     #[command(flatten)]
     pub(crate) source: Source,
-    /// The file to write: .csv, or .npy with class numbers or numbers alone. [default: CSV on the standard output]
+    /// The file to write: .csv, or .npy with numbers alone: those predicted, or the classes if all are whole numbers, else their place in
+    /// alphabetical order, from 0. [default: CSV on the standard output]
     #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "npy"]))]
     pub(crate) output: Option<PathBuf>,
 }
@@ -276,13 +291,13 @@ fn part(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(inside).ok_or_else(|| "expected a number between 0 and 1".to_owned())
 }
 
-/// A path that ends in one of these.
-fn ending(endings: &'static [&'static str]) -> impl Fn(&str) -> Result<PathBuf, String> + Clone {
-    move |text| {
-        let path = PathBuf::from(text);
+/// A path that ends in one of these; its name may be any that the system allows.
+fn ending(endings: &'static [&'static str]) -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(move |path: OsString| {
+        let path = PathBuf::from(path);
         let known = path.extension().is_some_and(|found| endings.iter().any(|ending| found == *ending));
         if known { Ok(path) } else { Err(format!("expected a file that ends in .{}", endings.join(" or ."))) }
-    }
+    })
 }
 
 impl Cli {
@@ -297,6 +312,13 @@ impl Cli {
             Some(NETWORK | TRAINING) if argument.get_id() != "epochs" => argument.conflicts_with("resume"),
             _ => argument,
         })
+    }
+}
+
+impl Source {
+    /// The file or folder.
+    pub(crate) fn path(&self) -> &Path {
+        [&self.data, &self.csv, &self.idx].into_iter().find_map(Option::as_deref).expect("one of the three")
     }
 }
 

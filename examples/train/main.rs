@@ -7,31 +7,33 @@
 mod arguments;
 #[path = "../../benches/figures/font.rs"]
 mod font;
+mod guess;
+mod origin;
 #[allow(dead_code, reason = "the benches draw more")]
 #[path = "../../benches/figures/plot.rs"]
 mod plot;
 mod predict;
 mod report;
 mod samples;
+mod signals;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
 use gemmprop::observer::Batch;
 use gemmprop::{
-    Checkpoints, Dataset, Ended, Logistic, Loss, Mlp, Notes, Observer, ProgressBar, Record, Saved, SoftmaxCrossEntropy,
-    SquaredError, Stored, Trainer, blas_description,
+    Checkpoints, Dataset, Ended, History, Logistic, Loss, Mlp, Notes, Observer, ProgressBar, Record, Saved,
+    SoftmaxCrossEntropy, SquaredError, Stored, Trainer, blas_description,
 };
 use ndarray::Array2;
 
 use crate::arguments::{Cli, Command, LossKind, Train, YesNo};
-use crate::report::{Lines, score};
-use crate::samples::{Both, Samples, Target, Task};
+use crate::report::{Lines, counted, short};
+use crate::samples::{Both, Samples, Target, Task, check_columns};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -40,9 +42,6 @@ const SAVE_EVERY: Duration = Duration::from_secs(10);
 
 /// The note of a checkpoint that has the [`Task`].
 const TASK: &str = "task";
-
-/// Set by Ctrl-C.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// To stderr, which may be closed.
 fn say(line: impl AsRef<str>) {
@@ -100,25 +99,24 @@ impl Train {
 }
 
 fn train(arguments: &Train) -> Result<ExitCode> {
-    for path in [&arguments.history, &arguments.plot].into_iter().flatten() {
-        report::check_folder(path)?;
+    let Train { source, targets, history, plot, .. } = arguments;
+    for path in [history, plot].into_iter().flatten() {
+        report::check_output(path, &[&source.data, &source.csv, targets])?;
     }
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })?;
+    // Before the data are read: a folder in use is to be known at once.
     let (checkpoints, stored, task, both) = match (&arguments.checkpoint, arguments.resume) {
         (Some(folder), true) => {
             let checkpoints = Checkpoints::open(folder)?;
+            checkpoints.lock()?;
             let stored = checkpoints.read()?;
-            warn(&stored);
+            for damaged in &stored.damaged {
+                say(format!("warning: {damaged}; using {} instead", stored.path.display()));
+            }
             let task = task(&stored.notes)?;
             let both = task.again(arguments, say)?;
             (Some(checkpoints), Some(stored), task, both)
         }
         (folder, _) => {
-            // Before the data are read: a folder in use is to be known at once.
             let checkpoints = folder.as_ref().map(Checkpoints::create).transpose();
             let checkpoints = checkpoints.map_err(|error| match error {
                 error @ gemmprop::CheckpointError::Used { .. } => format!("{error} (--resume goes on)").into(),
@@ -131,15 +129,8 @@ fn train(arguments: &Train) -> Result<ExitCode> {
     let run = Run { arguments, task, checkpoints };
     match run.task.loss {
         LossKind::Softmax => run.run(SoftmaxCrossEntropy, Target::labels, &both, stored),
-        LossKind::Logistic => run.run(Logistic, Target::numbers, &both, stored),
+        LossKind::Logistic => run.run(Logistic, |y| y.numbers().mapv(|y| y as f32), &both, stored),
         LossKind::Squared => run.run(SquaredError, |y| run.task.scaled(y.numbers()), &both, stored),
-    }
-}
-
-/// Of newer checkpoints that are damaged.
-pub(crate) fn warn<T>(saved: &Saved<T>) {
-    for damaged in &saved.damaged {
-        say(format!("warning: {damaged}; using {} instead", saved.path.display()));
     }
 }
 
@@ -163,39 +154,48 @@ impl Run<'_> {
         (train, validation): &Both,
         stored: Option<Saved<Stored>>,
     ) -> Result<ExitCode> {
-        let of = |samples: &Samples| target(samples.y.as_ref().expect("data to learn from have targets"));
-        let y = of(train);
+        let y = target(&train.y);
         let mut trainer = match stored {
             Some(stored) => self.resumed(loss, stored)?,
             None => self.begun(loss, &train.x, y.ncols())?,
         };
-        let validation_y = validation.as_ref().map(of);
+        let inputs = trainer.model().mlp.widths()[0];
+        check_columns(&self.arguments.source.path().display(), inputs, train.x.ncols())?;
+        let validation_y = validation.as_ref().map(|samples| target(&samples.y));
         let validation_set = validation.as_ref().zip(validation_y.as_ref());
         let validation_set = validation_set.map(|(samples, y)| Dataset::new(samples.x.view(), y.view()));
 
         let widths: Vec<String> = trainer.model().mlp.widths().iter().map(usize::to_string).collect();
         let validated = validation.as_ref().map_or(String::new(), |v| format!(", {} to validate with", v.x.nrows()));
-        say(format!("{} samples to train on{validated}; network {}", train.x.nrows(), widths.join("-")));
+        say(format!("{} to train on{validated}; network {}", counted(train.x.nrows(), "sample"), widths.join("-")));
         let (start, before) = (Instant::now(), trainer.steps());
         let mut bar = ProgressBar::new();
         let mut lines = Lines::new(&self.task, validation.as_ref());
         let observer: &mut dyn Observer<f32> = if bar.is_hidden() { &mut lines } else { &mut bar };
-        let notes = Notes::from([(TASK.to_owned(), serde_json::to_string(&self.task)?)]);
-        let keep = |trainer: &Trainer<f32, L>| match &self.checkpoints {
-            Some(checkpoints) => checkpoints.save(trainer, &notes).map(drop),
-            None => Ok(()),
+        let mut keeper = Keeper {
+            checkpoints: self.checkpoints.as_ref(),
+            notes: Notes::from([(TASK.to_owned(), serde_json::to_string(&self.task)?)]),
+            kept: false,
+            failure: None,
         };
+        // Until now nothing would have been lost.
+        signals::watch()?;
         // After the first batch, so that there is something to resume from, and not before: it checks the data.
         let mut pause = Duration::ZERO;
         let ended = loop {
             let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
             let mut observer = (Stop { until }, &mut *observer);
             match trainer.fit(Dataset::new(train.x.view(), y.view()), validation_set, &mut observer) {
-                Err(error @ gemmprop::Error::Diverged { .. }) => break Err(error),
+                Err(error @ gemmprop::Error::Diverged { .. }) => {
+                    // The parameters before that step are good.
+                    keeper.keep(&trainer, true)?;
+                    break Err(error);
+                }
                 fitted => {
                     let ended = fitted?;
-                    keep(&trainer)?;
-                    if ended != Ended::Observer || INTERRUPTED.load(Ordering::Relaxed) {
+                    let over = ended != Ended::Observer || signals::received().is_some();
+                    keeper.keep(&trainer, over)?;
+                    if over {
                         break Ok(ended);
                     }
                 }
@@ -204,56 +204,74 @@ impl Run<'_> {
         };
         drop(bar);
 
+        // Whatever fails here, the rest is written.
+        let mut failures: Vec<String> = Vec::new();
+        failures.extend(keeper.failure.map(|failure| format!("the run's last state could not be kept: {failure}")));
+        let written = [
+            report::write_history(trainer.history(), self.arguments),
+            report::write_plot(trainer.history(), self.arguments, &self.task),
+        ];
+        failures.extend(written.into_iter().filter_map(Result::err).map(|error| chain(&*error)));
         let ended = match ended {
             Ok(ended) => ended,
             Err(diverged) => {
-                // The parameters before that step are good.
-                let kept = keep(&trainer).map_err(Into::into);
-                if let Err(error) = kept.and_then(|()| report::write(trainer.history(), self.arguments, &self.task)) {
-                    say(format!("warning: {}", chain(&*error)));
-                }
+                failures.iter().for_each(|failure| say(format!("warning: {failure}")));
                 return Err(format!("{diverged}; a new run with a smaller --rate may help").into());
             }
         };
-        report::write(trainer.history(), self.arguments, &self.task)?;
+        say(self.summary(&trainer, ended, before, start.elapsed(), validation.as_ref()));
+        if !failures.is_empty() {
+            return Err(failures.join("; ").into());
+        }
+        let stopped = signals::received().filter(|_| ended == Ended::Observer);
+        Ok(stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))
+    }
+
+    fn summary<L: Loss<f32>>(
+        &self,
+        trainer: &Trainer<f32, L>,
+        ended: Ended,
+        steps_before: u64,
+        time: Duration,
+        validation: Option<&Samples>,
+    ) -> String {
         let (records, epochs) = (&trainer.history().records, trainer.training().epochs);
-        let (done, seconds) = (records.len(), start.elapsed().as_secs_f64());
+        let (done, steps, seconds) = (records.len(), counted(trainer.steps() as usize, "step"), time.as_secs_f64());
+        let (were, of) = (if done == 1 { "was" } else { "were" }, format!("{done} of {}", counted(epochs, "epoch")));
+        let done = counted(done, "epoch");
         let mut summary = match ended {
-            Ended::Done if trainer.steps() == before => {
-                format!("nothing to do, {done} epochs were done before and --epochs N goes on to N")
+            Ended::Done if trainer.steps() == steps_before => {
+                format!("nothing to do, {done} {were} done before and --epochs N goes on to N")
             }
-            Ended::Early if trainer.steps() == before => {
-                format!("nothing to do, nothing had got better after {done} epochs; --epochs N goes on to N")
+            Ended::Early if trainer.steps() == steps_before => {
+                format!("nothing to do, nothing had got better after {done}; --epochs N goes on to N")
             }
-            Ended::Done => format!("{done} of {epochs} epochs in {seconds:.1} s"),
-            Ended::Early => format!("{done} of {epochs} epochs in {seconds:.1} s, then nothing had got better"),
+            Ended::Done => format!("{of} in {seconds:.1} s"),
+            Ended::Early => format!("{of} in {seconds:.1} s, then nothing had got better"),
             Ended::Observer => {
-                format!(
-                    "stopped by Ctrl-C after {seconds:.1} s, {done} of {epochs} epochs and {} steps",
-                    trainer.steps()
-                )
+                let signal = signals::received().map_or("a signal", signals::Signal::name);
+                format!("stopped by {signal} after {seconds:.1} s, {of} and {steps}")
             }
         };
         // The epoch that the network is of.
-        let watched = |record: &&Record| record.validation_loss.unwrap_or(record.loss);
-        let best = records.iter().filter(|record| watched(record).is_finite());
-        let best = best.min_by(|a, b| watched(a).total_cmp(&watched(b)));
-        let best = best.filter(|_| trainer.training().early_stopping.is_some() && ended != Ended::Observer);
-        if let Some(record) = best.or(records.last()) {
-            let epoch = best.map_or(String::new(), |best| format!("best epoch {}, ", best.epoch));
-            summary += &format!(": {epoch}loss {:.4}", record.loss);
-            summary += &record.validation_loss.map_or(String::new(), |loss| format!(", validation loss {loss:.4}"));
+        let best = best(trainer.history()).filter(|_| trainer.training().early_stopping.is_some());
+        let taken = best.filter(|_| ended != Ended::Observer);
+        if let Some(record) = taken.or(records.last()) {
+            let epoch = taken.map_or(String::new(), |best| format!("best epoch {}, ", best.epoch));
+            summary += &format!(": {epoch}loss {}", short(record.loss));
+            summary +=
+                &record.validation_loss.map_or(String::new(), |loss| format!(", validation loss {}", short(loss)));
         }
-        if let Some(samples) = validation {
-            let score = score(&self.task, trainer.model(), samples)?;
-            summary += &score.map_or(String::new(), |score| format!(", {score}"));
-        }
+        let score = validation.and_then(|samples| report::validated(&self.task, trainer.model(), samples));
+        summary += &score.map_or(String::new(), |score| format!(", {score}"));
         summary += &match &self.checkpoints {
             Some(checkpoints) => format!("; checkpoint in {}", checkpoints.directory().display()),
             None => "; the network is not kept, --checkpoint FOLDER would".to_owned(),
         };
-        say(summary);
-        Ok(if ended == Ended::Observer { ExitCode::from(130) } else { ExitCode::SUCCESS })
+        if let (Ended::Observer, Some(best), Some(_)) = (ended, best, &self.checkpoints) {
+            summary += &format!("; predict takes the network of the best epoch, {}", best.epoch);
+        }
+        summary
     }
 
     fn resumed<L: Loss<f32>>(&self, loss: L, stored: Saved<Stored>) -> Result<Trainer<f32, L>> {
@@ -280,6 +298,49 @@ impl Run<'_> {
     }
 }
 
+/// The epoch with the least loss, of the validation set if there is one.
+pub(crate) fn best(history: &History) -> Option<&Record> {
+    let watched = |record: &Record| record.validation_loss.unwrap_or(record.loss);
+    let finite = history.records.iter().filter(|record| watched(record).is_finite());
+    finite.min_by(|a, b| watched(a).total_cmp(&watched(b)))
+}
+
+/// Writes checkpoints. Once one has been written, a failure does not end the run: there will be another try.
+struct Keeper<'a> {
+    checkpoints: Option<&'a Checkpoints>,
+    notes: Notes,
+    /// Has one been written?
+    kept: bool,
+    /// Why the last could not be.
+    failure: Option<String>,
+}
+
+impl Keeper<'_> {
+    fn keep<L: Loss<f32>>(&mut self, trainer: &Trainer<f32, L>, last: bool) -> Result {
+        let Some(checkpoints) = self.checkpoints else { return Ok(()) };
+        match checkpoints.save(trainer, &self.notes) {
+            Ok(_) => {
+                if self.failure.take().is_some() {
+                    say("checkpoints can be written again");
+                }
+                self.kept = true;
+            }
+            // Nothing is lost yet.
+            Err(error) if !self.kept && !last => return Err(error.into()),
+            Err(error) => {
+                let failure = Some(chain(&error));
+                // Once, and not every time.
+                if !last && self.failure != failure {
+                    let failure = failure.as_deref().unwrap_or_default();
+                    say(format!("warning: {failure}; the run goes on and tries to keep its state again"));
+                }
+                self.failure = failure;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Stops a run for a checkpoint, or for good.
 struct Stop {
     until: Option<Instant>,
@@ -287,7 +348,7 @@ struct Stop {
 
 impl Observer<f32> for Stop {
     fn batch(&mut self, _batch: &Batch) -> ControlFlow<()> {
-        let stop = INTERRUPTED.load(Ordering::Relaxed) || self.until.is_some_and(|until| Instant::now() >= until);
+        let stop = signals::received().is_some() || self.until.is_some_and(|until| Instant::now() >= until);
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

@@ -1,51 +1,77 @@
 //! Predictions of a network in a checkpoint.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use gemmprop::{Checkpoints, Model};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use gemmprop::{Checkpoints, Model, Stored};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use ndarray_npy::WriteNpyExt;
 
 use crate::arguments::{LossKind, Predict};
-use crate::report::{check_folder, replace, score};
-use crate::samples::{Task, Unknown};
-use crate::{Result, say, warn};
+use crate::report::{check_output, counted, replace, score};
+use crate::samples::{Asked, Task, check_columns};
+use crate::{Result, say};
 
 pub(crate) enum Predicted {
     /// Each sample's most probable class, and how probable that is.
     Classes(Vec<(usize, f32)>),
-    Numbers(Array2<f32>),
+    Numbers(Array2<f64>),
 }
 
 pub(crate) fn predicted(task: &Task, model: &Model<f32>, x: ArrayView2<f32>) -> Result<Predicted> {
     let y_hat = model.predict(x)?;
-    Ok(match task.loss {
-        LossKind::Squared => Predicted::Numbers(task.unscaled(y_hat)),
-        LossKind::Logistic => {
-            let class = |y: &f32| (usize::from(*y >= 0.0), 1.0 / (1.0 + (-y.abs()).exp()));
-            Predicted::Classes(y_hat.iter().map(class).collect())
-        }
-        LossKind::Softmax => Predicted::Classes(y_hat.axis_iter(Axis(0)).map(most_probable).collect()),
-    })
+    if let Some(found) = y_hat.iter().find(|y| !y.is_finite()) {
+        return Err(format!("expected finite outputs of the network, found {found}").into());
+    }
+    if task.loss == LossKind::Squared {
+        return Ok(Predicted::Numbers(task.unscaled(y_hat)));
+    }
+    let probability = |(y_hat, class): (ArrayView1<f32>, usize)| match task.loss {
+        LossKind::Logistic => (class, 1.0 / (1.0 + (-y_hat[0].abs()).exp())),
+        _ => (class, 1.0 / y_hat.iter().map(|y| (y - y_hat[class]).exp()).sum::<f32>()),
+    };
+    Ok(Predicted::Classes(y_hat.outer_iter().zip(model.classify(x)?).map(probability).collect()))
 }
 
-/// The largest output's class, and its share of the softmax.
-fn most_probable(y_hat: ArrayView1<f32>) -> (usize, f32) {
-    let largest = y_hat.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    let (class, &largest) = largest.expect("a network has an output");
-    (class, 1.0 / y_hat.iter().map(|y| (y - largest).exp()).sum::<f32>())
+/// The network of a checkpoint, or of a folder's newest, and what it has learned.
+fn network(path: &Path) -> Result<(Task, Model<f32>)> {
+    let stored = if path.is_file() {
+        Stored::load(path)?
+    } else {
+        let stored = Checkpoints::open(path)?.read()?;
+        if let [damaged, ..] = &stored.damaged[..] {
+            let whole = stored.path.display();
+            return Err(format!(
+                "{damaged}; the newest checkpoint that is whole is {whole}, and --checkpoint {whole} predicts with it"
+            )
+            .into());
+        }
+        stored
+    };
+    let task = crate::task(&stored.notes)?;
+    // Of the best epoch so far; at the end of a run the network is that already.
+    let (model, best) = (stored.value.model()?, stored.value.best_model()?);
+    if let Some(best) = best.filter(|best| *best != model) {
+        say("note: the run has not come to its end; predicting with the network of its best epoch so far");
+        return Ok((task, best));
+    }
+    Ok((task, model))
 }
 
 pub(crate) fn predict(arguments: &Predict) -> Result {
-    if let Some(path) = &arguments.output {
-        check_folder(path)?;
+    let Predict { checkpoint, source, output } = arguments;
+    if let Some(path) = output {
+        check_output(path, &[&source.data, &source.csv, &Some(checkpoint.clone())])?;
     }
-    let saved = Checkpoints::open(&arguments.checkpoint)?.model::<f32>()?;
-    warn(&saved);
-    let task = crate::task(&saved.notes)?;
-    let (train, test) = task.read(&arguments.source, None, Unknown::LeftOut)?;
-    let samples = test.unwrap_or(train);
-    let predicted = predicted(&task, &saved.value, samples.x.view())?;
+    let (task, model) = network(checkpoint)?;
+    let Asked { x, known, origin } = task.asked(source)?;
+    check_columns(&origin, model.mlp.widths()[0], x.ncols())?;
+    let predicted = predicted(&task, &model, x.view()).map_err(|error| {
+        let alone = |row: usize| predicted(&task, &model, x.slice(s![row..=row, ..])).err();
+        // By its own error, which names no other row.
+        let found = (0..x.nrows()).find_map(|row| Some(format!("{}: {}", origin.row(row), alone(row)?)));
+        found.unwrap_or_else(|| format!("{origin}: {error}"))
+    })?;
     match &arguments.output {
         None => {
             match write_csv(&task, &predicted, io::stdout().lock()) {
@@ -61,24 +87,42 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
                     write_csv(&task, &predicted, &mut bytes)?;
                 }
                 Predicted::Classes(classes) => {
-                    let labels: Array1<i64> = classes.iter().map(|&(class, _)| class as i64).collect();
-                    labels.write_npy(&mut bytes)?;
+                    let own: Vec<Option<i64>> = task.classes.iter().map(|name| name.parse().ok()).collect();
+                    let own = own.into_iter().collect::<Option<Vec<i64>>>();
+                    let label = |&(class, _): &(usize, f32)| own.as_ref().map_or(class as i64, |own| own[class]);
+                    classes.iter().map(label).collect::<Array1<i64>>().write_npy(&mut bytes)?;
                 }
                 Predicted::Numbers(y_hat) => y_hat.write_npy(&mut bytes)?,
             }
             replace(path, &bytes)?;
         }
     }
-    let rows = samples.x.nrows();
-    match (score(&task, &saved.value, &samples)?, &samples.answered) {
-        (Some(score), None) => say(format!("{score} of {rows} samples")),
-        (Some(score), Some(answered)) => {
-            say(format!("{score} of {} samples; of {rows}, the others have no known answer", answered.len()));
+    let Some((known, y)) = known else { return Ok(()) };
+    let rows = counted(x.nrows(), "sample");
+    match score(&predicted.select(&known), &y)? {
+        Some(score) if known.len() == x.nrows() => say(format!("{score} of {rows}")),
+        Some(score) => {
+            let known = counted(known.len(), "sample");
+            say(format!("{score} of {known}; of {}, the others have no known answer", x.nrows()));
         }
-        (None, Some(_)) => say(format!("0 of {rows} samples scored, as none has a known answer")),
-        (None, None) => {}
+        None => say(format!("0 of {rows} scored, as none has a known answer")),
     }
     Ok(())
+}
+
+impl Predicted {
+    fn select(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Classes(classes) => Self::Classes(rows.iter().map(|&row| classes[row]).collect()),
+            Self::Numbers(y_hat) => Self::Numbers(y_hat.select(Axis(0), rows)),
+        }
+    }
+}
+
+/// As short as the network's f32 allows, where it is one.
+fn text(number: f64) -> String {
+    let single = number as f32;
+    if f64::from(single) == number { single.to_string() } else { number.to_string() }
 }
 
 fn write_csv(task: &Task, predicted: &Predicted, to: impl Write) -> io::Result<()> {
@@ -103,7 +147,7 @@ fn write_csv(task: &Task, predicted: &Predicted, to: impl Write) -> io::Result<(
             let mut rows = y_hat.outer_iter();
             writer
                 .write_record(names)
-                .and_then(|()| rows.try_for_each(|row| writer.write_record(row.iter().map(f32::to_string))))
+                .and_then(|()| rows.try_for_each(|row| writer.write_record(row.iter().copied().map(text))))
         }
     };
     match written.map_err(csv::Error::into_kind) {

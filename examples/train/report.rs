@@ -1,20 +1,33 @@
 //! What a run tells: lines, scores, its history, its curve.
 
+use std::error::Error;
 use std::fmt::{self, Display};
-use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gemmprop::observer::Batch;
 use gemmprop::{History, Model, Observer, Record};
+use tempfile::NamedTempFile;
 
 use crate::arguments::Train;
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 use crate::predict::{Predicted, predicted};
-use crate::samples::{Samples, Task};
+use crate::samples::{Samples, Target, Task};
 use crate::{Result, say};
+
+/// A number of things: 1 sample, 2 samples.
+pub(crate) fn counted(number: usize, thing: &str) -> String {
+    let plural = if thing.ends_with('s') { "es" } else { "s" };
+    format!("{number} {thing}{}", if number == 1 { "" } else { plural })
+}
+
+/// A loss in a line: four decimals, or as many digits with an exponent where these would be zeros.
+pub(crate) fn short(loss: f64) -> String {
+    let plain = loss == 0.0 || !loss.is_finite() || (1e-3..1e9).contains(&loss.abs());
+    if plain { format!("{loss:.4}") } else { format!("{loss:.4e}") }
+}
 
 /// How good predictions are.
 #[derive(Debug, Clone, Copy)]
@@ -28,30 +41,34 @@ impl Display for Score {
         match self {
             Self::Accuracy(share) => write!(f, "accuracy {share:.4}"),
             // Five digits, whatever the unit of the target.
-            Self::Rmse(error) => write!(f, "RMSE {error:.*}", (4.0 - error.log10().floor()).clamp(0.0, 12.0) as usize),
+            Self::Rmse(error) if *error < 1e16 => {
+                write!(f, "RMSE {error:.*}", (4.0 - error.log10().floor()).clamp(0.0, 12.0) as usize)
+            }
+            Self::Rmse(error) => write!(f, "RMSE {error:.4e}"),
         }
     }
 }
 
-/// None where the answers are not known.
-pub(crate) fn score(task: &Task, model: &Model<f32>, samples: &Samples) -> Result<Option<Score>> {
-    let Some(y) = samples.y.as_ref().filter(|y| y.len() > 0) else { return Ok(None) };
-    let answered = samples.answered.as_ref().map(|rows| samples.x.select(ndarray::Axis(0), rows));
-    let x = answered.as_ref().unwrap_or(&samples.x);
-    Ok(Some(match predicted(task, model, x.view())? {
+/// Of predictions whose answers are these; none where there are none.
+pub(crate) fn score(predicted: &Predicted, y: &Target) -> Result<Option<Score>> {
+    Ok(match predicted {
         Predicted::Classes(classes) => {
             let right = classes.iter().zip(&y.labels()).filter(|((class, _), label)| class == *label).count();
-            Score::Accuracy(right as f64 / classes.len() as f64)
+            (!classes.is_empty()).then(|| Score::Accuracy(right as f64 / classes.len() as f64))
         }
         Predicted::Numbers(y_hat) => {
             let y = y.numbers();
             if y.dim() != y_hat.dim() {
                 return Err(format!("targets: expected shape {:?}, found {:?}", y_hat.shape(), y.shape()).into());
             }
-            let squares = (y_hat.mapv(f64::from) - y.mapv(f64::from)).mapv(|error| error * error);
-            Score::Rmse(squares.mean().unwrap_or(0.0).sqrt())
+            (y_hat - y).mapv(|error| error * error).mean().map(|mean| Score::Rmse(mean.sqrt()))
         }
-    }))
+    })
+}
+
+/// The score of a validation set; none for a network whose outputs are not finite.
+pub(crate) fn validated(task: &Task, model: &Model<f32>, samples: &Samples) -> Option<Score> {
+    score(&predicted(task, model, samples.x.view()).ok()?, &samples.y).ok().flatten()
 }
 
 /// A line for each epoch, where there is no terminal; of many short epochs, for some; in long ones, every few seconds.
@@ -85,7 +102,10 @@ impl Observer<f32> for Lines<'_> {
         if batch.batch < batch.batches && self.since.elapsed() >= Self::EVERY {
             let Batch { epoch, epochs, batch, batches, loss, .. } = batch;
             let speed = self.speed();
-            say(format!("epoch {epoch}/{epochs}, batch {batch}/{batches}: loss of the batch {loss:.4}, {speed}"));
+            say(format!(
+                "epoch {epoch}/{epochs}, batch {batch}/{batches}: loss of the batch {}, {speed}",
+                short(*loss)
+            ));
         }
         ControlFlow::Continue(())
     }
@@ -95,9 +115,9 @@ impl Observer<f32> for Lines<'_> {
         let some = if self.epochs > 100 { self.epochs.div_ceil(50) } else { 1 };
         let due = self.since.elapsed() >= Self::EVERY;
         if epoch % some == 0 || *epoch == 1 || *epoch >= self.epochs || due {
-            let mut line = format!("epoch {epoch}/{}: loss {loss:.4}", self.epochs);
-            line += &validation_loss.map_or(String::new(), |loss| format!(", validation loss {loss:.4}"));
-            let score = self.validation.and_then(|samples| score(self.task, model, samples).ok().flatten());
+            let mut line = format!("epoch {epoch}/{}: loss {}", self.epochs, short(*loss));
+            line += &validation_loss.map_or(String::new(), |loss| format!(", validation loss {}", short(loss)));
+            let score = self.validation.and_then(|samples| validated(self.task, model, samples));
             line += &score.map_or(String::new(), |score| format!(", {score}"));
             say(format!("{line}, rate {learning_rate:.3e}, {}", self.speed()));
         }
@@ -105,41 +125,73 @@ impl Observer<f32> for Lines<'_> {
     }
 }
 
-/// Before hours of training, not after.
-pub(crate) fn check_folder(path: &Path) -> Result {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if folder.is_dir() { Ok(()) } else { Err(format!("{}: there is no such folder", folder.display()).into()) }
+/// Refuses a file that cannot be written, and one of those that are read: before hours of training, not after.
+pub(crate) fn check_output(path: &Path, inputs: &[&Option<PathBuf>]) -> Result {
+    let folder = folder(path);
+    if !folder.is_dir() {
+        return Err(format!("{}: there is no such folder", folder.display()).into());
+    }
+    if path.is_dir() {
+        return Err(format!("{}: expected a file to write, found a folder", path.display()).into());
+    }
+    // By the file that a name leads to. A name that leads nowhere is of no file that is read.
+    let file = path.canonicalize().ok();
+    if file.is_some() && inputs.iter().filter_map(|input| input.as_ref()).any(|input| input.canonicalize().ok() == file)
+    {
+        return Err(
+            format!("{}: expected a file to write, found one to read, which would be lost", path.display()).into()
+        );
+    }
+    beside(path).map(drop)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file in the same folder, which is removed unless it gets another name.
+fn beside(path: &Path) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    // As other files that a program makes, and not for the user's eyes alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let partial = builder.prefix(".").suffix(".partial").tempfile_in(folder(path));
+    partial.map_err(|error| {
+        // Without the name of the file that it has tried.
+        let cause = error.get_ref().and_then(Error::source).map_or_else(|| error.to_string(), ToString::to_string);
+        format!("{}: {cause}", path.display()).into()
+    })
 }
 
 /// Whole or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path));
-    written.map_err(|error| format!("{}: {error}", path.display()).into())
+    let mut partial = beside(path)?;
+    let written = partial.write_all(bytes).and_then(|()| Ok(partial.persist(path)?));
+    written.map(drop).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// The files that were asked for.
-pub(crate) fn write(history: &History, arguments: &Train, task: &Task) -> Result {
-    if let Some(path) = &arguments.history {
-        let json = path.extension().is_some_and(|ending| ending == "json");
-        replace(path, if json { history.to_json() } else { history.to_csv() }.as_bytes())?;
+/// The history, if it was asked for.
+pub(crate) fn write_history(history: &History, arguments: &Train) -> Result {
+    let Some(path) = &arguments.history else { return Ok(()) };
+    let json = path.extension().is_some_and(|ending| ending == "json");
+    replace(path, if json { history.to_json() } else { history.to_csv() }.as_bytes())
+}
+
+/// The learning curve, if it was asked for.
+pub(crate) fn write_plot(history: &History, arguments: &Train, task: &Task) -> Result {
+    let Some(path) = &arguments.plot else { return Ok(()) };
+    if history.records.is_empty() {
+        say(format!("{}: not drawn, as no epoch is complete", path.display()));
+        return Ok(());
     }
-    if let Some(path) = &arguments.plot {
-        if history.records.is_empty() {
-            say(format!("{}: not drawn, as no epoch is complete", path.display()));
-            return Ok(());
-        }
-        let figure = figure(history, task);
-        if path.extension().is_some_and(|ending| ending == "png") {
-            let mut bytes = Cursor::new(Vec::new());
-            figure.png()?.write_to(&mut bytes, image::ImageOutputFormat::Png)?;
-            replace(path, bytes.get_ref())?;
-        } else {
-            replace(path, figure.svg()?.as_bytes())?;
-        }
+    let figure = figure(history, task);
+    if path.extension().is_some_and(|ending| ending == "png") {
+        let mut bytes = Cursor::new(Vec::new());
+        figure.png()?.write_to(&mut bytes, image::ImageOutputFormat::Png)?;
+        replace(path, bytes.get_ref())
+    } else {
+        replace(path, figure.svg()?.as_bytes())
     }
-    Ok(())
 }
 
 fn figure(history: &History, task: &Task) -> Figure {
@@ -155,7 +207,15 @@ fn figure(history: &History, task: &Task) -> Figure {
         series("validation, after the epoch", colour::VERMILION, Marker::Diamond, Stroke::Dashed, validation.collect()),
     ];
     all.retain(|series| !series.line.is_empty());
-    let positive = all.iter().flat_map(|series| &series.line).all(|&(_, loss)| loss > 0.0);
+    // The figure leaves out what is not finite.
+    let points = || all.iter().flat_map(|series| &series.line);
+    let positive = points().all(|&(_, loss)| loss > 0.0 || !loss.is_finite());
+    let left_out = points().filter(|(_, loss)| !loss.is_finite()).count();
+    let left_out = match left_out {
+        0 => String::new(),
+        1 => " 1 loss that is infinite or NaN is left out.".to_owned(),
+        more => format!(" {more} losses that are infinite or NaN are left out."),
+    };
     let of = task.target.as_ref().map_or(String::new(), |target| format!(" of {target:?}"));
     let units =
         if task.scale.is_empty() { "" } else { " The target is standardised: a loss of 0.5 is that of its mean." };
@@ -169,7 +229,7 @@ fn figure(history: &History, task: &Task) -> Figure {
             series: all,
         }],
         caption: format!(
-            "Mean loss of a sample. In training each batch is measured before its update, so the first epochs look worse than they end.{units}"
+            "Mean loss of a sample. In training each batch is measured before its update, so the first epochs look worse than they end.{units}{left_out}"
         ),
     }
 }

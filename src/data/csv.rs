@@ -20,6 +20,8 @@ pub struct Table<F, Y> {
     pub x: Array2<F>,
     /// The target.
     pub y: Y,
+    /// The line of the file that each row begins in, counted from 1: for what is found to be wrong with a row later.
+    pub lines: Vec<usize>,
 }
 
 /// A target that is one of some classes.
@@ -124,9 +126,8 @@ impl Texts {
 /// or without rows.
 pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Array2<F>>> {
     let path = path.as_ref();
-    let Table { columns, x, y } =
-        table(path, |names| all_but(path, names, target, &[""; 0]), |text, _| number::<F>(text))?;
-    Ok(Table { columns, x, y: samples(path, &[y.len()], false, y)? })
+    let Table { columns, x, y, lines } = table(path, |names| all_but(path, names, target, &[""; 0]), number::<F>)?;
+    Ok(Table { columns, x, y: samples(path, &[y.len()], false, y)?, lines })
 }
 
 /// A CSV file with a line of column names, numbers in all columns but `target`, whose texts are the [classes](Texts::classes).
@@ -134,8 +135,8 @@ pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Ta
 /// # Errors
 /// As [`csv_numbers`]; a target may be any text but the empty one.
 pub fn csv_classes<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Classes>> {
-    let Table { columns, x, y } = csv_texts(path, target, &[""; 0])?;
-    Ok(Table { columns, x, y: y.classes()? })
+    let Table { columns, x, y, lines } = csv_texts(path, target, &[""; 0])?;
+    Ok(Table { columns, x, y: y.classes()?, lines })
 }
 
 /// A CSV file with a line of column names, numbers in all columns but `target` and those that are left out: `without` names
@@ -150,13 +151,10 @@ pub fn csv_texts<F: Scalar>(
     without: &[impl AsRef<str>],
 ) -> Result<Table<F, Texts>> {
     let path = path.as_ref();
-    let mut lines = Vec::new();
-    let read = |text: &str, line| {
-        lines.push(line);
-        Ok(text.to_owned())
-    };
-    let Table { columns, x, y: texts } = table(path, |names| all_but(path, names, target, without), read)?;
-    Ok(Table { columns, x, y: Texts { path: path.to_owned(), column: target.to_owned(), lines, texts } })
+    let Table { columns, x, y: texts, lines } =
+        table(path, |names| all_but(path, names, target, without), |text| Ok(text.to_owned()))?;
+    let y = Texts { path: path.to_owned(), column: target.to_owned(), lines: lines.clone(), texts };
+    Ok(Table { columns, x, y, lines })
 }
 
 /// Some columns of a CSV file with a line of column names, as a network that was trained before needs them: its features, in
@@ -176,9 +174,9 @@ pub fn csv_columns<F: Scalar, T>(
         let found = features.iter().map(|feature| find(path, names, feature.as_ref()));
         Ok((found.collect::<Result<_>>()?, names.iter().position(|name| name == target)))
     };
-    let Table { columns, x, y } = table(path, choose, |text, _| read(text))?;
+    let Table { columns, x, y, lines } = table(path, choose, read)?;
     // There are rows, so without targets there is no such column.
-    Ok(Table { columns, x, y: (!y.is_empty()).then_some(y) })
+    Ok(Table { columns, x, y: (!y.is_empty()).then_some(y), lines })
 }
 
 /// A finite number, rounded once to F.
@@ -329,11 +327,11 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `choose` picks from the columns' names; `read` makes a target of a text and its line, or says what was expected.
+/// `choose` picks from the columns' names; `read` makes a target of a text, or says what was expected.
 fn table<F: Scalar, T>(
     path: &Path,
     choose: impl FnOnce(&[String]) -> Result<Chosen>,
-    mut read: impl FnMut(&str, usize) -> std::result::Result<T, &'static str>,
+    read: impl Fn(&str) -> std::result::Result<T, &'static str>,
 ) -> Result<Table<F, Vec<T>>> {
     let bytes = fs::read(path).map_err(io_error(path))?;
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
@@ -353,7 +351,7 @@ fn table<F: Scalar, T>(
     }
     let (features, target) = choose(&columns)?;
 
-    let (mut x, mut y, mut count) = (Vec::new(), Vec::new(), 0);
+    let (mut x, mut y, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     while rows.next()? {
         let record = &rows.record;
         if record.len() != columns.len() {
@@ -366,13 +364,13 @@ fn table<F: Scalar, T>(
             x.push(number(text(i)?).map_err(|expected| refused(i, expected))?);
         }
         if let Some(i) = target {
-            y.push(read(text(i)?, rows.line).map_err(|expected| refused(i, expected))?);
+            y.push(read(text(i)?).map_err(|expected| refused(i, expected))?);
         }
-        count += 1;
+        lines.push(rows.line);
     }
-    if count == 0 {
+    if lines.is_empty() {
         return Err(content(path, "rows", "at least one", "none"));
     }
-    let x = samples(path, &[count, features.len()], false, x)?;
-    Ok(Table { columns: features.iter().map(|&i| columns[i].clone()).collect(), x, y })
+    let x = samples(path, &[lines.len(), features.len()], false, x)?;
+    Ok(Table { columns: features.iter().map(|&i| columns[i].clone()).collect(), x, y, lines })
 }

@@ -1,0 +1,63 @@
+//! Classes or numbers? One rule for the texts of a table and for the whole numbers of an array.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// As many different whole numbers, at the most, are classes.
+pub(crate) const FEW: usize = 20;
+
+/// What a target is, going by its values alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guess {
+    /// So many classes: texts, or whole numbers of at most [`FEW`] values; each is there twice on average, or more often.
+    Classes(usize),
+    Numbers,
+    /// Whole numbers of so many different values.
+    Whole(usize),
+    /// Texts of so many different values that they are rather names of the rows.
+    TooMany(usize),
+    /// Numbers, but for some rows, of which this is the first.
+    Odd(usize),
+}
+
+/// What is no number but may stand in a column of numbers.
+const MISSING: [&str; 10] = ["", "-", "--", ".", "?", "na", "n/a", "none", "null", "nil"];
+
+/// A finite number.
+pub(crate) fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// 0,5
+pub(crate) fn has_decimal_comma(text: &str) -> bool {
+    text.matches(',').count() == 1 && number(&text.replacen(',', ".", 1)).is_some()
+}
+
+fn is_missing(text: &str) -> bool {
+    // NaN and infinities are numbers to the parser, and to no one else.
+    MISSING.contains(&text.to_lowercase().as_str()) || text.parse::<f64>().is_ok_and(|number| !number.is_finite())
+}
+
+pub(crate) fn guess(texts: &[Cow<str>]) -> Guess {
+    let values: BTreeSet<&str> = texts.iter().map(AsRef::as_ref).collect();
+    let repeated = 2 * values.len() <= texts.len();
+    let few = values.len() <= FEW && repeated;
+    let whole = |text: &&str| text.parse::<i128>().is_ok();
+    let Some(odd) = texts.iter().position(|text| number(text).is_none()) else {
+        return match values.iter().all(whole) {
+            true if few => Guess::Classes(values.len()),
+            true => Guess::Whole(values.len()),
+            false => Guess::Numbers,
+        };
+    };
+    if !values.iter().any(|text| number(text).is_some() || has_decimal_comma(text)) {
+        return if repeated { Guess::Classes(values.len()) } else { Guess::TooMany(values.len()) };
+    }
+    // Such as 1, 2, 3a and 3b.
+    let word = |text: &&str| number(text).is_none() && !has_decimal_comma(text) && !is_missing(text);
+    if few && values.iter().all(|text| whole(text) || word(text)) {
+        Guess::Classes(values.len())
+    } else {
+        Guess::Odd(odd)
+    }
+}
