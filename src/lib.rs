@@ -74,6 +74,8 @@
 //! while a call of this crate computes and is put back after it. On Linux a helper thread on its caller's core moves away by
 //! narrowing its affinity mask for a moment.
 
+// docs.rs says which feature brings what.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
