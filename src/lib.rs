@@ -70,8 +70,9 @@
 //! # Threads and bits
 //!
 //! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The tiles depend on shapes alone:
-//! results are bit-identical for any number of threads. OpenBLAS's own number of threads, a global of the process, is 1
-//! while a call of this crate computes and is put back after it. On Linux a helper thread on its caller's core moves away by
+//! the same call gives the same bits for any number of threads. (A sample alone and in a batch may differ in the last ones.)
+//! OpenBLAS's own number of threads, a global of the process, is 1 while a call of this crate computes, for other callers of
+//! OpenBLAS too, and is put back after it. On Linux a helper thread on its caller's core moves away by
 //! narrowing its affinity mask for a moment.
 
 // docs.rs says which feature brings what.
