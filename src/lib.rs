@@ -72,15 +72,18 @@
 //! # Threads and bits
 //!
 //! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The tiles depend on shapes alone:
-//! results are bit-identical for any number of threads. OpenBLAS's own number of threads, a global of the process, is 1
-//! while a call of this crate computes and is put back after it.
+//! the same call gives the same bits for any number of threads. (A sample alone and in a batch may differ in the last ones.)
+//! OpenBLAS's own number of threads, a global of the process, is 1 while a call of this crate computes, for other callers of
+//! OpenBLAS too, and is put back after it.
 //!
 //! A call computes on the calling thread and on helpers, workers of a rayon pool of the crate's own that is made when it is
-//! first needed. How many threads that are in all is said by [`set_threads`]; else by the size of the rayon pool that the call is made
-//! in, or of the global one (`RAYON_NUM_THREADS`). It is never more than the calling thread may run on by its affinity. The
+//! first needed. How many threads that are in all is said by [`set_threads`]; else by the size of the rayon pool that the call is
+//! made in, or of the global one (`RAYON_NUM_THREADS`). It is never more than the calling thread may run on by its affinity. The
 //! program's own threads and rayon jobs are never used, and losses and observers may use rayon, block, call this crate, or
 //! panic.
 
+// docs.rs says which feature brings what.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]

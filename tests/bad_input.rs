@@ -127,7 +127,7 @@ const ON_X: &[Call] = &[
 const STANDARDIZER: &[Call] = &[
     ("Standardizer::fit", |case| {
         let fitted = Standardizer::fit(case.x)?;
-        Ok(numbers(fitted.mean().iter().chain(fitted.factor())))
+        Ok(fitted.mean().iter().chain(fitted.factor()).copied().collect())
     }),
     ("Standardizer::transform", |case| {
         let fitted = case.standardized()?.standardizer.expect("just fitted");
@@ -200,7 +200,7 @@ const ON_ONE_NUMBER: &[Call] = &[
 ];
 
 fn hessian(case: &Case) -> Result<Vec<f64>> {
-    let mut hessian = Hessian::new(case.mlp, case.x, case.y, &SquaredError)?;
+    let mut hessian = Hessian::new(case.mlp, case.data(), &SquaredError)?;
     let (g, mut hg) = (hessian.gradient().clone(), case.mlp.zero_gradient());
     hessian.apply(&g, &mut hg)?;
     Ok(numbers(g.iter().chain(hg.iter())).into_iter().chain([hessian.loss()]).collect())
@@ -209,7 +209,7 @@ fn hessian(case: &Case) -> Result<Vec<f64>> {
 #[cfg(feature = "curvature")]
 fn landscape(case: &Case) -> Result<Vec<f64>> {
     use gemmprop::sharpness::Landscape;
-    let mut landscape = Landscape::new(case.mlp, case.x, case.y, &SquaredError)?;
+    let mut landscape = Landscape::new(case.mlp, case.data(), &SquaredError)?;
     let direction = case.mlp.parameters().clone();
     let plane = landscape.plane([&direction, &direction], &[0.0, 0.5], &[0.0, 1.0])?;
     let sharpness = [landscape.box_sharpness(1e-3, 3)?, landscape.adaptive_sharpness(0.1, 2)?];

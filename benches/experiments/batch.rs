@@ -11,6 +11,7 @@ use plotters::style::RGBColor;
 
 use crate::page::{Entry, Table};
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use crate::results::Results;
 use crate::run::{Job, Recipe, Row, Stop, digits, in_parallel, mean, measured};
 use crate::{Context, Outcome};
 
@@ -21,7 +22,7 @@ const SCALED: &str = "η ∝ B, equal loss";
 const UPDATES: &str = "equal updates";
 const EPOCHS: &str = "equal epochs";
 
-pub(crate) fn experiment(context: &Context) -> Outcome {
+pub(crate) fn experiment(context: &mut Context) -> Outcome {
     let (mut train, test) = digits();
     let quick = context.quick;
     if quick {
@@ -54,17 +55,42 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     let mut rows: Vec<Row> = in_parallel("batch size", &jobs, text, |job| measured(&train, &test, job).0);
     rows.sort_by_key(|row| (row.batch, row.seed));
     let (fixed, controls): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.control == FIXED);
-    context.csv("batch_size", &fixed)?;
-    context.csv("controls", &controls)?;
     let about = format!(
         "{n} of smartcore's digits, 360 others as the test set (the last in the file: other writers); network 64-32-32-10 with a constant on every \
-         layer, He initialisation, softmax cross-entropy, plain SGD, f64. Seeds: {seeds}, a mark for each, the line through their means."
+         layer, He initialisation, softmax cross-entropy, plain SGD, f64. Equal loss: the training loss asked for is {target}."
     );
-    let all: Vec<Row> = fixed.iter().chain(&controls).cloned().collect();
-    Ok(vec![
-        Entry { figure: figure(&fixed, n, target, [&about, &context.facts()]), tables: vec![table(&fixed)] },
-        Entry { figure: controls_figure(&all, target, [&about, &context.facts()]), tables: vec![table(&controls)] },
-    ])
+    context.keep("batch_size", &fixed, &about)?;
+    context.keep("controls", &controls, &about)
+}
+
+pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
+    let (facts, rows) = (results.facts(name), results.read::<Row>(name)?);
+    let tables = vec![table(&rows)];
+    if name == "batch_size" {
+        return Ok(Entry { figure: figure(&rows, facts), tables });
+    }
+    let all = [results.read("batch_size")?, rows].concat();
+    Ok(Entry { figure: controls_figure(&all, facts), tables })
+}
+
+/// The means over the seeds, joined by a line, and bars from the least to the greatest, all moved to the right by a factor.
+fn means_and_ranges(
+    label: &str,
+    (colour, marker): (RGBColor, Marker),
+    shift: f64,
+    points: impl Iterator<Item = (f64, f64)>,
+) -> Series {
+    let mut points: Vec<(f64, f64)> = points.map(|(x, y)| (x * shift, y)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut series = Series { label: label.to_owned(), colour, marker, ..Series::default() };
+    for same in points.chunk_by(|a, b| a.0 == b.0) {
+        let (x, values) = (same[0].0, same.iter().map(|p| p.1));
+        let (least, most) = values.clone().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), y| (a.min(y), b.max(y)));
+        series.marks.push((x, mean(values)));
+        series.bars.push([(x, least), (x, most)]);
+    }
+    series.line = series.marks.clone();
+    series
 }
 
 /// A mark for each run, and a line through the means over the seeds.
@@ -86,106 +112,111 @@ fn of<'a>(rows: &'a [Row], control: &'a str, value: fn(&Row) -> Option<f64>) -> 
 
 const B: Axis = Axis { label: "batch size B", scale: Scale::Log };
 
-fn figure(rows: &[Row], n: usize, target: f64, [about, facts]: [&str; 2]) -> Figure {
+fn figure(rows: &[Row], facts: &str) -> Figure {
+    let n = rows.iter().map(|row| row.batch).max().unwrap_or(0) as f64;
+    let least = rows.iter().map(|row| row.batch).min().unwrap_or(0) as f64;
     let reached: Vec<Row> = rows.iter().filter(|row| row.reached).cloned().collect();
-    let series = |label: &str, look, value| marks_and_means(label, look, of(&reached, FIXED, value));
-    let bound: Vec<(f64, f64)> = (0..=60)
-        .map(|i| 4.0 * (n as f64 / 4.0 * 0.97).powf(f64::from(i) / 60.0))
-        .map(|b| (b, (b * (n - 1) as f64 / (n as f64 - b)).sqrt() / ETA))
-        .collect();
-    let unreached = rows.len() - reached.len();
+    let series = |label: &str, look, value| means_and_ranges(label, look, 1.0, of(&reached, FIXED, value));
+    let level = |label: &str, y: f64| Series {
+        label: label.to_owned(),
+        colour: colour::GREY,
+        stroke: Stroke::Dashed,
+        line: vec![(least, y), (n, y)],
+        ..Series::default()
+    };
+    // The largest stable s: √(B (n − 1)/(n − B))/η, which has no end at B = n.
+    let bound = (0..=60).map(|i| least * (0.9 * n / least).powf(f64::from(i) / 60.0));
+    let bound = Series {
+        label: "largest stable s".to_owned(),
+        line: bound.map(|b| (b, (b * (n - 1.0) / (n - b)).sqrt() / ETA)).collect(),
+        ..level("", 0.0)
+    };
+    let panel =
+        |title: &str, label, scale, series| Panel { title: title.to_owned(), x: B, y: Axis { label, scale }, series };
+    let (blue, green) = ((colour::BLUE, Marker::Circle), (colour::GREEN, Marker::Square));
+    let (vermilion, purple) = ((colour::VERMILION, Marker::Diamond), (colour::PURPLE, Marker::Cross));
+    let (orange, sky) = ((colour::ORANGE, Marker::Triangle), (colour::SKY, Marker::Plus));
     Figure {
         name: "batch_size",
-        title: format!("Batch size at equal training loss ({target}) and fixed η = {ETA}"),
+        title: format!("Batch size at fixed η = {ETA}, stopped at one training loss"),
         panels: vec![
-            Panel {
-                title: "Sharpness".to_owned(),
-                x: B,
-                y: Axis { label: "measure of the training loss's curvature", scale: Scale::Log },
-                series: vec![
-                    series("trace H", (colour::GREEN, Marker::Square), |row| row.trace),
-                    series("s", (colour::PURPLE, Marker::Cross), |row| row.non_uniformity),
-                    series("λmax(H)", (colour::BLUE, Marker::Circle), |row| row.lambda_max),
-                    series("λmax(|D|H|D|)", (colour::VERMILION, Marker::Diamond), |row| row.adaptive_lambda_max),
-                    Series {
-                        label: "largest stable s".to_owned(),
-                        colour: colour::PURPLE,
-                        stroke: Stroke::Dashed,
-                        line: bound,
-                        ..Series::default()
-                    },
-                    Series {
-                        label: "2/η".to_owned(),
-                        colour: colour::GREY,
-                        stroke: Stroke::Dashed,
-                        line: vec![(4.0, 2.0 / ETA), (n as f64, 2.0 / ETA)],
-                        ..Series::default()
-                    },
+            panel(
+                "Curvature",
+                "eigenvalue or trace",
+                Scale::Log,
+                vec![
+                    level("2/η", 2.0 / ETA),
+                    series("trace H", green, |row| row.trace),
+                    series("λmax(H)", blue, |row| row.lambda_max),
+                    series("λmax(|D|H|D|)", vermilion, |row| row.adaptive_lambda_max),
                 ],
-            },
-            Panel {
-                title: "Stability".to_owned(),
-                x: B,
-                y: Axis { label: "factor of a step on a squared deviation", scale: Scale::Log },
-                series: vec![
-                    series("at the end", (colour::PURPLE, Marker::Cross), |row| row.stability),
-                    Series {
-                        label: "stable below 1".to_owned(),
-                        colour: colour::GREY,
-                        stroke: Stroke::Dashed,
-                        line: vec![(4.0, 1.0), (n as f64, 1.0)],
-                        ..Series::default()
-                    },
-                ],
-            },
-            Panel {
-                title: "On the test set".to_owned(),
-                x: B,
-                y: Axis { label: "share of samples, or nats", scale: Scale::Log },
-                series: vec![
-                    series("test loss (nats)", (colour::ORANGE, Marker::Square), |row| row.test_loss),
-                    series("test error (share)", (colour::SKY, Marker::Circle), |row| row.test_error),
-                ],
-            },
+            ),
+            panel("Non-uniformity", "s", Scale::Log, vec![bound, series("s", purple, |row| row.non_uniformity)]),
+            panel(
+                "Stability",
+                "factor of a squared deviation",
+                Scale::Linear,
+                vec![level("stable below 1", 1.0), series("at the end", purple, |row| row.stability)],
+            ),
+            panel(
+                "Training loss at the stop",
+                "mean cross-entropy, training",
+                Scale::Linear,
+                vec![series("", blue, |row| row.train_loss)],
+            ),
+            panel(
+                "Test loss",
+                "mean cross-entropy, test",
+                Scale::Linear,
+                vec![series("", orange, |row| row.test_loss)],
+            ),
+            panel("Test error", "share of samples", Scale::Linear, vec![series("", sky, |row| row.test_error)]),
         ],
         caption: format!(
-            "{about} {unreached} of {} runs did not reach the loss and are left out. Largest stable s: √(B (n − 1)/(n − B))/η, beyond which in one dimension no \
-             a is stable (Wu, Ma & E 2018); s is of all {n} Hessians of single samples. Stability: (1 − ηa)² + η² (n − B)/(B (n − 1)) s², as if a = λmax(H) and s \
-             were along one direction; there no minimum of all ℓ_i holds above 1. Trace: 50 probes. {facts}",
-            rows.len()
+            "Marks: means over {} seeds; bars: from the least to the greatest. {} of {} runs did not reach the loss and are left out. Losses in nats. \
+             Largest stable s: √(B (n − 1)/(n − B))/η, beyond which in one dimension no a is stable (Wu, Ma & E 2018); s is of all {n} Hessians of \
+             single samples. Stability: (1 − ηa)² + η² (n − B)/(B (n − 1)) s², as if a = λmax(H) and s were along one direction; there no minimum of \
+             all ℓ_i holds above 1. Trace: 50 probes. {facts}",
+            seeds(rows),
+            rows.len() - reached.len(),
+            rows.len(),
         ),
     }
 }
 
-fn controls_figure(rows: &[Row], target: f64, [about, facts]: [&str; 2]) -> Figure {
+fn seeds(rows: &[Row]) -> u64 {
+    rows.iter().map(|row| row.seed + 1).max().unwrap_or(0)
+}
+
+fn controls_figure(rows: &[Row], facts: &str) -> Figure {
     let looks = [
         (FIXED, colour::BLUE, Marker::Circle),
         (SCALED, colour::VERMILION, Marker::Diamond),
         (UPDATES, colour::GREEN, Marker::Square),
         (EPOCHS, colour::PURPLE, Marker::Cross),
     ];
-    let panel = |title: &str, label, value: fn(&Row) -> Option<f64>| {
-        let series = looks.map(|(control, colour, marker)| {
-            let fair: Vec<Row> = rows
-                .iter()
-                .filter(|row| row.reached || row.control == UPDATES || row.control == EPOCHS)
-                .cloned()
-                .collect();
-            marks_and_means(control, (colour, marker), of(&fair, control, value))
+    let fair: Vec<Row> =
+        rows.iter().filter(|row| row.reached || row.control == UPDATES || row.control == EPOCHS).cloned().collect();
+    let panel = |title: &str, label, scale, value: fn(&Row) -> Option<f64>| {
+        // Beside each other, so that no bar hides another.
+        let series = looks.iter().zip(-2..).map(|(&(control, colour, marker), i)| {
+            means_and_ranges(control, (colour, marker), 1.07_f64.powi(i), of(&fair, control, value))
         });
-        Panel { title: title.to_owned(), x: B, y: Axis { label, scale: Scale::Log }, series: series.to_vec() }
+        Panel { title: title.to_owned(), x: B, y: Axis { label, scale }, series: series.collect() }
     };
     Figure {
         name: "controls",
         title: "What is left of the effect of the batch size under other controls".to_owned(),
         panels: vec![
-            panel("Sharpness", "λmax(H)", |row| row.lambda_max),
-            panel("Training loss", "mean cross-entropy (nats)", |row| row.train_loss),
-            panel("Test error", "share of samples", |row| row.test_error),
+            panel("Sharpness", "λmax(H)", Scale::Log, |row| row.lambda_max),
+            panel("Training loss", "mean cross-entropy, training (nats)", Scale::Log, |row| row.train_loss),
+            panel("Test error", "share of samples", Scale::Log, |row| row.test_error),
+            panel("Test loss", "mean cross-entropy, test (nats)", Scale::Log, |row| row.test_loss),
         ],
         caption: format!(
-            "{about} Equal loss: {target}. η = {ETA}, but η = {ETA} B/32 where it grows with B; equal updates: {} steps; equal epochs: {:.0}. Runs that \
-             diverged or did not reach the loss are left out: see the table. {facts}",
+            "Marks: means over {} seeds; bars: from the least to the greatest. η = {ETA}, but η = {ETA} B/32 where it grows with B; equal updates: {} steps; \
+             equal epochs: {:.0}. Runs that diverged or did not reach the loss are left out: see the table. {facts}",
+            seeds(rows),
             rows.iter().find(|row| row.control == UPDATES).map_or(0, |row| row.steps),
             rows.iter().find(|row| row.control == EPOCHS).map_or(0.0, |row| row.epochs),
         ),
@@ -211,7 +242,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         "test loss",
         "test error",
     ];
-    let key = |row: &Row| (row.control, row.eta.to_bits(), row.batch, row.rho.to_bits());
+    let key = |row: &Row| (row.control.clone(), row.eta.to_bits(), row.batch, row.rho.to_bits());
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by_key(|row| key(row));
     let line = |same: &[&Row]| {
@@ -223,7 +254,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
             if values.is_empty() { "–".to_owned() } else { format!("{:.digits$}", mean(values)) }
         };
         vec![
-            same[0].control.to_owned(),
+            same[0].control.clone(),
             same[0].eta.to_string(),
             same[0].batch.to_string(),
             same[0].rho.to_string(),

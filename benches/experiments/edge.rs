@@ -8,14 +8,15 @@
 //! minima of loss 0, which the claim is about.
 
 use gemmprop::SquaredError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::{Entry, Table};
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use crate::results::Results;
 use crate::run::{End, Recipe, Run, Stop, digits, in_parallel, lambda_max, mean_loss, network};
 use crate::{Context, Outcome};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {
     eta: f64,
     two_over_eta: f64,
@@ -28,7 +29,7 @@ struct Row {
     lambda_max_at_start: f64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Moment {
     eta: f64,
     two_over_eta: f64,
@@ -41,7 +42,7 @@ struct Moment {
 /// error, which is a fifth of ½ ‖ŷ − y‖² for ten outputs: η is as much larger.
 const REFERENCE: [(f64, f64); 4] = [(0.01, 53.5), (0.05, 39.3), (0.1, 19.6), (0.5, 3.9)];
 
-pub(crate) fn experiment(context: &Context) -> Outcome {
+pub(crate) fn experiment(context: &mut Context) -> Outcome {
     let quick = context.quick;
     let data = digits().0.first(200);
     let y = data.one_hot();
@@ -75,7 +76,13 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
             }
         },
     );
-    context.csv("edge_of_stability", &rows)?;
+    let about = format!(
+        "Full-batch gradient descent on the first {} of smartcore's digits; network 64-32-32-10 with a constant on every layer, He initialisation, \
+         mean of ½ ‖ŷ − y‖² on one-hot targets, f64.",
+        data.len()
+    );
+    let stops = format!("Stopped at a training loss of {}, or after {} steps. Seeds: {seeds}.", stop.loss, stop.steps);
+    context.keep("edge_of_stability", &rows, &format!("{about} {stops}"))?;
 
     let courses = if quick { [0.1, 0.2, 0.4] } else { [0.1, 0.2, 0.3] };
     let (last, every) = if quick { (400, 40) } else { (20_000, 200) };
@@ -96,23 +103,19 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
         },
     )
     .concat();
-    context.csv("edge_of_stability_course", &moments)?;
-
-    let about = format!(
-        "Full-batch gradient descent on the first {} of smartcore's digits; network 64-32-32-10 with a constant on every layer, He initialisation, \
-         mean of ½ ‖ŷ − y‖² on one-hot targets, f64.",
-        data.len()
-    );
-    Ok(vec![
-        Entry {
-            figure: figure(&rows, &stop, [&format!("{about} Seeds: {seeds}"), &context.facts()]),
-            tables: vec![table(&rows)],
-        },
-        Entry { figure: course_figure(&moments, [&about, &context.facts()]), tables: vec![] },
-    ])
+    context.keep("edge_of_stability_course", &moments, &format!("{about} Seed 0."))
 }
 
-fn figure(rows: &[Row], stop: &Stop, [about, facts]: [&str; 2]) -> Figure {
+pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
+    let facts = results.facts(name);
+    if name == "edge_of_stability_course" {
+        return Ok(Entry { figure: course_figure(&results.read(name)?, facts), tables: vec![] });
+    }
+    let rows = results.read(name)?;
+    Ok(Entry { figure: figure(&rows, facts), tables: vec![table(&rows)] })
+}
+
+fn figure(rows: &[Row], facts: &str) -> Figure {
     let points = |converged: bool| {
         let those = rows.iter().filter(move |row| row.converged == converged);
         those.filter_map(|row| Some((row.eta, row.lambda_max?))).collect::<Vec<_>>()
@@ -141,14 +144,14 @@ fn figure(rows: &[Row], stop: &Stop, [about, facts]: [&str; 2]) -> Figure {
                     ..Series::default()
                 },
                 Series {
-                    label: format!("stopped at loss {}", stop.loss),
+                    label: "reached the training loss asked for".to_owned(),
                     colour: colour::BLUE,
                     marker: Marker::Circle,
                     marks: points(true),
                     ..Series::default()
                 },
                 Series {
-                    label: format!("not there after {} steps", stop.steps),
+                    label: "not there after the last step".to_owned(),
                     colour: colour::ORANGE,
                     marker: Marker::Cross,
                     marks: points(false),
@@ -164,13 +167,13 @@ fn figure(rows: &[Row], stop: &Stop, [about, facts]: [&str; 2]) -> Figure {
             ],
         }],
         caption: format!(
-            "{about}, a mark for each. λmax by Lanczos to five digits; before the first step it is {least:.1} to {most:.1}. Diverged: {}. {facts}",
+            "A mark for each run. λmax by Lanczos to five digits; before the first step it is {least:.1} to {most:.1}. Diverged: {}. {facts}",
             if diverged.is_empty() { "none".to_owned() } else { format!("η = {}", diverged.join(", ")) }
         ),
     }
 }
 
-fn course_figure(moments: &[Moment], [about, facts]: [&str; 2]) -> Figure {
+fn course_figure(moments: &[Moment], facts: &str) -> Figure {
     let colours = [colour::BLUE, colour::GREEN, colour::VERMILION];
     let mut etas: Vec<f64> = moments.iter().map(|moment| moment.eta).collect();
     etas.dedup();
@@ -197,7 +200,7 @@ fn course_figure(moments: &[Moment], [about, facts]: [&str; 2]) -> Figure {
             Panel {
                 title: "Sharpness".to_owned(),
                 x: steps(),
-                y: Axis { label: "λmax of the Hessian of the training loss", scale: Scale::Linear },
+                y: Axis { label: "λmax of the Hessian of the training loss", scale: Scale::Log },
                 series: curves,
             },
             Panel {
@@ -207,7 +210,7 @@ fn course_figure(moments: &[Moment], [about, facts]: [&str; 2]) -> Figure {
                 series: losses,
             },
         ],
-        caption: format!("{about} Seed 0. {facts}"),
+        caption: facts.to_owned(),
     }
 }
 

@@ -9,11 +9,12 @@
 //! loss, and within one η: the mean over the η of the τ among the runs of that η. Intervals by resampling seeds. The verdict is that
 //! of `statistics::verdict`, on the test error.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::{self, marks_and_means};
 use crate::page::{Entry, Table};
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
+use crate::results::Results;
 use crate::run::{Job, Recipe, Row, Stop, digits, in_parallel, mean, measured};
 use crate::statistics::{Drawn, Interval, bootstrap, kendall, verdict};
 use crate::{Context, Outcome};
@@ -33,10 +34,10 @@ fn measures() -> [Measure; 5] {
     ]
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Judged {
-    measure: &'static str,
-    target: &'static str,
+    measure: String,
+    target: String,
     runs: usize,
     seeds: usize,
     tau: Option<f64>,
@@ -48,7 +49,7 @@ struct Judged {
     verdict: String,
 }
 
-pub(crate) fn experiment(context: &Context) -> Outcome {
+pub(crate) fn experiment(context: &mut Context) -> Outcome {
     let (mut train, test) = digits();
     let quick = context.quick;
     if quick {
@@ -88,33 +89,36 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
     let rows: Vec<Row> = in_parallel("generalise", &jobs, text, |job| measured(&train, &test, job).0);
     let (sgd, mut sam): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.control == "SGD");
     sam.extend(sgd.iter().filter(|row| row.eta == 0.1 && sam_batches.contains(&row.batch)).cloned());
-    context.csv("generalisation", &sgd)?;
-    context.csv("sam", &sam)?;
     let mut judged = judge(&sgd, "test error", |row| row.test_error);
     judged.extend(judge(&sgd, "test loss", |row| row.test_loss));
-    context.csv("verdicts", &judged)?;
-
     let about = format!(
         "{} of smartcore's digits, 360 others as the test set (the last in the file: other writers; an error of 1 is 0.0028); network 64-32-32-10 \
          with a constant on every layer, He initialisation, softmax cross-entropy, plain SGD, f64, stopped at training loss {}.",
         train.len(),
         stop.loss
     );
-    let gains = gains(&sam);
-    Ok(vec![
-        Entry {
-            figure: figure(&sgd, &judged, &about, &context.facts()),
-            tables: vec![verdict_table(&judged), batch::table(&sgd)],
-        },
-        Entry { figure: verdicts_figure(&judged, &about, &context.facts()), tables: vec![] },
-        Entry { figure: sam_figure(&sam, &about, &context.facts()), tables: vec![batch::table(&sam), gains] },
-    ])
+    context.keep("generalisation", &sgd, &about)?;
+    context.keep("verdicts", &judged, &about)?;
+    context.keep("sam", &sam, &about)
+}
+
+pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
+    let facts = results.facts(name);
+    if name == "verdicts" {
+        let judged = results.read(name)?;
+        return Ok(Entry { figure: verdicts_figure(&judged, facts), tables: vec![verdict_table(&judged)] });
+    }
+    let rows = results.read(name)?;
+    Ok(match name {
+        "sam" => Entry { figure: sam_figure(&rows, facts), tables: vec![batch::table(&rows), gains(&rows)] },
+        _ => Entry { figure: figure(&rows, facts), tables: vec![batch::table(&rows)] },
+    })
 }
 
 /// η, sharpness, what it is to predict.
 type Point = (f64, f64, f64);
 
-fn judge(rows: &[Row], target: &'static str, value: fn(&Row) -> Option<f64>) -> Vec<Judged> {
+fn judge(rows: &[Row], target: &str, value: fn(&Row) -> Option<f64>) -> Vec<Judged> {
     let reached: Vec<&Row> = rows.iter().filter(|row| row.reached).collect();
     let judge = |(measure, sharpness): Measure| {
         let mut clusters: Vec<Vec<Point>> = Vec::new();
@@ -126,8 +130,8 @@ fn judge(rows: &[Row], target: &'static str, value: fn(&Row) -> Option<f64>) -> 
         let (tau, within) = (bootstrap(&clusters, over_all), bootstrap(&clusters, within_eta));
         let of = |interval: Option<Interval>, part: fn(Interval) -> f64| interval.map(part);
         Judged {
-            measure,
-            target,
+            measure: measure.to_owned(),
+            target: target.to_owned(),
             runs: reached.len(),
             seeds: clusters.len(),
             tau: of(tau, |i| i.value),
@@ -155,29 +159,32 @@ fn within_eta(points: &[Drawn<Point>]) -> Option<f64> {
     (!taus.is_empty()).then(|| mean(taus))
 }
 
-fn figure(rows: &[Row], judged: &[Judged], about: &str, facts: &str) -> Figure {
+fn figure(rows: &[Row], facts: &str) -> Figure {
     let looks = [
         (colour::BLUE, Marker::Circle),
         (colour::GREEN, Marker::Square),
-        (colour::ORANGE, Marker::Cross),
-        (colour::VERMILION, Marker::Diamond),
+        (colour::ORANGE, Marker::Triangle),
+        (colour::VERMILION, Marker::Cross),
     ];
     let mut etas: Vec<f64> = rows.iter().map(|row| row.eta).collect();
     etas.sort_by(f64::total_cmp);
     etas.dedup();
-    let panel = |title: &str, label, sharpness: fn(&Row) -> Option<f64>| Panel {
-        title: title.to_owned(),
-        x: Axis { label, scale: Scale::Log },
+    let mut batches: Vec<usize> = rows.iter().map(|row| row.batch).collect();
+    batches.sort_unstable();
+    batches.dedup();
+    let reached = || rows.iter().filter(|row| row.reached);
+    let panel = |&eta: &f64| Panel {
+        title: format!("η = {eta}"),
+        x: Axis { label: "λmax(H)", scale: Scale::Log },
         y: Axis { label: "test error, share of samples", scale: Scale::Linear },
-        series: (etas.iter().zip(looks))
-            .map(|(&eta, (colour, marker))| Series {
-                label: format!("η = {eta}"),
+        series: (batches.iter().zip(looks))
+            .map(|(&batch, (colour, marker))| Series {
+                label: format!("B = {batch}"),
                 colour,
                 marker,
-                marks: rows
-                    .iter()
-                    .filter(|row| row.eta == eta && row.reached)
-                    .filter_map(|row| Some((sharpness(row)?, row.test_error?)))
+                marks: reached()
+                    .filter(|row| row.eta == eta && row.batch == batch)
+                    .filter_map(|row| Some((row.lambda_max?, row.test_error?)))
                     .collect(),
                 ..Series::default()
             })
@@ -185,35 +192,24 @@ fn figure(rows: &[Row], judged: &[Judged], about: &str, facts: &str) -> Figure {
     };
     Figure {
         name: "generalisation",
-        title: "Sharpness and test error of networks with the same training loss".to_owned(),
-        panels: vec![
-            panel("Raw", "λmax(H)", |row| row.lambda_max),
-            panel("Blind to rescaled layers", "λmax(|D|H|D|)", |row| row.adaptive_lambda_max),
-        ],
-        caption: format!("{about} {} of {} runs reached it. {facts}", judged[0].runs, rows.len()),
+        title: "Sharpness and test error, a mark for each run".to_owned(),
+        panels: etas.iter().map(panel).collect(),
+        caption: format!("{} of {} runs reached the training loss. {facts}", reached().count(), rows.len()),
     }
 }
 
 /// τ of each measure with its interval.
-fn verdicts_figure(judged: &[Judged], about: &str, facts: &str) -> Figure {
+fn verdicts_figure(judged: &[Judged], facts: &str) -> Figure {
     let panel = |target: &str| {
         let those = || judged.iter().filter(|judged| judged.target == target).enumerate();
-        let mut all = Series {
-            label: "over all runs".to_owned(),
-            colour: colour::BLUE,
-            marker: Marker::Circle,
-            ..Series::default()
-        };
-        let mut within = Series {
-            label: "among runs of one η".to_owned(),
-            colour: colour::VERMILION,
-            marker: Marker::Diamond,
-            ..Series::default()
-        };
+        let series =
+            |label: &str, colour, marker| Series { label: label.to_owned(), colour, marker, ..Series::default() };
+        let mut all = series("over all runs", colour::BLUE, Marker::Circle);
+        let mut within = series("among runs of one η", colour::VERMILION, Marker::Diamond);
         let add = |series: &mut Series, at: f64, values: [Option<f64>; 3]| {
             if let [Some(value), Some(low), Some(high)] = values {
-                series.marks.push((at, value));
-                series.cells.push([(at - 0.012, low), (at + 0.012, high)]);
+                series.marks.push((value, at));
+                series.bars.push([(low, at), (high, at)]);
             }
         };
         for (i, j) in those() {
@@ -221,25 +217,23 @@ fn verdicts_figure(judged: &[Judged], about: &str, facts: &str) -> Figure {
             add(&mut within, i as f64 + 0.12, [j.within_eta, j.within_eta_low, j.within_eta_high]);
         }
         let zero = Series {
-            label: "no correlation".to_owned(),
-            colour: colour::GREY,
             stroke: crate::plot::Stroke::Dashed,
-            line: vec![(-0.4, 0.0), (NAMES.len() as f64 - 0.6, 0.0)],
-            ..Series::default()
+            line: vec![(0.0, -0.6), (0.0, NAMES.len() as f64 - 0.4)],
+            ..series("no correlation", colour::GREY, Marker::Circle)
         };
         Panel {
-            title: format!("with the {target}"),
-            x: Axis { label: "measure of sharpness", scale: Scale::Names(NAMES) },
-            y: Axis { label: "Kendall's τ", scale: Scale::Linear },
+            title: format!("With the {target}"),
+            x: Axis { label: "Kendall's τ", scale: Scale::Linear },
+            y: Axis { label: "", scale: Scale::Names(NAMES.iter().map(|&name| name.to_owned()).collect()) },
             series: vec![all, within, zero],
         }
     };
     Figure {
         name: "verdicts",
-        title: "Does sharpness go with the error on the test set?".to_owned(),
+        title: "Does sharpness go with the error and the loss on the test set?".to_owned(),
         panels: vec![panel("test error"), panel("test loss")],
         caption: format!(
-            "{about} {} runs. τ above 0: sharper minima generalise worse. Bars: 95 % intervals from 2000 bootstrap resamples of the {} seeds. φ at ε = 0.001; \
+            "{} runs. τ above 0: sharper minima generalise worse. Bars: 95 % intervals from 2000 bootstrap resamples of the {} seeds. φ at ε = 0.001; \
              ASAM-type: the largest loss within ‖δ ⊘ |θ|‖ ≤ 0.5. Verdicts on the test error: {}. {facts}",
             judged[0].runs,
             judged[0].seeds,
@@ -256,8 +250,8 @@ fn verdict_table(judged: &[Judged]) -> Table {
     let number = |x: Option<f64>| x.map_or("–".to_owned(), |x| format!("{x:+.2}"));
     let row = |j: &Judged| {
         vec![
-            j.measure.to_owned(),
-            j.target.to_owned(),
+            j.measure.clone(),
+            j.target.clone(),
             number(j.tau),
             format!("{} … {}", number(j.tau_low), number(j.tau_high)),
             number(j.within_eta),
@@ -268,11 +262,11 @@ fn verdict_table(judged: &[Judged]) -> Table {
     Table { header: header.map(str::to_owned).to_vec(), rows: judged.iter().map(row).collect() }
 }
 
-fn sam_figure(rows: &[Row], about: &str, facts: &str) -> Figure {
-    let panel = |title: &str, label, scale, value: fn(&Row) -> Option<f64>| Panel {
+fn sam_figure(rows: &[Row], facts: &str) -> Figure {
+    let panel = |title: &str, label, value: fn(&Row) -> Option<f64>| Panel {
         title: title.to_owned(),
         x: Axis { label: "SAM's ρ (0: plain SGD)", scale: Scale::Linear },
-        y: Axis { label, scale },
+        y: Axis { label, scale: Scale::Linear },
         series: vec![marks_and_means(
             "a run; their mean",
             (colour::BLUE, Marker::Circle),
@@ -283,10 +277,12 @@ fn sam_figure(rows: &[Row], about: &str, facts: &str) -> Figure {
         name: "sam",
         title: "Sharpness-aware minimisation beside plain SGD".to_owned(),
         panels: vec![
-            panel("Sharpness", "λmax(H)", Scale::Log, |row| row.lambda_max),
-            panel("Test error", "share of samples", Scale::Linear, |row| row.test_error),
+            panel("Sharpness", "λmax(H)", |row| row.lambda_max),
+            panel("Training loss at the stop", "mean cross-entropy, training (nats)", |row| row.train_loss),
+            panel("Test loss", "mean cross-entropy, test (nats)", |row| row.test_loss),
+            panel("Test error", "share of samples", |row| row.test_error),
         ],
-        caption: format!("{about} η = 0.1, B = {}. {facts}", rows[0].batch),
+        caption: format!("η = 0.1, B = {}. {facts}", rows[0].batch),
     }
 }
 

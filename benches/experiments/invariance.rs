@@ -8,14 +8,15 @@
 use gemmprop::{Mlp, SoftmaxCrossEntropy};
 use ndarray::Array2;
 use plotters::style::RGBColor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::{Entry, Table};
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
+use crate::results::Results;
 use crate::run::{Recipe, Run, Stop, digits, in_parallel, network, sharpness};
 use crate::{Context, Outcome};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {
     k: i32,
     outputs_bitwise_equal: bool,
@@ -27,7 +28,7 @@ struct Row {
     asam: f64,
 }
 
-pub(crate) fn experiment(context: &Context) -> Outcome {
+pub(crate) fn experiment(context: &mut Context) -> Outcome {
     let (mut train, test) = digits();
     if context.quick {
         train = train.first(300);
@@ -63,16 +64,17 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
             }
         },
     );
-    context.csv("invariance", &rows)?;
-    let caption = format!(
+    let about = format!(
         "{} of smartcore's digits; network 64-32-32-10 with a constant on every layer, softmax cross-entropy, f64, trained by SGD with η = 0.1, B = 32, \
-         seed 0, to training loss {target}. The outputs of all {} networks on the training and the test set are the same to the last bit. φ at ε = 0.001; \
-         ASAM-type: the largest loss within ‖δ ⊘ |θ|‖ ≤ 0.5, 10 steps; trace: 50 probes. {}",
-        train.len(),
-        rows.len(),
-        context.facts()
+         seed 0, to training loss {target}.",
+        train.len()
     );
-    Ok(vec![Entry { figure: figure(&rows, caption), tables: vec![table(&rows)] }])
+    context.keep("invariance", &rows, &about)
+}
+
+pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
+    let rows = results.read(name)?;
+    Ok(Entry { figure: figure(&rows, results.facts(name)), tables: vec![table(&rows)] })
 }
 
 fn rescaled(mlp: &Mlp<f64>, k: i32) -> Mlp<f64> {
@@ -90,13 +92,13 @@ fn rescaled(mlp: &Mlp<f64>, k: i32) -> Mlp<f64> {
 
 type Look = (&'static str, RGBColor, Marker, fn(&Row) -> f64);
 
-fn figure(rows: &[Row], caption: String) -> Figure {
+fn figure(rows: &[Row], facts: &str) -> Figure {
     let measures: [Look; 5] = [
         ("λmax(H)", colour::BLUE, Marker::Circle, |row| row.lambda_max),
         ("trace H", colour::GREEN, Marker::Square, |row| row.trace),
-        ("Keskar's φ", colour::ORANGE, Marker::Cross, |row| row.phi),
+        ("Keskar's φ", colour::ORANGE, Marker::Triangle, |row| row.phi),
         ("λmax(|D|H|D|)", colour::VERMILION, Marker::Diamond, |row| row.adaptive_lambda_max),
-        ("ASAM-type", colour::PURPLE, Marker::Square, |row| row.asam),
+        ("ASAM-type", colour::PURPLE, Marker::Plus, |row| row.asam),
     ];
     let series = measures.map(|(label, colour, marker, value)| {
         let own = rows.iter().find(|row| row.k == 0).map_or(1.0, value);
@@ -112,7 +114,11 @@ fn figure(rows: &[Row], caption: String) -> Figure {
             y: Axis { label: "measure, relative to the network as trained", scale: Scale::Log },
             series: series.to_vec(),
         }],
-        caption,
+        caption: format!(
+            "The outputs of all {} networks on the training and the test set are the same to the last bit. φ at ε = 0.001; ASAM-type: the largest loss \
+             within ‖δ ⊘ |θ|‖ ≤ 0.5, 10 steps; trace: 50 probes. {facts}",
+            rows.len()
+        ),
     }
 }
 

@@ -13,18 +13,19 @@ use std::time::Instant;
 use gemmprop::data::idx_folder;
 use gemmprop::sharpness::Landscape;
 use gemmprop::{Constant, Dataset, Mlp, Optimizer, Scalar, SoftmaxCrossEntropy};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::{Entry, Table};
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
+use crate::results::Results;
 use crate::run::{End, ITERATIONS, Recipe, Run, Set, Stop, digits, error_rate, in_parallel, mean, mean_loss};
 use crate::{Context, Outcome};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {
-    data: &'static str,
+    data: String,
     /// "small" or "large".
-    kind: &'static str,
+    kind: String,
     batch: usize,
     seed: u64,
     steps: u64,
@@ -41,7 +42,7 @@ struct Row {
 
 const ETA: f64 = 1e-3;
 
-pub(crate) fn experiment(context: &Context) -> Outcome {
+pub(crate) fn experiment(context: &mut Context) -> Outcome {
     let quick = context.quick;
     let stop = if quick { Stop { loss: 0.1, steps: 500 } } else { Stop { loss: 1e-3, steps: 30_000 } };
     let seeds = if quick { [1, 1] } else { [5, 3] };
@@ -64,18 +65,20 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
         about.push(format!("MNIST: {} and {}, f32, 784-512-512-512-512-512-10", train.len(), test.len()));
         rows.extend(table_of("MNIST", 512, (&train, &test), &stop, seeds[1]));
     }
-    context.csv("keskar", &rows)?;
-    let caption = format!(
+    let about = format!(
         "Samples to train and to test on, and networks: {}; a constant on every layer, He initialisation, softmax cross-entropy. Adam with η = {ETA}, stopped \
-         at training loss {}; small batch: 1/225 of the training set, large: 1/10. Seeds: {} (digits), {} (MNIST), a mark for each. φ: Keskar's, full space, ε = 0.001, a lower \
-         bound by {ITERATIONS} steps of projected ascent. {}",
+         at training loss {}; small batch: 1/225 of the training set, large: 1/10. Seeds: {} (digits), {} (MNIST), a mark for each.",
         about.join("; "),
         stop.loss,
         seeds[0],
-        seeds[1],
-        context.facts()
+        seeds[1]
     );
-    Ok(vec![Entry { figure: figure(&rows, caption), tables: vec![table(&rows)] }])
+    context.keep("keskar", &rows, &about)
+}
+
+pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
+    let rows = results.read(name)?;
+    Ok(Entry { figure: figure(&rows, results.facts(name)), tables: vec![table(&rows)] })
 }
 
 fn table_of<F: Scalar>(
@@ -105,8 +108,8 @@ fn table_of<F: Scalar>(
                 Landscape::new(mlp, Dataset::new(train.x.view(), train.rows()), &loss).expect("valid data");
             let mut phi = |epsilon| landscape.box_sharpness(epsilon, ITERATIONS).expect("a valid ε");
             Row {
-                data,
-                kind,
+                data: data.to_owned(),
+                kind: kind.to_owned(),
                 batch,
                 seed,
                 steps: run.steps(),
@@ -123,7 +126,7 @@ fn table_of<F: Scalar>(
     )
 }
 
-fn figure(rows: &[Row], caption: String) -> Figure {
+fn figure(rows: &[Row], facts: &str) -> Figure {
     let looks = [
         ("digits", "small", colour::SKY, Marker::Circle),
         ("digits", "large", colour::ORANGE, Marker::Square),
@@ -131,7 +134,7 @@ fn figure(rows: &[Row], caption: String) -> Figure {
         ("MNIST", "large", colour::VERMILION, Marker::Cross),
     ];
     let series = looks.iter().filter_map(|&(data, kind, colour, marker)| {
-        let of: Vec<&Row> = rows.iter().filter(|row| (row.data, row.kind) == (data, kind)).collect();
+        let of: Vec<&Row> = rows.iter().filter(|row| (row.data.as_str(), row.kind.as_str()) == (data, kind)).collect();
         let label = format!("{data}, B = {}", of.first()?.batch);
         let marks = of.iter().map(|row| (row.phi_1e3, row.test_accuracy)).collect();
         Some(Series { label, colour, marker, marks, ..Series::default() })
@@ -145,7 +148,9 @@ fn figure(rows: &[Row], caption: String) -> Figure {
             y: Axis { label: "test accuracy, share of samples", scale: Scale::Linear },
             series: series.collect(),
         }],
-        caption,
+        caption: format!(
+            "φ: Keskar's, full space, ε = 0.001, a lower bound by {ITERATIONS} steps of projected ascent. {facts}"
+        ),
     }
 }
 
@@ -173,7 +178,7 @@ fn table(rows: &[Row]) -> Table {
             format!("{least:.digits$} … {most:.digits$}")
         };
         vec![
-            same[0].data.to_owned(),
+            same[0].data.clone(),
             format!("{} ({})", same[0].kind, same[0].batch),
             same.len().to_string(),
             same.iter().filter(|row| row.reached).count().to_string(),
@@ -188,6 +193,6 @@ fn table(rows: &[Row]) -> Table {
             format!("{:.4}", average(|row| row.test_loss)),
         ]
     };
-    let rows = rows.chunk_by(|a, b| (a.data, a.kind) == (b.data, b.kind)).map(line).collect();
+    let rows = rows.chunk_by(|a, b| (&a.data, &a.kind) == (&b.data, &b.kind)).map(line).collect();
     Table { header: header.map(str::to_owned).to_vec(), rows }
 }

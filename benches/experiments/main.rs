@@ -1,7 +1,8 @@
 //! Does SGD find flat minima, and do they generalise better? Each claim is measured, with controls: `ci/experiments`.
 //!
-//! Each experiment is a module that trains, measures, and describes its figure as data; the drawing is that of the other figures.
-//! Everything goes to `target/experiments/`, as CSV, SVG and PNG, with a page over it.
+//! Each experiment is a module that trains, measures, and describes its figures as data; the drawing is that of the other figures, from the
+//! CSV files that the experiment wrote. Everything goes to `target/experiments/`, as CSV, SVG and PNG, with a page over it.
+//! `--draw FOLDER` draws the figures of the CSV files in a folder anew.
 
 // A program, and its output is its purpose.
 #![allow(clippy::print_stdout)]
@@ -26,6 +27,8 @@ mod page;
 mod plot;
 #[path = "../figures/progress.rs"]
 mod progress;
+#[path = "../figures/results.rs"]
+mod results;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -35,6 +38,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use page::Entry;
+use results::Results;
 
 /// What `cargo bench` passes to every bench. Other flags are criterion's, and then the experiments are not asked for.
 #[derive(Parser)]
@@ -51,79 +55,90 @@ struct Arguments {
     /// Makes the experiments: a plain `cargo bench` leaves them out
     #[arg(long, hide = true)]
     run: bool,
+    /// Trains nothing, and draws the figures of the CSV files in a folder anew, with the facts that `facts.csv` there has
+    #[arg(long, value_name = "FOLDER")]
+    draw: Option<PathBuf>,
     /// Only experiments whose name contains this: edge_of_stability, batch_size, generalisation, invariance, keskar, picture
     filter: Option<String>,
 }
 
-/// What an experiment is told.
+/// What an experiment is told, and where its results go.
 struct Context {
     quick: bool,
     mnist: Option<PathBuf>,
-    directory: PathBuf,
+    results: Results,
     facts: String,
     start: Instant,
 }
 
-type Outcome = Result<Vec<Entry>, Box<dyn Error>>;
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 impl Context {
-    fn csv(&self, name: &str, rows: &[impl Serialize]) -> Result<(), csv::Error> {
-        let mut writer = csv::Writer::from_path(self.directory.join(name).with_extension("csv"))?;
-        rows.iter().try_for_each(|row| writer.serialize(row))?;
-        writer.flush()?;
-        Ok(())
-    }
-
-    /// The end of a caption: how long the experiment ran, and on what.
-    fn facts(&self) -> String {
+    /// Keeps results; `about` says what their rows do not.
+    fn keep(&mut self, name: &str, rows: &[impl Serialize], about: &str) -> Outcome {
         let quick = if self.quick { " A quick look: the numbers mean little." } else { "" };
-        format!("Ran for {} s.{quick} {}", self.start.elapsed().as_secs(), self.facts)
+        let facts = format!("{about} Ran for {} s.{quick} {}", self.start.elapsed().as_secs(), self.facts);
+        self.results.keep(name, rows, &facts)
     }
 }
 
-type Experiment = (&'static str, fn(&Context) -> Outcome);
+/// What makes it, its results, and what draws a result.
+type Experiment =
+    (&'static str, fn(&mut Context) -> Outcome, &'static [&'static str], fn(&Results, &str) -> Outcome<Entry>);
 
 const EXPERIMENTS: [Experiment; 6] = [
-    ("edge_of_stability", edge::experiment),
-    ("batch_size", batch::experiment),
-    ("generalisation", generalisation::experiment),
-    ("invariance", invariance::experiment),
-    ("keskar", keskar::experiment),
-    ("picture", picture::experiment),
+    ("edge_of_stability", edge::experiment, &["edge_of_stability", "edge_of_stability_course"], edge::entry),
+    ("batch_size", batch::experiment, &["batch_size", "controls"], batch::entry),
+    ("generalisation", generalisation::experiment, &["generalisation", "verdicts", "sam"], generalisation::entry),
+    ("invariance", invariance::experiment, &["invariance"], invariance::entry),
+    ("keskar", keskar::experiment, &["keskar"], keskar::entry),
+    ("picture", picture::experiment, &["interpolation", "landscape"], picture::entry),
 ];
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Outcome {
     let arguments = match Arguments::try_parse() {
-        Ok(arguments) if arguments.run => arguments,
+        Ok(arguments) if arguments.run || arguments.draw.is_some() => arguments,
         Err(error) if !error.use_stderr() => error.exit(),
         _ => return Ok(()),
     };
+    let Arguments { quick, mnist, draw, filter, .. } = arguments;
+    let asked_for = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+    if let Some(folder) = draw {
+        let results = Results::open(&folder)?;
+        for (_, _, names, entry) in EXPERIMENTS {
+            for name in results.measured(names).into_iter().filter(|name| asked_for(name)) {
+                entry(&results, name)?.figure.save(&folder)?;
+            }
+        }
+        return Ok(());
+    }
     // The runs go side by side, each on one thread; the bits are the same for any number.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
-    let directory = directory();
-    std::fs::create_dir_all(&directory)?;
     let (facts, start) = (machine::facts(), Instant::now());
-    let Arguments { quick, mnist, filter, .. } = arguments;
-    let mut context = Context { quick, mnist, directory, facts, start };
+    let mut context = Context { quick, mnist, results: Results::open(&directory())?, facts, start };
     let mut entries = Vec::new();
-    for (name, experiment) in EXPERIMENTS {
-        if filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())) {
+    for (name, experiment, names, entry) in EXPERIMENTS {
+        if asked_for(name) {
             context.start = Instant::now();
-            entries.extend(experiment(&context)?);
+            experiment(&mut context)?;
+            for name in names {
+                entries.push(entry(&context.results, name)?);
+            }
         }
     }
     if entries.is_empty() {
         return Err("no experiment has such a name".into());
     }
+    let directory = context.results.directory();
     for entry in &entries {
-        entry.figure.save(&context.directory)?;
+        entry.figure.save(directory)?;
     }
     // A run of some experiments leaves the page over all of them as it is.
-    let page = context.directory.join(filter.as_deref().unwrap_or("index")).with_extension("html");
+    let page = directory.join(filter.as_deref().unwrap_or("index")).with_extension("html");
     page::write(&page, &entries, &context.facts)?;
     let tables: String = entries.iter().flat_map(|entry| &entry.tables).map(|table| format!("{table}\n")).collect();
     let summary = format!("{}\nAll of it ran for {} s.\n{tables}", context.facts, start.elapsed().as_secs());
-    std::fs::write(context.directory.join("summary.txt"), &summary)?;
+    std::fs::write(directory.join("summary.txt"), &summary)?;
     println!("\n{summary}{}", page.display());
     Ok(())
 }

@@ -10,17 +10,18 @@
 use gemmprop::sharpness::{Landscape, filter_normalised};
 use gemmprop::{Dataset, Mlp, Parameters, SoftmaxCrossEntropy};
 use plotters::style::RGBColor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::Entry;
 use crate::plot::{Axis, Figure, Panel, Scale, Series, Stroke, colour};
+use crate::results::Results;
 use crate::run::{End, Recipe, Run, Set, Stop, digits, error_rate, in_parallel, lambda_max, mean, mean_loss, network};
 use crate::{Context, Outcome};
 
 const ETA: f64 = 0.1;
 const SMALL: usize = 8;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct LinePoint {
     seed: u64,
     alpha: f64,
@@ -30,7 +31,7 @@ struct LinePoint {
     test_error: f64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct PlanePoint {
     batch: usize,
     alpha: f64,
@@ -38,7 +39,7 @@ struct PlanePoint {
     train_loss: f64,
 }
 
-pub(crate) fn experiment(context: &Context) -> Outcome {
+pub(crate) fn experiment(context: &mut Context) -> Outcome {
     let (mut train, test) = digits();
     let quick = context.quick;
     if quick {
@@ -66,7 +67,15 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
 
     let line: Vec<LinePoint> =
         in_parallel("line", &pairs, |(seed, ..)| format!("seed {seed}"), |pair| along(pair, &train, &test)).concat();
-    context.csv("interpolation", &line)?;
+    let about = format!(
+        "{n} of smartcore's digits, 360 others as the test set; network 64-32-32-10 with a constant on every layer, He initialisation, softmax \
+         cross-entropy, plain SGD with η = {ETA}, f64, stopped at training loss {}{}. The small batch: {SMALL}; the large one: all {n}.",
+        stop.loss,
+        if reached { "" } else { " (not all got there)" }
+    );
+    let pairs_text =
+        format!("Pairs from the same initialisation: {seeds}; their mean, in a band from the least to the greatest.");
+    context.keep("interpolation", &line, &format!("{about} {pairs_text}"))?;
 
     let ends = [(SMALL, pairs[0].1), (n, pairs[0].2)];
     let half = if quick { 4 } else { 15 };
@@ -89,35 +98,19 @@ pub(crate) fn experiment(context: &Context) -> Outcome {
         },
     )
     .concat();
-    context.csv("landscape", &plane)?;
-
     let sharp =
         ends.map(|(batch, mlp)| format!("B = {batch}: {:.2}", lambda_max(mlp, train.x.view(), train.rows(), &loss)));
-    let about = format!(
-        "{n} of smartcore's digits, 360 others as the test set; network 64-32-32-10 with a constant on every layer, He initialisation, softmax \
-         cross-entropy, plain SGD with η = {ETA}, f64, stopped at training loss {}{}.",
-        stop.loss,
-        if reached { "" } else { " (not all got there)" }
-    );
-    Ok(vec![
-        Entry {
-            figure: line_figure(&line, n, &format!("{about} {} {}", seeds_text(seeds), context.facts())),
-            tables: vec![],
-        },
-        Entry {
-            figure: plane_figure(
-                &plane,
-                &ends.map(|(batch, _)| batch),
-                1.0 / f64::from(half),
-                [&format!("{about} Seed 0. λmax(H): {}.", sharp.join(", ")), &context.facts()],
-            ),
-            tables: vec![],
-        },
-    ])
+    context.keep("landscape", &plane, &format!("{about} Seed 0. λmax(H): {}.", sharp.join(", ")))
 }
 
-fn seeds_text(seeds: u64) -> String {
-    format!("Pairs from the same initialisation: {seeds}; their mean, in a band from the least to the greatest.")
+pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
+    let facts = results.facts(name);
+    let figure = if name == "interpolation" {
+        line_figure(&results.read(name)?, facts)
+    } else {
+        plane_figure(&results.read(name)?, facts)
+    };
+    Ok(Entry { figure, tables: vec![] })
 }
 
 /// By Box and Muller; the crate's own generator.
@@ -146,7 +139,7 @@ fn along((seed, small, large): &(u64, &Mlp<f64>, &Mlp<f64>), train: &Set<f64>, t
     (-20..=40).map(point).collect()
 }
 
-fn line_figure(points: &[LinePoint], n: usize, about: &str) -> Figure {
+fn line_figure(points: &[LinePoint], facts: &str) -> Figure {
     let curve = |label: &str, colour, stroke, value: fn(&LinePoint) -> f64| {
         let mut points: Vec<(f64, f64)> = points.iter().map(|point| (point.alpha, value(point))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -159,10 +152,10 @@ fn line_figure(points: &[LinePoint], n: usize, about: &str) -> Figure {
         }
         series
     };
-    let x = || Axis { label: "α: 0 is the small batch's solution, 1 the large batch's", scale: Scale::Linear };
+    let x = || Axis { label: "α (0: small batch, 1: full batch)", scale: Scale::Linear };
     Figure {
         name: "interpolation",
-        title: format!("Along the line from the solution of B = {SMALL} to that of B = {n}"),
+        title: "Along the line from a small batch's solution to that of the full batch".to_owned(),
         panels: vec![
             Panel {
                 title: "Loss".to_owned(),
@@ -183,7 +176,7 @@ fn line_figure(points: &[LinePoint], n: usize, about: &str) -> Figure {
                 ],
             },
         ],
-        caption: about.to_owned(),
+        caption: facts.to_owned(),
     }
 }
 
@@ -198,11 +191,18 @@ const LEVELS: [(f64, RGBColor); 7] = [
     (f64::INFINITY, RGBColor(0xfd, 0xe7, 0x25)),
 ];
 
-fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, [about, facts]: [&str; 2]) -> Figure {
+fn plane_figure(points: &[PlanePoint], facts: &str) -> Figure {
+    let mut batches: Vec<usize> = points.iter().map(|point| point.batch).collect();
+    batches.dedup();
+    // The grid goes from −1 to 1 on both axes.
+    let half = ((points.len() / batches.len()) as f64).sqrt() / 2.0 - 0.5;
+    let step = 1.0 / half;
     let panel = |&batch: &usize| {
         let mut least = 0.0;
         let levels = LEVELS.map(|(most, colour)| {
-            let inside = |p: &&PlanePoint| p.batch == batch && p.train_loss >= least && p.train_loss < most;
+            let on_level = |p: &&PlanePoint| p.train_loss >= least && p.train_loss < most;
+            let any = points.iter().any(|p| on_level(&p));
+            let inside = |p: &&PlanePoint| p.batch == batch && on_level(p);
             let cell = |p: &PlanePoint| {
                 let h = step / 2.0;
                 [(p.alpha - h, p.beta - h), (p.alpha + h, p.beta + h)]
@@ -210,13 +210,13 @@ fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, [about, fac
             let cells: Vec<_> = points.iter().filter(inside).map(cell).collect();
             let label = if most.is_finite() { format!("below {most}") } else { "more".to_owned() };
             least = most;
-            Series { label, colour, cells, ..Series::default() }
+            any.then(|| Series { label, colour, cells, ..Series::default() })
         });
         Panel {
             title: format!("Training loss around B = {batch}"),
             x: Axis { label: "α, first direction", scale: Scale::Linear },
             y: Axis { label: "β, second direction", scale: Scale::Linear },
-            series: levels.into_iter().filter(|series| !series.cells.is_empty()).collect(),
+            series: levels.into_iter().flatten().collect(),
         }
     };
     Figure {
@@ -224,7 +224,7 @@ fn plane_figure(points: &[PlanePoint], batches: &[usize], step: f64, [about, fac
         title: "The training loss around two solutions".to_owned(),
         panels: batches.iter().map(panel).collect(),
         caption: format!(
-            "{about} Loss in nats at θ + α d + β e: d and e random, the same numbers for both, and scaled so that each neuron's weights have the norm of the \
+            "Loss in nats at θ + α d + β e: d and e random, the same numbers for both, and scaled so that each neuron's weights have the norm of the \
              network's own and its constant (constants stay). {facts}"
         ),
     }

@@ -11,7 +11,7 @@ use gemmprop::{
     SoftmaxCrossEntropy, Trainer, Training, lanczos,
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
 
@@ -201,10 +201,10 @@ impl<F: Scalar> Observer<F> for Pause {
 }
 
 /// A trained network with cross-entropy, and what has been measured of it; the rows of most tables.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// Which series of runs.
-    pub(crate) control: &'static str,
+    pub(crate) control: String,
     pub(crate) eta: f64,
     pub(crate) batch: usize,
     pub(crate) seed: u64,
@@ -246,7 +246,7 @@ pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> (Row, Op
     let mut run = Run::new(network(seed), loss, &job.recipe, train.len());
     let end = run.until(train.x.view(), train.rows(), &job.stop);
     let mut row = Row {
-        control: job.control,
+        control: job.control.to_owned(),
         eta,
         batch,
         seed,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gemmprop::count::{Counted, multiplications};
 use plotters::style::RGBColor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fit::Line;
 use crate::page::Table;
@@ -39,9 +39,9 @@ pub(crate) const QUICK: Plan = Plan {
 };
 
 /// One rung at one width.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Point {
-    method: &'static str,
+    method: Rung,
     widths: String,
     edges: usize,
     nodes: usize,
@@ -50,22 +50,23 @@ pub(crate) struct Point {
     multiplications: u64,
     /// Per sample.
     seconds: f64,
-    #[serde(skip)]
-    rung: Rung,
-    /// Width of the hidden layers.
-    #[serde(skip)]
-    n: usize,
 }
 
-#[derive(Debug, Clone, Serialize)]
+impl Point {
+    /// The width of the hidden layers.
+    fn n(&self) -> usize {
+        self.widths.split('-').next().and_then(|n| n.parse().ok()).expect("widths")
+    }
+}
+
+/// How many times as fast as the naive rung.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Speedup {
-    method: &'static str,
+    method: Rung,
     widths: String,
     edges: usize,
     nodes: usize,
     speedup: f64,
-    #[serde(skip)]
-    rung: Rung,
 }
 
 /// Edges and nodes of the graph: what everything is plotted against.
@@ -106,15 +107,13 @@ pub(crate) fn measure(plan: &Plan) -> Vec<Point> {
             let batch = rung.batch();
             assert_eq!(count % batch as u64, 0, "each sample costs the same");
             points.push(Point {
-                method: rung.name(),
+                method: rung,
                 widths: named.clone(),
                 edges,
                 nodes,
                 batch,
                 multiplications: count / batch as u64,
                 seconds: seconds / batch as f64,
-                rung,
-                n,
             });
             progress.end();
         }
@@ -155,12 +154,12 @@ fn median_seconds(plan: &Plan, mut call: impl FnMut()) -> f64 {
 
 /// naive ÷ each other rung, where both were timed.
 pub(crate) fn speedups(points: &[Point]) -> Vec<Speedup> {
-    let naive = |widths: &str| points.iter().find(|point| point.rung == Rung::Naive && point.widths == widths);
-    let fast = points.iter().filter(|point| point.rung != Rung::Naive);
+    let naive = |widths: &str| points.iter().find(|point| point.method == Rung::Naive && point.widths == widths);
+    let fast = points.iter().filter(|point| point.method != Rung::Naive);
     fast.filter_map(|point| {
-        let &Point { method, edges, nodes, seconds, rung, .. } = point;
+        let &Point { method, edges, nodes, seconds, .. } = point;
         let speedup = naive(&point.widths)?.seconds / seconds;
-        Some(Speedup { method, widths: point.widths.clone(), edges, nodes, speedup, rung })
+        Some(Speedup { method, widths: point.widths.clone(), edges, nodes, speedup })
     })
     .collect()
 }
@@ -181,7 +180,7 @@ fn expected_slope(rung: Rung) -> f64 {
 
 /// One quantity of a rung's points against the size of the graph, with its fit.
 fn fitted(points: &[Point], rung: Rung, y: impl Fn(&Point) -> f64) -> (Vec<(f64, f64)>, Line) {
-    let marks: Vec<_> = points.iter().filter(|p| p.rung == rung).map(|p| (p.size(), y(p))).collect();
+    let marks: Vec<_> = points.iter().filter(|p| p.method == rung).map(|p| (p.size(), y(p))).collect();
     let line = Line::through_logarithms(&marks);
     (marks, line)
 }
@@ -207,18 +206,24 @@ fn panel(points: &[Point], title: &str, label: &'static str, y: impl Fn(&Point) 
         ends.push(ends_of_line);
     }
     let guide = |slope: f64, factor: f64, [(from, _), (to, y)]: [(f64, f64); 2]| Series {
-        label: format!("guide: slope {slope}"),
+        label: if slope == 2.0 { "guides: slopes 2 and 1".to_owned() } else { String::new() },
         colour: colour::GREY,
         stroke: Stroke::Dashed,
         line: [from, to].map(|x| (x, factor * y * (x / to).powf(slope))).to_vec(),
         ..Series::default()
     };
-    series.insert(1, guide(2.0, 4.0, ends[0]));
+    series.push(guide(2.0, 4.0, ends[0]));
     series.push(guide(1.0, 0.25, ends[3]));
     Panel { title: title.to_owned(), x: SIZE_AXIS, y: Axis { label, scale: Scale::Log }, series }
 }
 
-pub(crate) fn figure(plan: &Plan, points: &[Point], facts: &str) -> Figure {
+/// What the points do not say.
+pub(crate) fn about(plan: &Plan) -> String {
+    format!("Each time is the median of {} measurements.", plan.measurements)
+}
+
+pub(crate) fn figure(points: &[Point], facts: &str) -> Figure {
+    let widest = |rung| points.iter().filter(|p| p.method == rung).map(Point::n).max().unwrap_or(0);
     Figure {
         name: "complexity",
         title: "One gradient, four ways: what a sample costs".to_owned(),
@@ -230,14 +235,13 @@ pub(crate) fn figure(plan: &Plan, points: &[Point], facts: &str) -> Figure {
         ],
         caption: format!(
             "∂ŷ/∂θ with its forward pass, networks n-n-n-n-n-1 with n = {} to {} (naive to {}), a constant 1 appended to the input. Time: \
-             f32, median of {} measurements; batched GEMM: a batch of {BATCH}, over {BATCH}, and the only rung that uses more than one \
+             f32; batched GEMM: a batch of {BATCH}, over {BATCH}, and the only rung that uses more than one \
              thread. Multiplications: counted while the same code runs{}. Before timing, all rungs gave the same gradient \
              bit for bit, on networks of small integers where f32 is exact. Slopes: least squares over all points, ± one \
              standard error. Expected: naive 2, the others 1. {} {facts}",
-            plan.widths[0],
-            plan.widths[plan.widths.len() - 1],
-            plan.widest_naive,
-            plan.measurements,
+            points[0].n(),
+            widest(Rung::BatchedGemm),
+            widest(Rung::Naive),
             if same_counts(points) { "; the three faster rungs make equally many" } else { "" },
             deviations(points),
         ),
@@ -246,8 +250,10 @@ pub(crate) fn figure(plan: &Plan, points: &[Point], facts: &str) -> Figure {
 
 /// Do the rungs but the naive one make equally many multiplications, so that their marks coincide?
 fn same_counts(points: &[Point]) -> bool {
-    let mut fast = points.iter().filter(|p| p.rung != Rung::Naive);
-    fast.all(|p| points.iter().all(|q| q.rung == Rung::Naive || p.n != q.n || p.multiplications == q.multiplications))
+    let mut fast = points.iter().filter(|p| p.method != Rung::Naive);
+    fast.all(|p| {
+        points.iter().all(|q| q.method == Rung::Naive || p.n() != q.n() || p.multiplications == q.multiplications)
+    })
 }
 
 /// Graphs from this width on are large: the fixed costs of a call weigh little.
@@ -258,8 +264,8 @@ fn deviations(points: &[Point]) -> String {
     let mut off = Vec::new();
     for rung in Rung::ALL {
         let (time, count) = slopes(points, rung);
-        let large: Vec<_> = points.iter().filter(|p| p.n >= LARGE).cloned().collect();
-        let enough = large.iter().filter(|p| p.rung == rung).count() > 2;
+        let large: Vec<_> = points.iter().filter(|p| p.n() >= LARGE).cloned().collect();
+        let enough = large.iter().filter(|p| p.method == rung).count() > 2;
         let on_large = enough.then(|| slopes(&large, rung));
         for (quantity, line, on_large) in
             [("time", time, on_large.map(|l| l.0)), ("multiplications", count, on_large.map(|l| l.1))]
@@ -283,7 +289,7 @@ fn slopes(points: &[Point], rung: Rung) -> (Line, Line) {
 
 pub(crate) fn speedup_figure(speedups: &[Speedup], facts: &str) -> Figure {
     let series = Rung::ALL[1..].iter().map(|&rung| {
-        let marks: Vec<_> = speedups.iter().filter(|s| s.rung == rung).map(|s| (s.size(), s.speedup)).collect();
+        let marks: Vec<_> = speedups.iter().filter(|s| s.method == rung).map(|s| (s.size(), s.speedup)).collect();
         let (name, colour, marker) = look(rung);
         let label = format!("naive ÷ {name}: {:.0} at the largest", marks[marks.len() - 1].1);
         Series { label, colour, marker, line: marks.clone(), marks, ..Series::default() }
@@ -309,9 +315,9 @@ pub(crate) fn table(points: &[Point], speedups: &[Speedup]) -> Table {
     let header =
         ["method", "largest graph", "time / sample", "mult. / sample", "slope, time", "slope, mult.", "naive ÷ it"];
     let rows = Rung::ALL.iter().map(|&rung| {
-        let largest = points.iter().rfind(|p| p.rung == rung).expect("every rung is timed");
+        let largest = points.iter().rfind(|p| p.method == rung).expect("every rung is timed");
         let (time, count) = slopes(points, rung);
-        let speedup = speedups.iter().rfind(|s| s.rung == rung);
+        let speedup = speedups.iter().rfind(|s| s.method == rung);
         vec![
             rung.name().to_owned(),
             format!("{} ({} edges)", largest.widths, largest.edges),

@@ -5,14 +5,14 @@ use std::time::Instant;
 use gemmprop::{Constant, Dataset, Hessian, Mlp, Sgd, SoftmaxCrossEntropy};
 use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::Table;
 use crate::progress::Progress;
 use crate::step::median;
 
 /// A shape with so many threads.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     widths: String,
     samples: usize,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gemmprop::{Constant, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use plotters::style::RGBColor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::Table;
 use crate::plot::{Axis, Figure, Panel, Scale, Series, Stroke, colour};
@@ -32,7 +32,7 @@ impl<T> Data<T> {
 }
 
 /// The state after an epoch, of the digits.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DigitsEpoch {
     seed: u64,
     epoch: usize,
@@ -43,7 +43,7 @@ pub(crate) struct DigitsEpoch {
 }
 
 /// The state after an epoch, of the wine.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WineEpoch {
     seed: u64,
     epoch: usize,
@@ -110,8 +110,7 @@ pub(crate) fn digits() -> Vec<DigitsEpoch> {
 const WINE_WIDTHS: [usize; 4] = [11, 32, 32, 1];
 const WINE_ETA: f64 = 0.01;
 
-/// The curves, and the test loss of a model that always says the mean of what it was trained on.
-pub(crate) fn wine() -> (Vec<WineEpoch>, f64) {
+fn wine_data() -> Data<f32> {
     let set = linfa_datasets::winequality();
     // Number by number: the data set's ndarray is an older one.
     let x = Array2::from_shape_vec(set.records.dim(), set.records.iter().copied().collect());
@@ -123,16 +122,24 @@ pub(crate) fn wine() -> (Vec<WineEpoch>, f64) {
         column.map_inplace(|x| *x = (*x - mean) / deviation);
     }
     let y = set.targets.iter().map(|&quality| quality as f32).collect();
-    let data = Data { x: x.mapv(|x| x as f32), y, train };
-    let mean = data.train().1.mean().expect("samples");
-    let trivial = data.test().1.mapv(|y| f64::from(0.5 * (mean - y).powi(2))).mean();
-    let curves = self::train("wine", &WINE_WIDTHS, WINE_ETA, &data, &SquaredError, |mlp, seed, epoch| WineEpoch {
+    Data { x: x.mapv(|x| x as f32), y, train }
+}
+
+pub(crate) fn wine() -> Vec<WineEpoch> {
+    let data = wine_data();
+    train("wine", &WINE_WIDTHS, WINE_ETA, &data, &SquaredError, |mlp, seed, epoch| WineEpoch {
         seed,
         epoch,
         train_loss: mean_loss(mlp, &SquaredError, data.train()),
         test_loss: mean_loss(mlp, &SquaredError, data.test()),
-    });
-    (curves, trivial.expect("samples"))
+    })
+}
+
+/// The test loss of a model that always says the mean of what it was trained on.
+fn trivial_wine() -> f64 {
+    let data = wine_data();
+    let mean = data.train().1.mean().expect("samples");
+    data.test().1.mapv(|y| f64::from(0.5 * (mean - y).powi(2))).mean().expect("samples")
 }
 
 /// Mean over the seeds, in a band from the least to the greatest.
@@ -203,7 +210,8 @@ pub(crate) fn digits_table(curves: &[DigitsEpoch]) -> Table {
     Table { header, rows }
 }
 
-pub(crate) fn wine_figure(curves: &[WineEpoch], trivial: f64, facts: &str) -> Figure {
+pub(crate) fn wine_figure(curves: &[WineEpoch], facts: &str) -> Figure {
+    let trivial = trivial_wine();
     let baseline = Series {
         label: "test, if the mean of the training set is always said".to_owned(),
         colour: colour::GREY,

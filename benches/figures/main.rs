@@ -1,7 +1,8 @@
 //! Measures what the README claims and draws it: `cargo bench`, or with fewer points `cargo bench -- --quick`.
 //!
-//! Each figure is a module that measures, and describes its figure as data; `plot` draws any of them, `page` shows them all.
-//! Everything goes to `target/figures/`, as SVG, PNG and CSV.
+//! Each figure is a module that measures, and describes its figure as data; `results` keeps what was measured as CSV, `plot` draws
+//! any figure from that, `page` shows them all. Everything goes to `target/figures/`, as SVG, PNG and CSV. `--draw FOLDER` draws
+//! the figures of the CSV files in a folder anew, without measuring.
 
 // A program, and its output is its purpose.
 #![allow(clippy::print_stdout)]
@@ -18,6 +19,7 @@ mod page;
 mod peers;
 mod plot;
 mod progress;
+mod results;
 mod rungs;
 mod step;
 mod training;
@@ -26,9 +28,9 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use serde::Serialize;
 
 use page::Entry;
+use results::Results;
 
 /// What `cargo bench` passes to every bench. Other flags are criterion's, and then the figures are not asked for.
 #[derive(Parser)]
@@ -42,6 +44,9 @@ struct Arguments {
     /// A folder with MNIST's files in IDX format, for the figure of that name
     #[arg(long)]
     mnist: Option<PathBuf>,
+    /// Measures nothing, and draws the figures of the CSV files in a folder anew, with the facts that `facts.csv` there has
+    #[arg(long, value_name = "FOLDER")]
+    draw: Option<PathBuf>,
     /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
     filter: Option<String>,
 }
@@ -50,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => {
-            eprintln!("figures: skipped, since it knows only --quick and a filter");
+            eprintln!("figures: skipped, since it knows only --quick, --draw and a filter");
             return Ok(());
         }
         Err(help) => help.exit(),
@@ -58,92 +63,134 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !arguments.bench {
         return Ok(());
     }
-    let quick = arguments.quick;
-    let asked_for = |name: &str| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
-    let directory = directory();
-    std::fs::create_dir_all(&directory)?;
+    let filter = arguments.filter.as_deref();
+    if let Some(folder) = &arguments.draw {
+        let results = Results::open(folder)?;
+        let asked_for = |name: &&str| filter.is_none_or(|filter| name.contains(filter));
+        for name in results.measured(&RESULTS).into_iter().filter(asked_for) {
+            for entry in entries(&results, name)? {
+                entry.figure.save(folder)?;
+            }
+        }
+        return Ok(());
+    }
+    let mut results = Results::open(&directory())?;
+    let measured = measure(&mut results, &arguments)?;
+    if measured.is_empty() {
+        return Ok(());
+    }
+    let mut all = Vec::new();
+    for name in measured {
+        all.extend(entries(&results, name)?);
+    }
+    for entry in &all {
+        entry.figure.save(results.directory())?;
+    }
+    // A run of some figures leaves the page over all of them as it is.
+    let page = results.directory().join(filter.unwrap_or("index")).with_extension("html");
     let facts = machine::facts();
-    let mut entries = Vec::new();
+    page::write(&page, &all, &facts)?;
+    let tables: String = all.iter().flat_map(|entry| &entry.tables).map(|table| format!("{table}\n")).collect();
+    let summary = format!("{facts}\n{tables}");
+    // Also kept, so that `ci/bench` can show it after criterion's output.
+    std::fs::write(results.directory().join("summary.txt"), &summary)?;
+    println!("\n{summary}{}", page.display());
+    Ok(())
+}
 
+/// Measures what is asked for, and says what that was.
+fn measure(results: &mut Results, arguments: &Arguments) -> Result<Vec<&'static str>, Box<dyn Error>> {
+    let (quick, filter, facts) = (arguments.quick, arguments.filter.as_deref(), machine::facts());
+    let asked_for = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let mut measured = Vec::new();
     if asked_for("digits") {
-        let digits = learning::digits();
-        write_csv(&directory, "digits", &digits)?;
-        entries.push(Entry {
-            figure: learning::digits_figure(&digits, &facts),
-            tables: vec![learning::digits_table(&digits)],
-        });
+        results.keep("digits", &learning::digits(), &facts)?;
+        measured.push("digits");
     }
     if asked_for("wine") {
-        let (wine, baseline) = learning::wine();
-        write_csv(&directory, "wine", &wine)?;
-        entries.push(Entry { figure: learning::wine_figure(&wine, baseline, &facts), tables: vec![] });
+        results.keep("wine", &learning::wine(), &facts)?;
+        measured.push("wine");
     }
     if asked_for("complexity") {
         let plan = if quick { complexity::QUICK } else { complexity::FULL };
         let points = complexity::measure(&plan);
-        write_csv(&directory, "complexity", &points)?;
-        let speedups = complexity::speedups(&points);
-        write_csv(&directory, "speedup", &speedups)?;
-        entries.push(Entry {
-            figure: complexity::figure(&plan, &points, &facts),
-            tables: vec![complexity::table(&points, &speedups)],
-        });
-        entries.push(Entry { figure: complexity::speedup_figure(&speedups, &facts), tables: vec![] });
+        results.keep("complexity", &points, &format!("{} {facts}", complexity::about(&plan)))?;
+        results.keep("speedup", &complexity::speedups(&points), &facts)?;
+        measured.extend(["complexity", "speedup"]);
     }
     if asked_for("step") {
-        let rows = step::measure(quick);
-        write_csv(&directory, "step", &rows)?;
-        write_csv(&directory, "gflops", &rows)?;
-        entries.push(Entry { figure: step::ratio_figure(&rows, &facts), tables: vec![step::table(&rows)] });
-        entries.push(Entry { figure: step::gflops_figure(&rows, &facts), tables: vec![] });
+        for (set, rows) in step::measure(quick) {
+            let name = if set == step::Set::Table { "step" } else { "gflops" };
+            results.keep(name, &rows, &facts)?;
+            measured.push(name);
+        }
     }
     if asked_for("training") {
-        let rows = training::measure(quick);
-        write_csv(&directory, "training", &rows)?;
-        let products = hessian::measure(quick);
-        write_csv(&directory, "hessian", &products)?;
-        let tables = vec![training::table(&rows), hessian::table(&products)];
-        entries.push(Entry { figure: training::figure(&rows, &facts), tables });
+        results.keep("training", &training::measure(quick), &facts)?;
+        results.keep("hessian", &hessian::measure(quick), &facts)?;
+        measured.extend(["training", "hessian"]);
     }
     // Needs a folder that not everybody has.
-    if let Some(folder) = arguments.mnist.as_deref().filter(|_| arguments.filter.as_deref() == Some("mnist")) {
-        let rows = mnist::measure(folder, &directory.with_file_name("peers"), quick)?;
-        write_csv(&directory, "mnist", &rows)?;
-        entries.push(Entry { figure: mnist::figure(&rows, &facts), tables: vec![mnist::table(&rows)] });
+    if let Some(folder) = arguments.mnist.as_deref().filter(|_| filter == Some("mnist")) {
+        let rows = mnist::measure(folder, &results.directory().with_file_name("peers"), quick)?;
+        results.keep("mnist", &rows, &facts)?;
+        measured.push("mnist");
     }
     // Needs what `ci/peers` has built.
-    if arguments.filter.as_deref() == Some("peers") {
-        let measured = peers::measure(&directory.with_file_name("peers"), quick)?;
-        write_csv(&directory, "peers", &measured.rows)?;
-        entries.push(Entry { figure: measured.figure(&facts), tables: vec![measured.table()] });
+    if filter == Some("peers") {
+        let (rows, about) = peers::measure(&results.directory().with_file_name("peers"), quick)?;
+        results.keep("peers", &rows, &format!("{about} {facts}"))?;
+        measured.push("peers");
     }
-    if entries.is_empty() {
-        return Ok(());
-    }
-    for entry in &entries {
-        entry.figure.save(&directory)?;
-    }
-    // A run of some figures leaves the page over all of them as it is.
-    let name = arguments.filter.as_deref().unwrap_or("index");
-    let page = directory.join(name).with_extension("html");
-    page::write(&page, &entries, &facts)?;
-    let tables: String = entries.iter().flat_map(|entry| &entry.tables).map(|table| format!("{table}\n")).collect();
-    let summary = format!("{facts}\n{tables}");
-    // Also kept, so that `ci/bench` can show it after criterion's output.
-    std::fs::write(directory.join("summary.txt"), &summary)?;
-    println!("\n{summary}{}", page.display());
-    Ok(())
+    Ok(measured)
+}
+
+/// All that can be drawn.
+const RESULTS: [&str; 9] = ["digits", "wine", "complexity", "speedup", "step", "gflops", "training", "mnist", "peers"];
+
+/// The figures of some results, with their tables.
+fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> {
+    let facts = results.facts(name);
+    let entry = |figure, tables| vec![Entry { figure, tables }];
+    Ok(match name {
+        "digits" => {
+            let rows = results.read(name)?;
+            entry(learning::digits_figure(&rows, facts), vec![learning::digits_table(&rows)])
+        }
+        "wine" => entry(learning::wine_figure(&results.read(name)?, facts), vec![]),
+        "complexity" => {
+            let points = results.read(name)?;
+            let speedups = complexity::speedups(&points);
+            entry(complexity::figure(&points, facts), vec![complexity::table(&points, &speedups)])
+        }
+        "speedup" => entry(complexity::speedup_figure(&results.read(name)?, facts), vec![]),
+        "step" => {
+            let rows = results.read(name)?;
+            entry(step::ratio_figure(&rows, facts), vec![step::table(&rows)])
+        }
+        "gflops" => entry(step::gflops_figure(&results.read(name)?, facts), vec![]),
+        "training" => {
+            let rows = results.read(name)?;
+            let mut tables = vec![training::table(&rows)];
+            if !results.measured(&["hessian"]).is_empty() {
+                tables.push(hessian::table(&results.read("hessian")?));
+            }
+            entry(training::figure(&rows, facts), tables)
+        }
+        "mnist" => {
+            let rows = results.read(name)?;
+            entry(mnist::figure(&rows, facts), vec![mnist::table(&rows)])
+        }
+        "peers" => {
+            let rows = results.read(name)?;
+            entry(peers::figure(&rows, facts), vec![peers::table(&rows)])
+        }
+        _ => vec![],
+    })
 }
 
 /// `figures` in the directory that cargo builds into; a relative one is taken from the package's root.
 fn directory() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("figures")
-}
-
-fn write_csv(directory: &Path, name: &str, rows: &[impl Serialize]) -> Result<(), csv::Error> {
-    let mut writer = csv::Writer::from_path(directory.join(name).with_extension("csv"))?;
-    rows.iter().try_for_each(|row| writer.serialize(row))?;
-    writer.flush()?;
-    Ok(())
 }

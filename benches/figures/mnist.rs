@@ -11,7 +11,7 @@ use gemmprop::data::{Images, idx_folder};
 use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
 use ndarray::{Axis, concatenate, s};
 use rand_distr::{Distribution, StandardNormal};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::learning::accuracy;
 use crate::page::Table;
@@ -27,10 +27,10 @@ const MANY_SEEDS: u64 = 16;
 const FIRST: &str = "SGD, η 0.1";
 
 /// A network that has been trained.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     library: String,
-    recipe: &'static str,
+    recipe: String,
     seed: u64,
     epochs: usize,
     test_accuracy: f64,
@@ -132,7 +132,7 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
             pool.install(|| trainer.fit(Dataset::new(train.x.view(), train.labels.view()), None, &mut ()))?;
             let seconds = start.elapsed().as_secs_f64();
             let test_accuracy = accuracy(&trainer.model().classify(test.x.view())?, test.labels.view());
-            rows.push(Row { library: "gemmprop".into(), recipe, seed, epochs, test_accuracy, seconds });
+            rows.push(Row { library: "gemmprop".into(), recipe: recipe.into(), seed, epochs, test_accuracy, seconds });
         }
         let there = python.exists() && !quick;
         for (library, recipe, name) in PEERS.iter().filter(|(library, _, name)| there && belongs(seed, name, library)) {
@@ -149,7 +149,14 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
                 continue;
             };
             let (test_accuracy, seconds) = (test_accuracy.parse()?, seconds.parse()?);
-            rows.push(Row { library: version.to_owned(), recipe: name, seed, epochs: 25, test_accuracy, seconds });
+            rows.push(Row {
+                library: version.to_owned(),
+                recipe: name.to_string(),
+                seed,
+                epochs: 25,
+                test_accuracy,
+                seconds,
+            });
         }
         progress.end();
     }
@@ -157,12 +164,15 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
 }
 
 /// The rows of each library and recipe, in their order.
-fn groups(rows: &[Row]) -> Vec<(&str, &'static str, Vec<&Row>)> {
-    let mut groups: Vec<(&str, &'static str, Vec<&Row>)> = Vec::new();
+fn groups(rows: &[Row]) -> Vec<(&str, &str, Vec<&Row>)> {
+    let mut groups: Vec<(&str, &str, Vec<&Row>)> = Vec::new();
     for row in rows {
-        match groups.iter_mut().find(|(library, recipe, _)| (*library, *recipe) == (row.library.as_str(), row.recipe)) {
+        match groups
+            .iter_mut()
+            .find(|(library, recipe, _)| (*library, *recipe) == (row.library.as_str(), row.recipe.as_str()))
+        {
             Some((_, _, group)) => group.push(row),
-            None => groups.push((&row.library, row.recipe, vec![row])),
+            None => groups.push((&row.library, &row.recipe, vec![row])),
         }
     }
     groups
@@ -204,14 +214,14 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
 
 pub(crate) fn table(rows: &[Row]) -> Table {
     let header =
-        ["library", "recipe", "seeds", "test accuracy, mean", "± standard error", "least", "most", "seconds, median"];
+        ["library", "recipe", "seeds", "test accuracy, mean", "± standard error", "least", "most", "seconds, mean"];
     let table = groups(rows).into_iter().map(|(library, recipe, group)| {
         let accuracies: Vec<f64> = group.iter().map(|row| row.test_accuracy).collect();
         let n = accuracies.len() as f64;
         let mean = accuracies.iter().sum::<f64>() / n;
         let squares: f64 = accuracies.iter().map(|accuracy| (accuracy - mean).powi(2)).sum();
         let (least, most) = accuracies.iter().fold((1.0_f64, 0.0_f64), |(a, b), &x| (a.min(x), b.max(x)));
-        let seconds = crate::step::median(group.iter().map(|row| row.seconds).collect());
+        let seconds = group.iter().map(|row| row.seconds).sum::<f64>() / n;
         vec![
             library.to_owned(),
             recipe.to_owned(),

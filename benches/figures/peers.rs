@@ -12,32 +12,24 @@ use plotters::style::RGBColor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::Table;
 use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 use crate::progress::Progress;
-use crate::step::median;
+use crate::step::{median, short};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// A peer on a shape.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
-    peer: &'static str,
+    peer: String,
     version: String,
     widths: String,
     batch: usize,
     threads: usize,
     step_seconds: f64,
-}
-
-/// What came out, and what did not.
-pub(crate) struct Measured {
-    pub(crate) rows: Vec<Row>,
-    problems: Vec<String>,
-    shapes: &'static [Shape],
-    rounds: usize,
 }
 
 /// Widths, input and output included, and batch.
@@ -52,18 +44,6 @@ const SHAPES: [Shape; 8] = [
     (&[1024, 1024, 1024, 1024, 1], 32),
     (&[1024, 1024, 1024, 1024, 1], 256),
     (&[2048, 2048, 2048, 2048, 1], 512),
-];
-
-/// The same on the figure's axis, where n×i stands for i layers of n: there is little room.
-const SHORT: [&str; 8] = [
-    "16×3-1 B32",
-    "64×3-1 B32",
-    "784-300-100-1 B1",
-    "64-256×2-1 B64",
-    "784-512×2-1 B128",
-    "1024×4-1 B32",
-    "1024×4-1 B256",
-    "2048×4-1 B512",
 ];
 
 /// Of the data, taken in this order again and again.
@@ -222,8 +202,8 @@ fn joined(widths: &[usize]) -> String {
     widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
-/// Times all peers that there are in `programs`.
-pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
+/// Times all peers that there are in `programs`; and says how, and which are left out.
+pub(crate) fn measure(programs: &Path, quick: bool) -> Result<(Vec<Row>, String)> {
     let (shapes, rounds) = if quick { (&SHAPES[..6], 3) } else { (&SHAPES[..], 9) };
     let progress = Progress::new("peers", shapes.len());
     let threads = std::thread::available_parallelism()?.get();
@@ -241,7 +221,7 @@ pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
             keep(&mut peers, &mut problems, Peer::measure);
         }
         rows.extend(peers.iter().map(|peer| Row {
-            peer: peer.name,
+            peer: peer.name.to_owned(),
             version: peer.version.clone(),
             widths: joined(task.widths),
             batch: task.batch,
@@ -250,7 +230,9 @@ pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
         }));
         progress.end();
     }
-    Ok(Measured { rows, problems, shapes, rounds })
+    let mut about = format!("Each time is the median of {rounds} rounds.");
+    problems.iter().for_each(|problem| about += &format!(" Left out: {problem}."));
+    Ok((rows, about))
 }
 
 /// Lets all peers do something; those that fail are reported and go.
@@ -291,92 +273,91 @@ fn start(programs: &Path, threads: usize, problems: &mut Vec<String>) -> Vec<Pee
     peers
 }
 
-impl Measured {
+/// The rows, by shape and peer.
+struct Compared<'a>(&'a [Row]);
+
+impl<'a> Compared<'a> {
+    /// Widths and batch, in the order in which they were measured.
+    fn shapes(&self) -> Vec<(&'a str, usize)> {
+        let mut shapes: Vec<(&str, usize)> = self.0.iter().map(|row| (row.widths.as_str(), row.batch)).collect();
+        shapes.dedup();
+        shapes
+    }
+
     /// A peer's row on a shape.
-    fn row(&self, peer: &str, (widths, batch): Shape) -> Option<&Row> {
-        let widths = joined(widths);
-        self.rows.iter().find(|row| row.peer == peer && row.batch == batch && row.widths == widths)
+    fn row(&self, peer: &str, (widths, batch): (&str, usize)) -> Option<&'a Row> {
+        self.0.iter().find(|row| row.peer == peer && row.batch == batch && row.widths == widths)
     }
 
     /// Its time, divided by ours.
-    fn ratio(&self, peer: &str, shape: Shape) -> Option<f64> {
+    fn ratio(&self, peer: &str, shape: (&str, usize)) -> Option<f64> {
         Some(self.row(peer, shape)?.step_seconds / self.row(OURS, shape)?.step_seconds)
     }
 
     /// The peers with any row, and their versions.
-    fn peers(&self) -> Vec<(&'static str, &str)> {
+    fn peers(&self) -> Vec<(&'a str, &'a str)> {
         let mut peers = Vec::new();
-        for row in &self.rows {
-            if !peers.contains(&(row.peer, row.version.as_str())) {
-                peers.push((row.peer, row.version.as_str()));
+        for row in self.0 {
+            if !peers.contains(&(row.peer.as_str(), row.version.as_str())) {
+                peers.push((row.peer.as_str(), row.version.as_str()));
             }
         }
         peers
     }
+}
 
-    pub(crate) fn table(&self) -> Table {
-        let cell = |peer, shape| match (self.row(peer, shape), self.ratio(peer, shape)) {
-            (Some(row), Some(ratio)) => format!("{} ({ratio:.2})", time(row.step_seconds)),
-            (Some(row), None) => time(row.step_seconds),
-            (None, _) => "—".to_owned(),
-        };
-        let header = ["widths", "batch"].into_iter().chain(self.peers().into_iter().map(|(peer, _)| peer));
-        let rows = self.shapes.iter().map(|&(widths, batch)| {
-            let cells = self.peers().into_iter().map(|(peer, _)| cell(peer, (widths, batch)));
-            [joined(widths), batch.to_string()].into_iter().chain(cells).collect()
-        });
-        Table { header: header.map(str::to_owned).collect(), rows: rows.collect() }
+pub(crate) fn table(rows: &[Row]) -> Table {
+    let compared = Compared(rows);
+    let cell = |peer, shape| match (compared.row(peer, shape), compared.ratio(peer, shape)) {
+        (Some(row), Some(ratio)) => format!("{} ({ratio:.2})", time(row.step_seconds)),
+        (Some(row), None) => time(row.step_seconds),
+        (None, _) => "—".to_owned(),
+    };
+    let header = ["widths", "batch"].into_iter().chain(compared.peers().into_iter().map(|(peer, _)| peer));
+    let rows = compared.shapes().into_iter().map(|(widths, batch)| {
+        let cells = compared.peers().into_iter().map(|(peer, _)| cell(peer, (widths, batch)));
+        [widths.to_owned(), batch.to_string()].into_iter().chain(cells).collect()
+    });
+    Table { header: header.map(str::to_owned).collect(), rows: rows.collect() }
+}
+
+pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
+    let compared = Compared(rows);
+    let shapes = compared.shapes();
+    let mut series = vec![Series {
+        label: "gemmprop, single steps".to_owned(),
+        colour: colour::GREY,
+        stroke: Stroke::Dashed,
+        line: vec![(1.0, -0.6), (1.0, shapes.len() as f64 - 0.4)],
+        ..Series::default()
+    }];
+    for (peer, _) in compared.peers() {
+        let Some((colour, marker)) = look(peer) else { continue };
+        let ratios = shapes.iter().enumerate();
+        let marks = ratios.filter_map(|(i, &shape)| Some((compared.ratio(peer, shape)?, i as f64))).collect();
+        series.push(Series { label: peer.to_owned(), colour, marker, marks, ..Series::default() });
     }
-
-    pub(crate) fn figure(&self, facts: &str) -> Figure {
-        let ends = [0.0, (self.shapes.len() - 1) as f64];
-        let mut series = vec![Series {
-            label: "gemmprop, single steps".to_owned(),
-            colour: colour::GREY,
-            stroke: Stroke::Dashed,
-            line: ends.map(|x| (x, 1.0)).to_vec(),
-            ..Series::default()
-        }];
-        for (peer, _) in self.peers() {
-            let Some((colour, marker)) = look(peer) else { continue };
-            let ratios = self.shapes.iter().enumerate();
-            let marks: Vec<_> = ratios.filter_map(|(i, &shape)| Some((i as f64, self.ratio(peer, shape)?))).collect();
-            series.push(Series {
-                label: peer.to_owned(),
-                colour,
-                marker,
-                line: marks.clone(),
-                marks,
-                ..Series::default()
-            });
-        }
-        // Ours is among the facts.
-        let others = self.peers().into_iter().map(|(_, version)| version).filter(|version| !version.starts_with(OURS));
-        let problems: String = self.problems.iter().map(|problem| format!(" Left out: {problem}.")).collect();
-        Figure {
-            name: "peers",
-            title: "The same training step in other libraries".to_owned(),
-            panels: vec![Panel {
-                title: "Time of a step ÷ gemmprop's; below 1 is faster".to_owned(),
-                x: FigureAxis {
-                    label: "widths and batch (64×3 stands for 64-64-64)",
-                    scale: Scale::Names(&SHORT[..self.shapes.len()]),
-                },
-                y: FigureAxis { label: "step ÷ gemmprop's", scale: Scale::Log },
-                series,
-            }],
-            caption: format!(
-                "f32, a bias on every layer, ReLU, squared error, plain SGD, the loss fetched after each step (epoch: many steps in \
-                 one call of `train`). Every library is a process of its own with as many threads as there are cores. They \
-                 took turns, {} rounds, of each the median: {} ms of silence, {} ms of warm-up, {} ms of steps. Before, the losses \
-                 of the first {FIRST_STEPS} steps agreed. {}.{problems} {facts}",
-                self.rounds,
-                PAUSE.as_millis(),
-                WARM_UP * 1e3,
-                WINDOW * 1e3,
-                others.collect::<Vec<_>>().join(", "),
-            ),
-        }
+    // Ours is among the facts.
+    let others = compared.peers().into_iter().map(|(_, version)| version).filter(|version| !version.starts_with(OURS));
+    Figure {
+        name: "peers",
+        title: "The same training step in other libraries".to_owned(),
+        panels: vec![Panel {
+            title: "Time of a step ÷ gemmprop's; below 1 is faster".to_owned(),
+            x: FigureAxis { label: "step ÷ gemmprop's", scale: Scale::Log },
+            y: FigureAxis {
+                label: "",
+                scale: Scale::Names(shapes.iter().map(|&(widths, batch)| short(widths, batch)).collect()),
+            },
+            series,
+        }],
+        caption: format!(
+            "f32, a bias on every layer, ReLU, squared error, plain SGD. Each library is called step by step, and the loss is fetched after              each step: PyTorch eager, a jitted step in JAX, `partial_fit` in scikit-learn (gemmprop, epoch: many steps in one call of              `train`). Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence,              {} ms of warm-up, {} ms of steps. Before, the losses of the first {FIRST_STEPS} steps agreed. 1024×4-1 stands for              1024-1024-1024-1024-1, B for the batch. {}. {facts}",
+            PAUSE.as_millis(),
+            WARM_UP * 1e3,
+            WINDOW * 1e3,
+            others.collect::<Vec<_>>().join(", "),
+        ),
     }
 }
 
@@ -391,8 +372,8 @@ fn look(peer: &str) -> Option<(RGBColor, Marker)> {
         "PyTorch" => (colour::BLUE, Marker::Circle),
         "JAX" => (colour::GREEN, Marker::Square),
         "scikit-learn" => (colour::PURPLE, Marker::Cross),
-        "candle" => (colour::ORANGE, Marker::Circle),
-        "burn" => (colour::SKY, Marker::Square),
+        "candle" => (colour::ORANGE, Marker::Triangle),
+        "burn" => (colour::SKY, Marker::Plus),
         _ => (colour::VERMILION, Marker::Diamond),
     })
 }

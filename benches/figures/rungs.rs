@@ -4,6 +4,7 @@ use gemmprop::{Constant, Generator, Mlp, Parameters, Scalar, batched, matrix_vec
 use ndarray::{Array2, ArrayView2, s};
 use rand::RngExt;
 use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
 
 /// Samples of one call of the batched rung.
 pub(crate) const BATCH: usize = 64;
@@ -12,7 +13,8 @@ pub(crate) const BATCH: usize = 64;
 const DEPTH: usize = 4;
 
 /// One way to compute the gradient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Rung {
     Naive,
     PerNeuron,

@@ -1,6 +1,5 @@
 //! A training step beside its bare BLAS calls, in time and in GFLOP/s.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use gemmprop::{Constant, Mlp, Sgd, SquaredError, per_neuron};
 use ndarray::{Array2, s};
 use plotters::style::RGBColor;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bare::{Bare, BareScalar, with_blas_threads};
 use crate::page::Table;
@@ -17,13 +16,13 @@ use crate::progress::Progress;
 use crate::rungs::integers;
 
 /// One shape in one number type with so many threads.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call of `predict`, a forward pass.
-    mode: &'static str,
+    mode: String,
     widths: String,
     batch: usize,
-    dtype: &'static str,
+    dtype: String,
     threads: usize,
     step_seconds: f64,
     /// The bare calls of the same step (or forward pass), with as many BLAS threads, or with one if that is faster.
@@ -32,10 +31,28 @@ pub(crate) struct Row {
     gflops: f64,
     /// Of as many cores as there are threads.
     peak_gflops: f64,
-    #[serde(skip)]
-    shape: Shape,
-    #[serde(skip)]
-    set: Set,
+}
+
+impl Row {
+    fn shape(&self) -> Shape {
+        let widths = self.widths.split('-').map(|d| d.parse().expect("widths"));
+        Shape { widths: widths.collect(), batch: self.batch }
+    }
+
+    /// Short, with the batch.
+    fn name(&self) -> String {
+        short(&self.widths, self.batch)
+    }
+}
+
+/// A shape in few letters: n×i stands for i layers of n.
+pub(crate) fn short(widths: &str, batch: usize) -> String {
+    let widths: Vec<&str> = widths.split('-').collect();
+    let same = widths.chunk_by(|a, b| a == b).map(|same| match same.len() {
+        1 => same[0].to_owned(),
+        n => format!("{}×{n}", same[0]),
+    });
+    format!("{}, B {batch}", same.collect::<Vec<_>>().join("-"))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,16 +61,17 @@ struct Shape {
     batch: usize,
 }
 
-/// What a row is measured for.
+/// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Set {
-    /// The table.
-    Shapes,
-    /// GFLOP/s against the width.
-    Width,
-    /// GFLOP/s against the batch.
-    Batch,
+pub(crate) enum Set {
+    /// The shapes of the table, in both number types.
+    Table,
+    /// Networks n-n-n-1 of more and more width, and one of them with larger and larger batches.
+    Sweeps,
 }
+
+/// The batch where the width changes, and the width where the batch does.
+const SWEPT: (usize, usize) = (128, 512);
 
 impl Shape {
     fn new(widths: &[usize], batch: usize) -> Self {
@@ -92,13 +110,12 @@ fn shapes(quick: bool) -> Vec<(Set, Shape)> {
         (&[2048, 2048, 2048, 2048, 1], 512),
     ];
     let table =
-        table.iter().take(if quick { 8 } else { 11 }).map(|(widths, batch)| (Set::Shapes, Shape::new(widths, *batch)));
+        table.iter().take(if quick { 8 } else { 11 }).map(|(widths, batch)| (Set::Table, Shape::new(widths, *batch)));
     let widths: &[usize] =
         if quick { &[32, 128, 512] } else { &[16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048] };
-    let by_width = widths.iter().map(|&n| (Set::Width, Shape::new(&[n, n, n, 1], 128)));
-    let batches: &[usize] = if quick { &[4, 32, 256] } else { &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] };
-    let by_batch = batches.iter().map(|&batch| (Set::Batch, Shape::new(&[512, 512, 512, 1], batch)));
-    table.chain(by_width).chain(by_batch).collect()
+    let batches: &[usize] = if quick { &[4, 32, 256] } else { &[1, 2, 4, 8, 16, 32, 64, 256, 512, 1024] };
+    let swept = widths.iter().map(|&n| (n, SWEPT.0)).chain(batches.iter().map(|&batch| (SWEPT.1, batch)));
+    table.chain(swept.map(|(n, batch)| (Set::Sweeps, Shape::new(&[n, n, n, 1], batch)))).collect()
 }
 
 const THREADS: [usize; 2] = [1, 2];
@@ -109,26 +126,29 @@ const BLAS_THREADS_SPIN: Duration = Duration::from_millis(120);
 
 /// Measures every shape: those of the table in both number types, the others in f32. The shapes take turns as well, so that
 /// each one's measurements are spread over the whole run: a machine that is busy for half a minute spoils no median.
-pub(crate) fn measure(quick: bool) -> Vec<Row> {
+pub(crate) fn measure(quick: bool) -> [(Set, Vec<Row>); 2] {
     let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
     let (peak_f32, peak_f64) = (f32::peak_gflops(), f64::peak_gflops());
-    let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+    let mut subjects: Vec<(Set, Box<dyn Subject>)> = Vec::new();
     for (set, shape) in shapes(quick) {
         assert_step_is_right::<f32>(&shape, &pools);
-        subjects.push(Box::new(Timed::<f32>::new(set, &shape, peak_f32, quick)));
-        if set == Set::Shapes && !quick {
+        subjects.push((set, Box::new(Timed::<f32>::new(&shape, peak_f32, quick))));
+        if set == Set::Table && !quick {
             assert_step_is_right::<f64>(&shape, &pools);
-            subjects.push(Box::new(Timed::<f64>::new(set, &shape, peak_f64, quick)));
+            subjects.push((set, Box::new(Timed::<f64>::new(&shape, peak_f64, quick))));
         }
     }
     let rounds = if quick { 3 } else { 11 };
     let progress = Progress::new("step", rounds);
     for round in 1..=rounds {
         progress.begin(format!("round {round} of {} shapes", subjects.len()));
-        subjects.iter_mut().for_each(|subject| subject.measure(&pools));
+        subjects.iter_mut().for_each(|(_, subject)| subject.measure(&pools));
         progress.end();
     }
-    subjects.iter().flat_map(|subject| subject.rows()).collect()
+    [Set::Table, Set::Sweeps].map(|set| {
+        let of_set = subjects.iter().filter(|(its, _)| *its == set);
+        (set, of_set.flat_map(|(_, subject)| subject.rows()).collect())
+    })
 }
 
 /// A shape in one number type.
@@ -140,7 +160,6 @@ trait Subject {
 }
 
 struct Timed<F> {
-    set: Set,
     shape: Shape,
     /// GFLOP/s of a core.
     peak: f64,
@@ -168,7 +187,7 @@ enum Kind {
 }
 
 impl<F: BareScalar> Timed<F> {
-    fn new(set: Set, shape: &Shape, peak: f64, quick: bool) -> Self {
+    fn new(shape: &Shape, peak: f64, quick: bool) -> Self {
         // 30 ms of steps at 100 GFLOP/s (quick: 10), but at least one; the data of an epoch at most 64 batches.
         let wanted = if quick { 0.01 } else { 0.03 };
         let steps = ((wanted * 1e11 / shape.flops()) as usize).clamp(1, 8192).next_power_of_two();
@@ -179,7 +198,6 @@ impl<F: BareScalar> Timed<F> {
         let outputs = shape.widths[shape.widths.len() - 1];
         let y = Array2::from_shape_fn((x.nrows(), outputs), |(i, j)| F::from_f64(((i + j) % 3) as f64 - 1.0));
         Self {
-            set,
             shape: shape.clone(),
             peak,
             steps,
@@ -254,17 +272,15 @@ impl<F: BareScalar> Subject for Timed<F> {
             for (i, &threads) in THREADS.iter().enumerate() {
                 let seconds = self.median(kind, i);
                 rows.push(Row {
-                    mode,
+                    mode: mode.to_owned(),
                     widths: self.shape.name(),
                     batch: self.shape.batch,
-                    dtype: F::DTYPE,
+                    dtype: F::DTYPE.to_owned(),
                     threads,
                     step_seconds: seconds,
                     gemm_seconds: (0..=i).map(|i| self.median(bare, i)).fold(f64::INFINITY, f64::min),
                     gflops: flops / seconds / 1e9,
                     peak_gflops: self.peak * threads as f64,
-                    shape: self.shape.clone(),
-                    set: self.set,
                 });
             }
         }
@@ -309,18 +325,16 @@ fn points(rows: &[&Row], x: impl Fn(&Row) -> f64, y: impl Fn(&Row) -> f64) -> Ve
     points
 }
 
-fn chosen<'a>(rows: &'a [Row], set: Set, mode: &str, dtype: &str, threads: usize) -> Vec<&'a Row> {
-    let fits = |row: &&Row| row.set == set && row.mode == mode && row.dtype == dtype && row.threads == threads;
-    rows.iter().filter(fits).collect()
+fn chosen<'a>(rows: &'a [Row], mode: &str, dtype: &str, threads: usize) -> Vec<&'a Row> {
+    rows.iter().filter(|row| row.mode == mode && row.dtype == dtype && row.threads == threads).collect()
 }
 
 fn marked(label: &str, colour: RGBColor, marker: Marker, points: Vec<(f64, f64)>) -> Series {
     Series { label: label.to_owned(), colour, marker, line: points.clone(), marks: points, ..Series::default() }
 }
 
-fn level(label: &str, colour: RGBColor, stroke: Stroke, x: &[(f64, f64)], y: f64) -> Series {
-    let ends = [x[0].0, x[x.len() - 1].0].map(|x| (x, y)).to_vec();
-    Series { label: label.to_owned(), colour, stroke, line: ends, ..Series::default() }
+fn level(label: &str, colour: RGBColor, stroke: Stroke, line: [(f64, f64); 2]) -> Series {
+    Series { label: label.to_owned(), colour, stroke, line: line.to_vec(), ..Series::default() }
 }
 
 /// Draws nothing, and makes the axis start at 0.
@@ -331,22 +345,28 @@ fn from_zero(points: &[(f64, f64)]) -> Series {
 
 /// GFLOP/s per core against width and against batch, under the peak.
 pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
-    let panel = |set, title: &str, label, x: fn(&Row) -> f64| {
+    let panel = |title: &str, label, x: fn(&Row) -> f64, fits: fn(&Row) -> bool| {
         let per_core = |row: &Row| row.gflops / row.threads as f64;
-        let bare = |row: &Row| row.shape.flops() / row.gemm_seconds / 1e9 / row.threads as f64;
-        let (two, one) = (chosen(rows, set, "epoch", "f32", 2), chosen(rows, set, "epoch", "f32", 1));
+        let bare = |row: &Row| row.shape().flops() / row.gemm_seconds / 1e9 / row.threads as f64;
+        let of = |threads| {
+            let mut rows = chosen(rows, "epoch", "f32", threads);
+            rows.retain(|row| fits(row));
+            rows
+        };
+        let (two, one) = (of(2), of(1));
         let step = points(&two, x, per_core);
-        let peak = level("peak of multiply–adds", colour::GREY, Stroke::Solid, &step, two[0].peak_gflops / 2.0);
+        let height = two[0].peak_gflops / 2.0;
+        let ends = [step[0].0, step[step.len() - 1].0].map(|x| (x, height));
         Panel {
             title: title.to_owned(),
             x: Axis { label, scale: Scale::Log },
             y: Axis { label: "GFLOP/s per core", scale: Scale::Linear },
             series: vec![
-                peak,
-                marked("step, 2 threads", colour::VERMILION, Marker::Diamond, step),
-                marked("bare calls, 2 threads", colour::BLUE, Marker::Circle, points(&two, x, bare)),
+                level("peak of multiply–adds", colour::GREY, Stroke::Solid, ends),
                 marked("step, 1 thread", colour::PURPLE, Marker::Cross, points(&one, x, per_core)),
                 marked("bare calls, 1 thread", colour::GREEN, Marker::Square, points(&one, x, bare)),
+                marked("step, 2 threads", colour::VERMILION, Marker::Diamond, step),
+                marked("bare calls, 2 threads", colour::BLUE, Marker::Circle, points(&two, x, bare)),
                 from_zero(&points(&one, x, bare)),
             ],
         }
@@ -355,67 +375,91 @@ pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
         name: "gflops",
         title: "How much of the machine a training step uses".to_owned(),
         panels: vec![
-            panel(Set::Width, "n-n-n-1, batch 128", "width n", |row| row.shape.widths[0] as f64),
-            panel(Set::Batch, "512-512-512-1", "batch B", |row| row.shape.batch as f64),
+            panel("n-n-n-1, batch 128", "width n", |row| row.shape().widths[0] as f64, |row| row.batch == SWEPT.0),
+            panel("512-512-512-1", "batch B", |row| row.batch as f64, |row| row.shape().widths[0] == SWEPT.1),
         ],
         caption: format!(
             "f32, steps of an epoch, medians of interleaved measurements. Operations: 6 B d[t] d[t+1] a layer, 4 B d[0] d[1] for \
-             the first. Bare calls: the step's products alone (B = 1: gemv and ger), with as many BLAS threads, or with one where \
-             that is faster. {facts}"
+             the first. Bare calls: the step's products alone, each as one call (B = 1: gemv and ger), with as many BLAS threads, or \
+             with one where that is faster.{} {facts}",
+            uncopied(rows, facts)
         ),
     }
 }
 
-/// Step ÷ bare calls, and the speed-up by the second thread, against the work of a step.
-pub(crate) fn ratio_figure(rows: &[Row], facts: &str) -> Figure {
-    let work = |row: &Row| row.shape.flops() / 1e9;
-    let ratio = |row: &Row| row.step_seconds / row.gemm_seconds;
-    let of = |mode, dtype| points(&chosen(rows, Set::Shapes, mode, dtype, 2), work, ratio);
-    let mut ratios = vec![
-        marked("epoch, f32", colour::VERMILION, Marker::Diamond, of("epoch", "f32")),
-        marked("single steps, f32", colour::BLUE, Marker::Circle, of("step", "f32")),
-    ];
-    let mut scaling = Vec::new();
-    for (dtype, colour, marker) in [("f32", colour::VERMILION, Marker::Diamond), ("f64", colour::PURPLE, Marker::Cross)]
-    {
-        let (one, two) = (chosen(rows, Set::Shapes, "epoch", dtype, 1), chosen(rows, Set::Shapes, "epoch", dtype, 2));
-        if two.is_empty() {
-            continue;
-        }
-        if dtype == "f64" {
-            ratios.push(marked("epoch, f64", colour, marker, of("epoch", dtype)));
-        }
-        let by_shape: BTreeMap<(String, usize), f64> =
-            one.iter().map(|row| ((row.widths.clone(), row.batch), row.step_seconds)).collect();
-        let speedup = |row: &Row| by_shape[&(row.widths.clone(), row.batch)] / row.step_seconds;
-        scaling.push(marked(&format!("epoch, {dtype}"), colour, marker, points(&two, work, speedup)));
+/// Why a step may be faster than its own products. The permission is that of OpenBLAS's file
+/// kernel/x86_64/sgemm_small_kernel_permit_skylakex.c, which three kinds of kernels share.
+fn uncopied(rows: &[Row], facts: &str) -> String {
+    const PERMITTED: usize = 1_000_000;
+    let avx512 =
+        ["kernel SkylakeX", "kernel Cooperlake", "kernel SapphireRapids"].iter().any(|kernel| facts.contains(kernel));
+    let faster = |row: &&Row| {
+        let Shape { widths, batch } = row.shape();
+        let product = batch * widths[0] * widths[1];
+        row.step_seconds < 0.8 * row.gemm_seconds && (PERMITTED + 1..=2 * PERMITTED).contains(&product)
+    };
+    match chosen(rows, "epoch", "f32", 1).into_iter().find(faster) {
+        Some(row) if avx512 => format!(
+            " The step is faster than the bare calls at {}, where one product makes {} multiplications: up to 10⁶ of them OpenBLAS's \
+             AVX-512 kernels multiply without copying the operands, and the step's tiles have half as many.",
+            row.name(),
+            row.batch * row.shape().widths[0] * row.shape().widths[1]
+        ),
+        _ => String::new(),
     }
-    let x = of("epoch", "f32");
-    ratios.push(level("the bare calls", colour::GREY, Stroke::Dashed, &x, 1.0));
-    scaling.push(level("twice as fast", colour::GREY, Stroke::Dashed, &x, 2.0));
-    scaling.push(level("no faster", colour::GREY, Stroke::Solid, &x, 1.0));
-    let axis = || Axis { label: "work of a step, 10⁹ operations", scale: Scale::Log };
+}
+
+/// Step ÷ bare calls, and the speed-up by the second thread, for each shape of the table.
+pub(crate) fn ratio_figure(rows: &[Row], facts: &str) -> Figure {
+    let mut shapes: Vec<String> = rows.iter().map(Row::name).collect();
+    shapes.dedup();
+    let place = |row: &Row, shift: f64| shapes.iter().position(|name| *name == row.name()).unwrap_or(0) as f64 + shift;
+    // The number types and ways of a shape beside each other.
+    let series = |label: &str, colour, marker, shift: f64, rows: Vec<&Row>, value: &dyn Fn(&Row) -> f64| Series {
+        label: label.to_owned(),
+        colour,
+        marker,
+        marks: rows.into_iter().map(|row| (value(row), place(row, shift))).collect(),
+        ..Series::default()
+    };
+    let ratio = |row: &Row| row.step_seconds / row.gemm_seconds;
+    let speedup = |row: &Row| {
+        let same = |one: &&Row| {
+            (&one.mode, &one.widths, one.batch, &one.dtype, one.threads)
+                == (&row.mode, &row.widths, row.batch, &row.dtype, 1)
+        };
+        rows.iter().find(same).expect("both numbers of threads are measured").step_seconds / row.step_seconds
+    };
+    let kinds = [
+        ("epoch, f32", colour::VERMILION, Marker::Diamond, -0.18, "epoch", "f32"),
+        ("single steps, f32", colour::BLUE, Marker::Circle, 0.0, "step", "f32"),
+        ("epoch, f64", colour::GREEN, Marker::Cross, 0.18, "epoch", "f64"),
+    ];
+    let panel = |title: &str, label, levels: &[f64], value: &dyn Fn(&Row) -> f64| {
+        let of = |&(label, colour, marker, shift, mode, dtype): &(&str, _, _, _, _, _)| {
+            series(label, colour, marker, shift, chosen(rows, mode, dtype, 2), value)
+        };
+        let mut all: Vec<Series> = kinds.iter().map(of).filter(|series| !series.marks.is_empty()).collect();
+        let ends = |x: f64| [(x, -0.6), (x, shapes.len() as f64 - 0.4)];
+        all.extend(levels.iter().map(|&x| level("", colour::GREY, Stroke::Dashed, ends(x))));
+        Panel {
+            title: title.to_owned(),
+            x: Axis { label, scale: Scale::Linear },
+            y: Axis { label: "", scale: Scale::Names(shapes.clone()) },
+            series: all,
+        }
+    };
     Figure {
         name: "step",
         title: "A training step beside its bare BLAS calls".to_owned(),
         panels: vec![
-            Panel {
-                title: "Time of a step ÷ its bare calls, 2 threads".to_owned(),
-                x: axis(),
-                y: Axis { label: "step ÷ bare calls", scale: Scale::Linear },
-                series: ratios,
-            },
-            Panel {
-                title: "Time with 1 thread ÷ with 2".to_owned(),
-                x: axis(),
-                y: Axis { label: "speed-up", scale: Scale::Linear },
-                series: scaling,
-            },
+            panel("Step ÷ bare calls, 2 threads", "below 1: faster than bare calls", &[1.0], &ratio),
+            panel("Speed-up by the second thread", "time with 1 thread ÷ with 2", &[1.0, 2.0], &speedup),
         ],
         caption: format!(
-            "The shapes of the table, medians of interleaved measurements. A step has what the bare calls leave out: gathering the \
-             batch, ReLU, loss, masks. The bare calls take the better of OpenBLAS with 1 and 2 threads. Before timing, each step \
-             gave the oracle's bits. {facts}"
+            "1024×4-1 stands for 1024-1024-1024-1024-1, B for the batch. Medians of interleaved measurements. A step has what the bare calls \
+             leave out: gathering the batch, ReLU, loss, masks. The bare calls take the better of OpenBLAS with 1 and 2 threads. Before timing, \
+             each step gave the oracle's bits. {facts}"
         ),
     }
 }
@@ -438,12 +482,12 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     ];
     let of = |mode: &str, threads: usize, row: &Row| {
         let same = |other: &&Row| {
-            (other.mode, other.threads, other.dtype, other.set) == (mode, threads, row.dtype, row.set)
-                && other.shape == row.shape
+            (other.mode.as_str(), other.threads, &other.dtype, &other.widths, other.batch)
+                == (mode, threads, &row.dtype, &row.widths, row.batch)
         };
         rows.iter().find(same).expect("every variant is measured")
     };
-    let in_table = |row: &&Row| row.set == Set::Shapes && row.mode == "epoch" && row.threads == 2;
+    let in_table = |row: &&Row| row.mode == "epoch" && row.threads == 2;
     let table = rows.iter().filter(in_table).map(|row| {
         let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
         let ratio = |row: &Row| format!("{:.2}", row.step_seconds / row.gemm_seconds);
@@ -451,7 +495,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         vec![
             row.widths.clone(),
             row.batch.to_string(),
-            row.dtype.to_owned(),
+            row.dtype.clone(),
             micros(row.gemm_seconds),
             micros(row.step_seconds),
             ratio(row),

@@ -8,7 +8,7 @@ use gemmprop::{
 use gemmprop::{Loss, Targets};
 use ndarray::{Array1, Array2, s};
 use rayon::ThreadPoolBuilder;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::page::Table;
 use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
@@ -16,9 +16,9 @@ use crate::progress::Progress;
 use crate::step::median;
 
 /// One shape, trained in one way with so many threads.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
-    optimizer: &'static str,
+    optimizer: String,
     widths: String,
     batch: usize,
     threads: usize,
@@ -170,7 +170,7 @@ impl<L: Loss<f32> + Clone, Y: Batches<L::Target>> Subject for Timed<L, Y> {
     fn rows(&self, threads: usize) -> Vec<Row> {
         let engine = &self.seconds[0];
         let row = |(&optimizer, seconds): (&&'static str, &Vec<f64>)| Row {
-            optimizer,
+            optimizer: optimizer.to_owned(),
             widths: self.widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-"),
             batch: self.batch,
             threads,
@@ -212,18 +212,11 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
     rows.flat_map(|(&threads, subjects)| subjects.iter().flat_map(move |subject| subject.rows(threads))).collect()
 }
 
-/// The ways as the figure names them.
-const NAMES: &[&str] =
-    &["SGD", "shuffled", "standardized", "clipped", "momentum", "Nesterov", "Adam", "AdamW", "AdamW clipped"];
-
 /// Trainer ÷ engine for each way and shape, with two threads.
 pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
-    let mut shapes: Vec<(&str, usize)> = Vec::new();
-    for row in rows {
-        if !shapes.contains(&(row.widths.as_str(), row.batch)) {
-            shapes.push((&row.widths, row.batch));
-        }
-    }
+    let with_two = || rows.iter().filter(|row| row.threads == 2);
+    let mut shapes: Vec<(&str, usize)> = with_two().map(|row| (row.widths.as_str(), row.batch)).collect();
+    shapes.dedup();
     let looks = [
         (colour::VERMILION, Marker::Diamond),
         (colour::BLUE, Marker::Circle),
@@ -233,15 +226,17 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
     let mut series: Vec<Series> = shapes
         .iter()
         .zip(looks)
-        .map(|(&(widths, batch), (colour, marker))| {
-            let of_shape =
-                rows.iter().filter(|row| (row.widths.as_str(), row.batch, row.threads) == (widths, batch, 2));
-            let points: Vec<_> = of_shape.enumerate().map(|(i, row)| (i as f64, row.ratio)).collect();
-            let label = format!("{widths}, batch {batch}");
-            Series { label, colour, marker, line: points.clone(), marks: points, ..Series::default() }
+        .enumerate()
+        .map(|(i, (&(widths, batch), (colour, marker)))| {
+            let of_shape = with_two().filter(|row| (row.widths.as_str(), row.batch) == (widths, batch));
+            let place = |way: &str| WAYS.iter().position(|&known| known == way).unwrap_or(0) as f64;
+            // The shapes of a way beside each other.
+            let shift = 0.15 * (i as f64 - 1.5);
+            let marks = of_shape.map(|row| (row.ratio, place(&row.optimizer) + shift)).collect();
+            Series { label: format!("{widths}, batch {batch}"), colour, marker, marks, ..Series::default() }
         })
         .collect();
-    let level = [(0.0, 1.0), ((NAMES.len() - 1) as f64, 1.0)].to_vec();
+    let level = vec![(1.0, -0.6), (1.0, WAYS.len() as f64 - 0.4)];
     let (label, stroke) = ("the engine's plain step".to_owned(), Stroke::Dashed);
     series.push(Series { label, colour: colour::GREY, stroke, line: level, ..Series::default() });
     Figure {
@@ -249,8 +244,8 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
         title: "What optimisers and comforts cost".to_owned(),
         panels: vec![Panel {
             title: "Time of a step of the trainer ÷ the engine's plain step, 2 threads".to_owned(),
-            x: Axis { label: "way of training; the second to fourth are plain SGD too", scale: Scale::Names(NAMES) },
-            y: Axis { label: "trainer ÷ engine", scale: Scale::Linear },
+            x: Axis { label: "trainer ÷ engine", scale: Scale::Linear },
+            y: Axis { label: "", scale: Scale::Names(WAYS.map(str::to_owned).to_vec()) },
             series,
         }],
         caption: format!(
@@ -265,10 +260,10 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     let header = ["optimizer", "widths", "batch", "trainer", "engine", "ratio", "ratio, 1 thread"];
     let table = rows.iter().filter(|row| row.threads == 2).map(|row| {
         let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
-        let key = |row: &Row| (row.optimizer, row.widths.clone(), row.batch);
+        let key = |row: &Row| (row.optimizer.clone(), row.widths.clone(), row.batch);
         let one = rows.iter().find(|other| other.threads == 1 && key(other) == key(row)).expect("both are measured");
         vec![
-            row.optimizer.to_owned(),
+            row.optimizer.clone(),
             row.widths.clone(),
             row.batch.to_string(),
             micros(row.step_seconds),

@@ -1,0 +1,68 @@
+//! Results as files: rows as CSV, and beside them `facts.csv`, which says of each what its rows do not: on what machine, at which
+//! commit and when it was measured.
+//!
+//! Figures are drawn from these files alone, right after a measurement or at any time later (`--draw FOLDER`), so that a figure
+//! that is drawn anew keeps the caption of its measurement.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// A folder of them.
+pub(crate) struct Results {
+    directory: PathBuf,
+    facts: BTreeMap<String, String>,
+}
+
+impl Results {
+    /// The results that lie in a folder, which is made if it is not there.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let mut results = Self { directory: directory.to_owned(), facts: BTreeMap::new() };
+        if results.csv("facts").exists() {
+            results.facts = results.read::<(String, String)>("facts")?.into_iter().collect();
+        }
+        Ok(results)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn csv(&self, name: &str) -> PathBuf {
+        self.directory.join(name).with_extension("csv")
+    }
+
+    /// Keeps what has been measured.
+    pub(crate) fn keep(&mut self, name: &str, rows: &[impl Serialize], facts: &str) -> Result {
+        let mut writer = csv::Writer::from_path(self.csv(name))?;
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        writer.flush()?;
+        self.facts.insert(name.to_owned(), facts.to_owned());
+        let mut writer = csv::Writer::from_path(self.csv("facts"))?;
+        writer.write_record(["results", "facts"])?;
+        self.facts.iter().try_for_each(|entry| writer.serialize(entry))?;
+        Ok(writer.flush()?)
+    }
+
+    pub(crate) fn read<R: DeserializeOwned>(&self, name: &str) -> Result<Vec<R>> {
+        let path = self.csv(name);
+        let rows = csv::Reader::from_path(&path)?.into_deserialize().collect::<csv::Result<_>>();
+        Ok(rows.map_err(|error| format!("{}: {error}", path.display()))?)
+    }
+
+    /// Those of these names that have been measured.
+    pub(crate) fn measured<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|&name| self.facts.contains_key(name)).collect()
+    }
+
+    /// What the rows do not say.
+    pub(crate) fn facts(&self, name: &str) -> &str {
+        self.facts.get(name).map_or("", String::as_str)
+    }
+}
