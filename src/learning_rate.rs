@@ -16,7 +16,7 @@
 //! schedule stands still. E is [`Training::epochs`](crate::Training::epochs). After E epochs, as
 //! [`partial_fit`](crate::Trainer::partial_fit) can make them, a cosine stays at its least rate η₁;
 //! where that is 0, a further epoch or step is an error
-//! ([`Error::Hyperparameter`](crate::Error::Hyperparameter)), as a rate of 0 would train nothing.
+//! ([`Error::Hyperparameter`]), as a rate of 0 would train nothing.
 //! The same goes for any schedule whose rate has become 0 in the network's type.
 
 use std::f64::consts::PI;
