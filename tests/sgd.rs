@@ -166,7 +166,7 @@ fn a_run_that_diverges_says_when_and_leaves_the_network_as_before_that_batch() {
     assert!(epoch > 3 && !found.is_finite(), "{error}");
     assert!(mlp.parameters().iter().all(|p| p.is_finite()), "{mlp:?}");
     let text = format!("loss: expected a finite number, found {found} in batch 1 of epoch {failed}");
-    assert_eq!(error.to_string(), format!("{text}; the loss of the step before was {last}"));
+    assert_eq!(error.to_string(), format!("{text}; the loss of the step before was {last:e}"));
 
     // The epochs before it have been made, and no other.
     let history = Sgd::new(3, 10.0, 1).unwrap().train(&mut replayed, x.view(), y.view(), &SquaredError, epoch).unwrap();
