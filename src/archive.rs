@@ -233,7 +233,9 @@ impl Checkpoints {
             return Ok(held);
         }
         let path = self.directory.join(LOCK);
-        let file = match OpenOptions::new().write(true).create(true).truncate(false).open(&path) {
+        let made = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        // Another user's may be read at least, which is enough to lock it.
+        let file = match made.or_else(|error| File::open(&path).map_err(|_| error)) {
             Ok(file) => file,
             Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
                 return Ok(held);

@@ -40,6 +40,7 @@ use crate::history::{History, Record};
 use crate::loss::Loss;
 use crate::model::Model;
 use crate::network::{Constant, Mlp, Parameters};
+use crate::optimizer::Decay;
 use crate::position::Position;
 use crate::random::Generator;
 use crate::scalar::Scalar;
@@ -365,7 +366,8 @@ impl Stored {
     /// Where the run stands, which its history and its batches must allow: a trainer counts up from there without looking.
     fn position(&self, records: &[Record], batch: usize) -> Result<Position, CheckpointError> {
         let position: Position = self.json("position")?;
-        let Position { epoch, batch: done, samples, rows, steps, plateau, plateaus, least, seconds, .. } = position;
+        let Position { epoch, batch: done, samples, rows, steps, plateau, plateaus, least, seconds, decay, .. } =
+            position;
         let check = |fine: bool, expected: &str, found: &dyn Display| {
             if fine { Ok(()) } else { Err(self.mismatch("position", expected, &found.to_string())) }
         };
@@ -388,6 +390,7 @@ impl Stored {
             check(!loss.is_nan(), "a least loss that is a number", &loss)?;
         }
         check(seconds.is_finite() && seconds >= 0.0, "a number of seconds", &seconds)?;
+        check(Decay::can_be_pending(decay), "a weight decay that is less than a step's", &decay)?;
         Ok(position)
     }
 

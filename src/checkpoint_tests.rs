@@ -200,6 +200,12 @@ fn counters_that_no_run_has_are_refused_by_name() {
         forged.facts.insert("position".into(), position.to_string());
         fails(&forged, &format!("position: {text}"));
     }
+    for decay in [1e300, -2.0] {
+        let (mut forged, mut position) = (whole.clone(), position.clone());
+        position["decay"] = decay.into();
+        forged.facts.insert("position".into(), position.to_string());
+        fails(&forged, &format!("position: expected a weight decay that is less than a step's, found {decay}"));
+    }
     for (path, value, found) in [
         ("/seconds", serde_json::json!(-1.0), "-1"),
         ("/least/loss", "NaN".into(), "NaN"),

@@ -114,13 +114,15 @@ fn threads() -> usize {
 fn pool() -> Option<&'static ThreadPool> {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let builder = || ThreadPoolBuilder::new().num_threads(cores::of_the_machine());
-    POOL.get_or_init(|| {
+    let made = move || {
         let pool = builder().thread_name(|index| format!("gemmprop-{index}")).build().ok()?;
         // A worker that is still starting when it is first called would be waited for in vain.
         pool.broadcast(|_| ());
         Some(pool)
-    })
-    .as_ref()
+    };
+    // In a thread of its own, which only waits. A worker of the host's would take other jobs of its pool meanwhile, and one that
+    // trains would come here again and wait for ever.
+    POOL.get_or_init(|| std::thread::Builder::new().spawn(made).ok()?.join().ok()?).as_ref()
 }
 
 /// Work of phases that would be shared: its floating-point operations, and the most tiles that one of them has.
@@ -162,7 +164,9 @@ impl std::iter::Sum for Shareable {
 #[derive(Default)]
 pub(crate) struct Crew {
     /// Made when helpers are invited for the first time.
-    shared: OnceLock<Arc<Shared>>,
+    shared: Option<Arc<Shared>>,
+    /// Where the helpers were last told to run.
+    allowed: Allowed,
     /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
     before: Option<(Instant, usize)>,
     pace: Pace,
@@ -267,13 +271,14 @@ impl Crew {
             Some((ended, recent)) if ended.elapsed() <= SUCCESSION => recent.saturating_add(shareable.flops),
             _ => shareable.flops,
         };
-        let helpers = if recent < INVITE_FLOPS { 0 } else { threads().min(shareable.tiles) - 1 };
-        let result = if helpers == 0 { work(&Assembled::alone()) } else { self.with_helpers(helpers, work) };
+        let threads = if recent < INVITE_FLOPS { 1 } else { threads() };
+        let helpers = threads.min(shareable.tiles) - 1;
+        let result = if helpers == 0 { work(&Assembled::alone()) } else { self.with_helpers(helpers, threads, work) };
         self.before = Some((Instant::now(), recent));
         result
     }
 
-    fn with_helpers<R>(&mut self, helpers: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+    fn with_helpers<R>(&mut self, helpers: usize, threads: usize, work: impl FnOnce(&Assembled) -> R) -> R {
         /// Lets the helpers go, also when `work` panics.
         struct Close<'a>(&'a Shared);
         impl Drop for Close<'_> {
@@ -281,12 +286,19 @@ impl Crew {
                 self.0.open.store(false, Ordering::Relaxed);
             }
         }
-        let shared = self.shared.get_or_init(Arc::default);
+        let allowed = cores::allowed();
+        // Helpers that linger from the last call, more than there may be now, or on other cores.
+        let fit = |shared: &Shared| shared.invited.load(Ordering::Relaxed) < threads && self.allowed == allowed;
+        if !self.shared.as_deref().is_some_and(fit) {
+            self.dismiss();
+            self.allowed = allowed;
+        }
+        let shared = self.shared.get_or_insert_default();
         shared.open.store(true, Ordering::Relaxed);
         let _close = Close(shared);
         let _core = shared.cores.stay();
         let crew = Assembled {
-            helpers: Some(Helpers { shared, wanted: helpers, allowed: cores::allowed() }),
+            helpers: Some(Helpers { shared, wanted: helpers, allowed }),
             share: Cell::new(true),
             timed: Cell::new(false),
             makes_way: Cell::new(0),
@@ -300,11 +312,18 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.get() {
+impl Crew {
+    /// Tells all helpers to leave.
+    fn dismiss(&mut self) {
+        if let Some(shared) = self.shared.take() {
             shared.over.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.dismiss();
     }
 }
 

@@ -48,6 +48,14 @@ pub(crate) struct Engine<F> {
 /// Schedules kept, of batches of different sizes.
 const MOST_SCHEDULES: usize = 32;
 
+/// Samples whose losses are made together where there is no step, at the most: enough for two cores to share even narrow layers.
+const LOSS_ROWS: usize = 512;
+
+/// As many blocks as that takes for this many samples, of about equal length, so that the last is not a short one: how long each is.
+pub(crate) fn loss_block(samples: usize) -> usize {
+    samples.div_ceil(samples.div_ceil(LOSS_ROWS))
+}
+
 /// What a step reads: sample i of it is x[order[i]], or x[i], shifted and scaled if that is asked for. `seed(j, ŷ, ∂)` writes ∂ℓ/∂ŷ of
 /// x[j] into ∂ and returns its ℓ.
 pub(crate) struct Samples<'a, F, Seed> {

@@ -23,7 +23,7 @@ use crate::blas::{SharedTiles, Tile};
 use crate::crew::{Assembled, Crew};
 use crate::dataset::{Dataset, weighted};
 use crate::engine::Samples;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::row_major;
 use crate::loss::{Loss, curvature, seed};
 use crate::model::ModelRef;
@@ -150,7 +150,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
     /// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::Length`](crate::Error::Length),
     /// [`Error::Outputs`](crate::Error::Outputs), [`Error::Label`](crate::Error::Label) or [`Error::Target`](crate::Error::Target) for
     /// such a y; [`Error::Length`](crate::Error::Length) or [`Error::Weight`](crate::Error::Weight) for such weights;
-    /// [`Error::BlasThreads`](crate::Error::BlasThreads).
+    /// [`Error::Undefined`] for a loss that is not finite; [`Error::BlasThreads`](crate::Error::BlasThreads).
     pub fn new(model: impl Into<ModelRef<'a, F>>, data: Dataset<'a, F, L::Target>, loss: &'a L) -> Result<Self> {
         let model = model.into();
         let (mlp, inputs) = (model.mlp, Inputs::new(&model, data, loss)?);
@@ -176,7 +176,12 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
             inputs,
         };
         hessian.pass();
-        Ok(hessian)
+        let found = hessian.value;
+        if found.is_finite() {
+            Ok(hessian)
+        } else {
+            Err(Error::Undefined { what: "loss", at: "the parameters", found })
+        }
     }
 
     /// Fills Z and Δ, and with them the loss and the gradient.

@@ -147,7 +147,8 @@ impl LearningRate {
             Schedule::Cosine { least } if now.epoch >= now.epochs => least,
             Schedule::Cosine { least } => {
                 let done = (now.epoch as f64 + now.part) / now.epochs as f64;
-                least + 0.5 * (self.eta - least) * (1.0 + (PI * done).cos())
+                // ½ (1 + cos πd), which is 0 before d is 1 where it is a sum.
+                least + (self.eta - least) * (0.5 * PI * done).cos().powi(2)
             }
             Schedule::InverseScaling { power } => self.eta / (now.steps as f64 + 1.0).powf(power),
             Schedule::OnPlateau { factor, .. } => self.eta * factor.powf(f64::from(now.plateaus)),

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
 use crate::dataset::Dataset;
-use crate::engine::Engine;
+use crate::engine::{Engine, loss_block};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::Mlp;
@@ -57,8 +57,6 @@ impl<'a, F> From<&'a Mlp<F>> for ModelRef<'a, F> {
         Self { mlp, standardizer: None }
     }
 }
-/// Samples whose losses are computed together, at the most.
-const LOSS_ROWS: usize = 2048;
 
 impl<F: Scalar> Model<F> {
     /// ŷ for each row of x: (samples, m).
@@ -95,13 +93,17 @@ impl<F: Scalar> Model<F> {
         self.check()?;
         data.check(&self.mlp, loss)?;
         let _one = one_blas_thread()?;
-        let (samples, block) = (data.samples(), data.samples().min(LOSS_ROWS));
+        let (samples, block) = (data.samples(), loss_block(data.samples()));
         let ready = data.ready();
         let read = ready.samples(None, self.standardizer.as_ref(), loss);
         let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), (samples, block), &read);
         if !sum.is_finite() {
-            // Is it that of an output which is not finite? That has a place.
-            self.predict(data.x)?;
+            // Is it that of an output which is not finite? That has a place. Samples of weight 0 have no part in the sum.
+            let mut x = data.x.to_owned();
+            for (row, _) in data.weights.into_iter().flatten().enumerate().filter(|&(_, &weight)| weight == F::ZERO) {
+                x.row_mut(row).fill(F::ZERO);
+            }
+            self.predict(x.view())?;
         }
         if sum.is_nan() {
             return Err(Error::Diverged { what: "loss", at: None, found: sum, last: None });

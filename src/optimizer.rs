@@ -152,7 +152,13 @@ impl Decay {
         }
         // The power by its two factors: without anything pending, β is 1 − ηλ to the last bit.
         let beta = F::from_f64((1.0 - eta * lambda) * (-pending).exp()).to_f64();
-        Self { beta, pending: all + beta.ln() }
+        // A β of 0 leaves nothing to be decayed.
+        Self { beta, pending: if beta > 0.0 { all + beta.ln() } else { 0.0 } }
+    }
+
+    /// Can this be pending between two steps? What is not saved up is a rounding of β, which is never below the least number.
+    pub(crate) fn can_be_pending(pending: f64) -> bool {
+        pending.abs() < 1.0
     }
 }
 

@@ -121,9 +121,13 @@ const NARROW: usize = 500_000;
 /// The same for a product of a matrix and a vector.
 const NARROW_VECTOR: usize = 100_000;
 
-/// A batch with this many samples for each neuron of the wider side of a layer is tall: copying w[t] for each tile of rows is nothing
-/// beside copying the rows.
+/// Samples for each neuron of the wider side of a layer from which a batch is tall.
 const TALL: usize = 4;
+
+/// Is the batch tall beside a layer that is this wide? Then to copy or to read w[t] once more is nothing beside its samples.
+pub(crate) fn is_tall(samples: usize, wide: usize) -> bool {
+    samples >= TALL * wide
+}
 
 /// Numbers of one layer that a tile of rows of a tall batch has, about: with those of the next layer they stay in a core's cache.
 const TALL_TILE: usize = 32 * 1024;
@@ -192,23 +196,34 @@ impl Schedule {
         let product = |t: usize| samples * widths[t] * widths[t + 1];
         // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
         let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
-        // The wider side of a layer, if the batch is tall beside it.
-        let wide = |t: usize| Some(widths[t].max(widths[t + 1])).filter(|wide| samples >= TALL * wide);
-        let tall = |t: usize| wide(t).filter(|_| !narrow(t));
+        // What a layer is cut by: its columns, if it is wide and the batch is not tall beside it.
+        let cut = |t: usize, columns: usize| {
+            let wide = widths[t].max(widths[t + 1]);
+            match (narrow(t), is_tall(samples, wide)) {
+                (true, _) => Cut::Rows { tall: None },
+                (false, true) => Cut::Rows { tall: Some(wide) },
+                (false, false) => Cut::Columns(columns),
+            }
+        };
         // A product that is split by columns stands alone; the others join the phase before them.
         let mut phases: Vec<(Vec<Op>, usize, Cut)> = Vec::new();
         for op in ops {
+            let numbers = |columns: usize| PER_NUMBER * samples * columns;
             let (flops, cut) = match op {
-                Op::Forward(t) if t < names.depth && !narrow(t) && tall(t).is_none() => {
-                    (2 * product(t), Cut::Columns(widths[t + 1]))
-                }
-                Op::Backward(t) if !narrow(t) && widths[t + 1] > 1 && tall(t).is_none() => {
-                    (2 * product(t), Cut::Columns(widths[t]))
-                }
-                Op::Forward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t + 1], Cut::Rows { tall: tall(t) }),
-                Op::Backward(t) => (2 * product(t) + PER_NUMBER * samples * widths[t], Cut::Rows { tall: tall(t) }),
-                Op::Gather => (PER_NUMBER * samples * widths[0], Cut::Rows { tall: None }),
+                Op::Gather => (numbers(widths[0]), Cut::Rows { tall: None }),
+                Op::Forward(t) if t < names.depth => (2 * product(t), cut(t, widths[t + 1])),
+                // The head, whose columns are few.
+                Op::Forward(t) => (2 * product(t), Cut::Rows { tall: None }),
                 Op::Loss => (0, Cut::Rows { tall: None }),
+                // An outer product, in one pass.
+                Op::Backward(t) if widths[t + 1] == 1 => (2 * product(t), Cut::Rows { tall: None }),
+                Op::Backward(t) => (2 * product(t), cut(t, widths[t])),
+            };
+            // Tiles of rows have the constants, the masks and the like to themselves.
+            let flops = match (op, cut) {
+                (Op::Forward(t), Cut::Rows { .. }) => flops + numbers(widths[t + 1]),
+                (Op::Backward(t), Cut::Rows { .. }) => flops + numbers(widths[t]),
+                _ => flops,
             };
             match (phases.last_mut(), cut) {
                 (Some((ops, all_flops, Cut::Rows { tall })), Cut::Rows { tall: further }) => {

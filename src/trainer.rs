@@ -21,7 +21,7 @@ use std::time::Instant;
 use rand::seq::SliceRandom;
 
 use crate::dataset::{Dataset, Divided, Part, split};
-use crate::engine::{Engine, Made, Steps};
+use crate::engine::{Engine, Made, Steps, loss_block};
 use crate::error::{Error, Result};
 use crate::history::{History, Record};
 use crate::learning_rate::Now;
@@ -216,6 +216,15 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         self.model
     }
 
+    /// The model of the epoch with the least loss so far, with early stopping: however the run has ended, or while it stands still.
+    #[must_use]
+    pub fn best(&self) -> Option<Model<F>> {
+        let Model { mlp, standardizer } = &self.model;
+        let mut best = mlp.clone();
+        best.theta_mut().clone_from(self.best.as_ref()?);
+        Some(Model { mlp: best, standardizer: standardizer.clone() })
+    }
+
     /// The epochs so far.
     #[must_use]
     pub fn history(&self) -> &History {
@@ -404,8 +413,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let ready = part.data.ready();
         let data = ready.samples(part.rows.as_deref(), standardizer.as_ref(), loss);
         let samples = part.samples();
-        // Of about equal length, so that the last is not a short one.
-        let block = samples.div_ceil(samples.div_ceil(VALIDATION_ROWS));
+        let block = loss_block(samples);
         Engine::kept(engine, mlp, block).loss(mlp.parameters(), (samples, block), &data) / samples as f64
     }
 
@@ -432,10 +440,6 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         self.history.records.push(record);
     }
 }
-
-/// Samples that go through the layers together in validation, at the most: enough for full speed of
-/// a product, few enough that their activations stay in cache.
-const VALIDATION_ROWS: usize = 128;
 
 /// A step by itself.
 struct One {

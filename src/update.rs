@@ -22,7 +22,7 @@ use crate::network::Parameters;
 use crate::optimizer::{Moments, Numbers, Optimizer, Rule, largest};
 use crate::rows::{self, part};
 use crate::scalar::Scalar;
-use crate::schedule::{Names, PER_NUMBER, Update, chunk, sum, tiles, zeros};
+use crate::schedule::{Names, PER_NUMBER, Update, chunk, is_tall, sum, tiles, zeros};
 
 /// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.
 pub(crate) struct Batch<'a, F> {
@@ -174,15 +174,15 @@ fn scale_to_1<F: Scalar>(g: &mut Parameters<F>) -> f64 {
     g.iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>().sqrt()
 }
 
-/// Is the batch much taller than the layers are wide? To store the gradient and to pass over the parameters takes a few operations
-/// for each of them, and the step 6 for each of them and each sample. Shapes alone decide, so that a step has the same bits with
-/// the norm of its gradient and without.
-fn is_tall<F: Scalar>(theta: &Parameters<F>, samples: usize) -> bool {
-    samples >= TALL && theta.w.iter().all(|w| samples >= 4 * w.nrows().max(w.ncols()))
+/// Is the gradient of plain descent stored before it is used? To pass over the parameters takes a few operations for each of them,
+/// where the step takes 6 for each of them and each sample. Shapes alone decide, so that a step has the same bits with the norm of
+/// its gradient and without.
+fn stores_gradient<F: Scalar>(theta: &Parameters<F>, samples: usize) -> bool {
+    samples >= LEAST_STORED && theta.w.iter().all(|w| is_tall(samples, w.nrows().max(w.ncols())))
 }
 
-/// Below so many samples even the pass over a small network is no trifle.
-const TALL: usize = 256;
+/// Below this many samples even the pass over a small network is no trifle.
+const LEAST_STORED: usize = 256;
 
 /// Is given a tile, a block of it, and the block's gradient.
 type Visit<'a, F> = dyn Fn(usize, &Block, Part<F>) + Sync + 'a;
@@ -216,7 +216,7 @@ impl Update {
         moments: &mut Moments<F>,
         scratch: &mut Option<Scratch<F>>,
     ) -> Option<f64> {
-        let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none() && !is_tall(theta, batch.samples);
+        let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none() && !stores_gradient(theta, batch.samples);
         let descend = |theta: &mut Parameters<F>| {
             let a = F::from_f64(-rule.eta / batch.samples as f64);
             self.run(crew, batch, (a, F::from_f64(rule.decay.beta)), theta);

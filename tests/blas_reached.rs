@@ -4,7 +4,7 @@
 #![cfg(all(feature = "blas", target_os = "linux"))]
 #![allow(
     unsafe_code,
-    reason = "the C interface of BLAS takes pointers; the crate's own unsafe stands in one file of src/"
+    reason = "the C interface of BLAS takes pointers; the crate's own unsafe stands in few files of src/"
 )]
 
 use std::collections::BTreeMap;

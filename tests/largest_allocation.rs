@@ -3,7 +3,7 @@
 #![cfg(feature = "files")]
 #![allow(
     unsafe_code,
-    reason = "a watching allocator is unsafe to write; the crate's own unsafe stands in one file of src/"
+    reason = "a watching allocator is unsafe to write; the crate's own unsafe stands in few files of src/"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};

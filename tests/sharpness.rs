@@ -505,7 +505,7 @@ fn a_distance_that_vanishes_is_refused() {
 fn squares_of_gradients_neither_overflow_nor_vanish() {
     let widths = [4, 5, 2];
     let mut mlp = network::<f64>(&widths, Constant::Absent, 1);
-    mlp.parameters_mut().c_mut().for_each(|mut c| c.fill(0.0));
+    mlp.parameters_mut().b_mut().fill(0.0);
     let (x, y) = (uniform::<f64>(30, 4, 2), uniform::<f64>(30, 2, 3));
     let of = |s: f64| {
         let (x, y) = (s * &x, s * &y);

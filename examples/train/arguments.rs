@@ -323,7 +323,7 @@ impl Source {
 }
 
 impl Settings {
-    pub(crate) fn training(&self, epochs: usize, standardize: bool) -> Training {
+    pub(crate) fn training(&self, epochs: usize) -> Training {
         let mu = self.momentum;
         let (optimizer, usual) = match self.optimizer {
             Rule::Sgd => (Optimizer::Sgd, 0.1),
@@ -349,7 +349,8 @@ impl Settings {
             seed: self.seed,
             clip_norm: self.clip,
             sam: self.sam,
-            standardize,
+            // The program standardises what it reads, in double precision.
+            standardize: false,
             // The program splits, since it measures more on that part than the loss.
             validation_fraction: None,
             early_stopping: self.early_stopping,

@@ -186,13 +186,14 @@ impl Run<'_> {
             let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
             let mut observer = (Stop { until }, &mut *observer);
             match trainer.fit(Dataset::new(train.x.view(), y.view()), validation_set, &mut observer) {
-                Err(error @ gemmprop::Error::Diverged { .. }) => {
-                    // The parameters before that step are good.
+                // Nothing has come of it yet.
+                Err(error) if trainer.steps() == before => return Err(error.into()),
+                Err(error) => {
+                    // The parameters before the step that could not be made are good.
                     keeper.keep(&trainer, true)?;
                     break Err(error);
                 }
-                fitted => {
-                    let ended = fitted?;
+                Ok(ended) => {
                     let over = ended != Ended::Observer || signals::received().is_some();
                     keeper.keep(&trainer, over)?;
                     if over {
@@ -214,9 +215,11 @@ impl Run<'_> {
         failures.extend(written.into_iter().filter_map(Result::err).map(|error| chain(&*error)));
         let ended = match ended {
             Ok(ended) => ended,
-            Err(diverged) => {
+            Err(error) => {
                 failures.iter().for_each(|failure| say(format!("warning: {failure}")));
-                return Err(format!("{diverged}; a new run with a smaller --rate may help").into());
+                let diverged = matches!(error, gemmprop::Error::Diverged { .. });
+                let hint = if diverged { "; a new run with a smaller --rate may help" } else { "" };
+                return Err(format!("{error}{hint}").into());
             }
         };
         say(self.summary(&trainer, ended, before, start.elapsed(), validation.as_ref()));
@@ -292,7 +295,7 @@ impl Run<'_> {
         let widths: Vec<usize> = [x.ncols()].into_iter().chain(settings.widths.0.clone()).chain([outputs]).collect();
         let epochs =
             epochs.unwrap_or_else(|| 2000_usize.div_ceil(x.nrows().div_ceil(settings.batch).max(1)).clamp(20, 200));
-        let training = settings.training(epochs, self.arguments.standardizes());
+        let training = settings.training(epochs);
         let mlp = Mlp::he(&widths, settings.constant(), settings.seed)?;
         Ok(Trainer::new(mlp, loss, training)?)
     }

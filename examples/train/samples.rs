@@ -167,8 +167,9 @@ impl Rows {
             Answers::Texts(texts) => Some(texts[row].as_str().into()).filter(|_| !texts[row].is_empty()),
             Answers::Numbers { numbers, .. } => {
                 let number = numbers[(row, 0)];
-                // A zero may have a sign.
-                (number.fract() == 0.0).then(|| (number + 0.0).to_string().into())
+                // From 2^53 on, whole numbers have been rounded. A zero may have a sign.
+                (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0)
+                    .then(|| (number + 0.0).to_string().into())
             }
         }
     }
