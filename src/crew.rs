@@ -17,7 +17,7 @@
 //! a helper's stay
 //!   1  its affinity becomes the caller's; if another member is on its core, it moves to one that is free
 //!   2  while the call is open:     run tiles; in between spin for SPIN rounds, then yield the core;
-//!                                  leave after IDLE without a tile
+//!                                  leave after IDLE without a phase
 //!   3  after the call has ended:   for LINGER rounds the same, since a loop of single steps comes back at once
 //!   4  leave: the worker sleeps in its pool, and the next phase that misses it calls it again
 //! ```
@@ -59,7 +59,7 @@ const SPIN: u32 = 2_000;
 /// Rounds that a helper stays when a call has ended: up to about 100 µs, in which a loop of single steps comes back.
 const LINGER: u32 = 4_000;
 
-/// How long a helper stays without a tile while a call is open: steps that go alone, or an observer that takes its time.
+/// How long a helper stays without a phase while a call is open: steps that go alone, or an observer that takes its time.
 const IDLE: Duration = Duration::from_millis(3);
 
 /// Phases at whose beginning a caller yields its core once while a helper is missing. One that was woken on the caller's own core
@@ -237,7 +237,11 @@ impl Shared {
                 (rounds, idle_since) = (0, None);
                 continue;
             }
-            let stays = if self.open.load(Ordering::Relaxed) {
+            let stays = if self.fork_join.is_running() {
+                // The phase after this one comes at once.
+                idle_since = None;
+                true
+            } else if self.open.load(Ordering::Relaxed) {
                 // The clock is read only by those who have waited for a while.
                 rounds < SPIN || idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE
             } else {
@@ -384,13 +388,18 @@ impl Assembled<'_> {
         if self.helpers.is_none() || shareable.flops == 0 {
             return work();
         }
-        if shareable.flops >= LARGE_FLOPS { self.large_step(work) } else { self.small_step(shareable.flops, work) }
+        if shareable.flops >= LARGE_FLOPS {
+            self.large_step(shareable.flops, work)
+        } else {
+            self.small_step(shareable.flops, work)
+        }
     }
 
     fn small_step<R>(&self, flops: usize, work: impl FnOnce() -> R) -> R {
         let mut pace = self.pace.get();
         self.share.set(pace.share());
         if pace.share() {
+            // Before the clock starts.
             self.complete();
         }
         let counts = !self.expects_helpers();
@@ -403,19 +412,20 @@ impl Assembled<'_> {
         result
     }
 
-    fn large_step<R>(&self, work: impl FnOnce() -> R) -> R {
-        let mut balance = self.balance.get();
-        let share = balance.share(Instant::now());
+    fn large_step<R>(&self, flops: usize, work: impl FnOnce() -> R) -> R {
+        let (mut balance, start) = (self.balance.get(), Instant::now());
+        self.share.set(balance.share(start));
         self.balance.set(balance);
-        self.share.set(share);
-        if share {
+        if self.share.get() {
             self.complete();
         }
-        self.timed.set(share && !self.expects_helpers());
+        let counts = !self.expects_helpers();
+        self.timed.set(counts && self.share.get());
         let result = work();
-        if self.timed.replace(false) {
-            let mut balance = self.balance.get();
-            balance.step(Instant::now());
+        self.timed.set(false);
+        if counts {
+            let (mut balance, end) = (self.balance.get(), Instant::now());
+            balance.step(end, end - start, flops as f64);
             self.balance.set(balance);
         }
         result
@@ -425,6 +435,7 @@ impl Assembled<'_> {
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match &self.helpers {
             Some(helpers) if self.share.get() && shareable(tiles, flops).flops > 0 => {
+                self.complete();
                 if self.expects_helpers() {
                     self.makes_way.set(self.makes_way.get() - 1);
                     std::thread::yield_now();

@@ -147,6 +147,11 @@ impl<F: Scalar> Engine<F> {
         self.widths == mlp.widths() && self.update.fits(mlp.parameters()) && samples <= self.capacity
     }
 
+    /// Numbers of all z and δ of a batch.
+    pub(crate) fn numbers(&self, samples: usize) -> usize {
+        samples * self.layers.iter().map(Array2::ncols).sum::<usize>()
+    }
+
     /// The schedule of a batch of `samples`: found, or made when such a batch comes for the first time.
     fn schedule(&mut self, samples: usize) -> usize {
         Self::find(&mut self.schedules, samples, self.capacity, &self.layers, |shapes| {

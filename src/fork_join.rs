@@ -164,6 +164,12 @@ impl ForkJoin {
         own
     }
 
+    /// Is a call running? As of a moment ago.
+    #[allow(dead_code, reason = "not in the model of the tests")]
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
     /// Claims one tile and runs it; false if there was none.
     pub(crate) fn help(&self, end: End) -> bool {
         let mut seen = self.ticket.0.load(Ordering::Acquire);

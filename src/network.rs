@@ -221,6 +221,21 @@ impl<F: Scalar> Parameters<F> {
         self.slices().map(<[F]>::len).sum()
     }
 
+    /// Is there neither a NaN nor an infinity?
+    pub(crate) fn all_finite(&self) -> bool {
+        self.w
+            .iter()
+            .map(|w| w.as_slice())
+            .chain(self.c.iter().map(|c| c.as_slice()))
+            .all(|numbers| all_finite(numbers.expect("in one piece")))
+    }
+
+    /// The numbers of parameters of the same shape.
+    pub(crate) fn assign(&mut self, other: &Self) {
+        self.w.iter_mut().zip(&other.w).for_each(|(to, from)| to.assign(from));
+        self.c.iter_mut().zip(&other.c).for_each(|(to, from)| to.assign(from));
+    }
+
     /// Zeros in the same shape.
     pub(crate) fn zeros_like(&self) -> Self {
         Self {

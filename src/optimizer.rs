@@ -194,6 +194,11 @@ impl<F: Scalar> Moments<F> {
         Self { arrays: Vec::new(), watch: Some(Watch { theta: F::MAX, moments: [0.0; 2] }) }
     }
 
+    /// The same of a caller that looks at θ itself.
+    pub(crate) fn unwatched() -> Self {
+        Self { arrays: Vec::new(), watch: None }
+    }
+
     /// Zero, and watched.
     pub(crate) fn new(optimizer: Optimizer, theta: &Parameters<F>) -> Self {
         let mut moments = Self { arrays: vec![theta.zeros_like(); optimizer.moments()], watch: None };

@@ -56,17 +56,6 @@ pub(crate) fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
     row.into_slice().expect("tiles lie row by row")
 }
 
-/// z ← x. Rows of a few numbers are copied here, since a call of `memcpy` for each costs more than its numbers.
-fn copy<F: Scalar>(x: &[F], z: &mut [F]) {
-    const FEW: usize = 64;
-    if x.len() > FEW {
-        return z.copy_from_slice(x);
-    }
-    let ((x, x_rest), (z, z_rest)) = (x.as_chunks::<8>(), z.as_chunks_mut::<8>());
-    z.iter_mut().zip(x).for_each(|(z, x)| *z = *x);
-    z_rest.iter_mut().zip(x_rest).for_each(|(z, x)| *z = *x);
-}
-
 /// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor in double precision and then rounded; 0 where there is no row(r).
 pub(crate) fn gather<F: Scalar>(
     x: ArrayView2<F>,
@@ -84,7 +73,7 @@ pub(crate) fn gather<F: Scalar>(
             };
             let x = &x[row * columns..][..columns];
             match standardize {
-                None => copy(x, z),
+                None => z.copy_from_slice(x),
                 Some((mean, factor)) => {
                     let columns = z.iter_mut().zip(x).zip(mean.iter().zip(factor));
                     columns.for_each(|((z, &x), (&mean, &factor))| *z = standardized(x, mean, factor));
@@ -248,7 +237,6 @@ pub(crate) fn gradient<F: Scalar>(
 
 /// c ← a Δᵀ 1 + β c: blocks of [`SAMPLES`] in order, each summed up in registers, 16 columns at a time.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
-    const COLUMNS: usize = 16;
     let finish = |c: &mut F, sum: F| {
         let scaled = if a == F::ONE { sum } else { a * sum };
         *c = if beta == F::ZERO {
@@ -266,21 +254,34 @@ fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<
         return;
     }
     for (c, delta) in c.chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
+        if delta.nrows() <= SAMPLES {
+            let sums = of_columns(delta);
+            c.iter_mut().zip(&sums).for_each(|(c, &sum)| finish(c, sum));
+            continue;
+        }
         let mut totals = [0.0; COLUMNS];
-        for delta in delta.axis_chunks_iter(Axis(0), SAMPLES) {
-            let mut sums = [F::ZERO; COLUMNS];
-            for delta in delta.outer_iter() {
-                let delta = slice(delta);
-                match <&[F; COLUMNS]>::try_from(delta) {
-                    // A length that the compiler knows.
-                    Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
-                    Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
-                }
-            }
-            totals.iter_mut().zip(&sums).for_each(|(total, sum)| *total += sum.to_f64());
+        for block in delta.axis_chunks_iter(Axis(0), SAMPLES) {
+            totals.iter_mut().zip(&of_columns(block)).for_each(|(total, sum)| *total += sum.to_f64());
         }
         c.iter_mut().zip(&totals).for_each(|(c, &total)| finish(c, F::from_f64(total)));
     }
+}
+
+/// Columns whose sums stay in registers.
+const COLUMNS: usize = 16;
+
+/// The sum of each of a few columns, samples in order.
+fn of_columns<F: Scalar>(delta: ArrayView2<F>) -> [F; COLUMNS] {
+    let mut sums = [F::ZERO; COLUMNS];
+    for delta in delta.outer_iter() {
+        let delta = slice(delta);
+        match <&[F; COLUMNS]>::try_from(delta) {
+            // A length that the compiler knows.
+            Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+            Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+        }
+    }
+    sums
 }
 
 /// The sum of a few numbers, side by side so that no addition waits for the one before it.

@@ -10,15 +10,16 @@
 //!
 //! A last, smaller batch is averaged over its own size.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
-use crate::engine::{Engine, Made, Samples, Steps};
+use crate::engine::{Diverged, Engine, Made, Samples, Steps};
 use crate::error::{Error, Result};
+use crate::layout::row_major;
 use crate::loss::{Loss, Targets, check_targets, seed};
-use crate::network::Mlp;
+use crate::network::{Mlp, Parameters};
 use crate::optimizer::{Decay, Moments, Optimizer, Rule, check_not_0};
 use crate::random::{Generator, Stream, generator};
 use crate::scalar::Scalar;
@@ -49,6 +50,8 @@ pub struct Sgd<F> {
     epochs_done: usize,
     order: Vec<usize>,
     engine: Option<Engine<F>>,
+    /// θ as it was some steps before.
+    before: Option<Parameters<F>>,
     /// The mean loss of the last step.
     last: Option<f64>,
 }
@@ -74,6 +77,7 @@ impl<F: Scalar> Sgd<F> {
             epochs_done: 0,
             order: Vec::new(),
             engine: None,
+            before: None,
             last: None,
         })
     }
@@ -100,7 +104,8 @@ impl<F: Scalar> Sgd<F> {
     /// # Errors
     /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when
     /// a batch's loss is not finite, or the parameters after it would not be: the network is then
-    /// as it was before that batch.
+    /// as it was before that batch. (An infinity that the caller has put among them is found for sure
+    /// if it reaches the loss.)
     pub fn train<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
@@ -116,11 +121,9 @@ impl<F: Scalar> Sgd<F> {
         let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one = one_blas_thread()?;
-        let (samples, y) = (x.nrows(), y.as_standard_layout());
+        let (samples, y) = (x.nrows(), row_major(y));
         let batch = self.batch.min(samples);
         let mut history = Vec::with_capacity(epochs);
-        let mut moments = Moments::none();
-        moments.watch_again(mlp.parameters());
         for _ in 0..epochs {
             self.shuffle(samples);
             let epoch = self.epochs_done;
@@ -130,7 +133,7 @@ impl<F: Scalar> Sgd<F> {
             let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
             let engine = Engine::kept(&mut self.engine, mlp, batch);
             let plan = (samples, batch, 0..samples.div_ceil(batch));
-            let made = engine.descend(mlp.theta_mut(), &mut moments, plan, &data, &mut steps);
+            let made = descend(engine, mlp.theta_mut(), &mut self.before, plan, &data, &mut steps);
             (self.last, self.decay) = (steps.last, steps.decay);
             made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
             history.push(steps.sum / samples as f64);
@@ -143,9 +146,7 @@ impl<F: Scalar> Sgd<F> {
     /// rayon boxes a job when a helper has to be called.)
     ///
     /// # Errors
-    /// As [`train`](Self::train); the network is unchanged then. Parameters that are finite before
-    /// a step are so after it; those that are not may be noticed only by [`train`](Self::train),
-    /// which looks at all of them.
+    /// As [`train`](Self::train); the network is unchanged then.
     pub fn step<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
@@ -160,12 +161,12 @@ impl<F: Scalar> Sgd<F> {
         let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one = one_blas_thread()?;
-        let (samples, y) = (x.nrows(), y.as_standard_layout());
+        let (samples, y) = (x.nrows(), row_major(y));
         let data = Samples { x, order: None, standardize: None, weights: None, seed: seed(loss, y.view()) };
         let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
         let engine = Engine::kept(&mut self.engine, mlp, samples);
         let plan = (samples, samples, 0..1);
-        let made = engine.descend(mlp.theta_mut(), &mut Moments::none(), plan, &data, &mut steps);
+        let made = descend(engine, mlp.theta_mut(), &mut self.before, plan, &data, &mut steps);
         (self.last, self.decay) = (steps.last, steps.decay);
         made.map_err(|diverged| diverged.error(None, steps.last))?;
         Ok(steps.sum / samples as f64)
@@ -179,7 +180,52 @@ impl<F: Scalar> Sgd<F> {
     }
 }
 
+/// Steps after which θ is looked at.
+const LOOK: usize = 256;
+
+/// Steps after which θ is finite, if it was before: it is as before the first step after which it would not be.
+///
+/// The engine watches for that, and sums up the squares of all z and δ of each step, which is no trifle beside the products of a small
+/// network. A copy of θ now and then, and a look at it later, cost less where there are steps enough; in the one case in a million
+/// in which it is not finite then, the steps since are made again, watched.
+fn descend<F: Scalar, Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync>(
+    engine: &mut Engine<F>,
+    theta: &mut Parameters<F>,
+    before: &mut Option<Parameters<F>>,
+    (samples, batch, steps): (usize, usize, Range<usize>),
+    data: &Samples<F, Seed>,
+    plain: &mut Plain,
+) -> std::result::Result<(), Diverged> {
+    // The copy and the look, beside what the steps until then would sum up.
+    if 2 * theta.count() > engine.numbers(batch).saturating_mul(steps.len().min(LOOK)) {
+        return engine.descend(theta, &mut Moments::none(), (samples, batch, steps), data, plain);
+    }
+    let before = before.get_or_insert_with(|| theta.clone());
+    if before.check_same_shape(theta).is_err() {
+        before.clone_from(theta);
+    }
+    for first in steps.clone().step_by(LOOK) {
+        let steps = first..(first + LOOK).min(steps.end);
+        before.assign(theta);
+        let plain_before = *plain;
+        let mut made = engine.descend(theta, &mut Moments::unwatched(), (samples, batch, steps.clone()), data, plain);
+        if !theta.all_finite() {
+            theta.assign(before);
+            *plain = plain_before;
+            let mut moments = Moments::none();
+            if !theta.all_finite() {
+                // The caller's, and not of these steps: the first of them says so.
+                moments.watch_again(theta);
+            }
+            made = engine.descend(theta, &mut moments, (samples, batch, steps), data, plain);
+        }
+        made?;
+    }
+    Ok(())
+}
+
 /// The same rule at every step; the sum of the losses.
+#[derive(Debug, Clone, Copy)]
 struct Plain {
     eta: f64,
     lambda: f64,
