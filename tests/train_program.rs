@@ -713,6 +713,35 @@ fn a_column_that_may_be_numbers_or_classes_is_refused_with_the_cure() {
 }
 
 /// A class that two samples have, for the first seeds: sometimes both validate.
+/// From 2^53 on, two whole numbers may be one in double precision.
+#[test]
+fn labels_that_double_precision_cannot_tell_apart_are_refused() {
+    let folder = Folder::new();
+    write_npy(folder.path("x.npy"), &Array2::<f64>::from_shape_fn((40, 1), |(i, _)| i as f64)).unwrap();
+    let y: Array1<i64> = (0..40).map(|i| [1 << 53, (1 << 53) + 1, 1, 2][i % 4]).collect();
+    write_npy(folder.path("y.npy"), &y).unwrap();
+    let run = folder.run("--data x.npy --targets y.npy --loss softmax --epochs 1");
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("y.npy"), "{}", run.stderr);
+}
+
+/// A rate that has become 0 ends a run, and what the run has come to is kept.
+#[test]
+fn a_run_that_an_error_ends_keeps_what_it_has() {
+    let folder = Folder::new();
+    folder.write("a.csv", table("x,t", (0..40).map(|i| format!("{i},{}", ["a", "b"][i % 2]))));
+    let run = folder.run(
+        "--csv a.csv --target t --widths none --schedule step:1,0.1 --epochs 60 --history h.csv --plot p.svg --checkpoint run",
+    );
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("learning_rate: "), "{}", run.stderr);
+    let epochs = fs::read_to_string(folder.path("h.csv")).unwrap().lines().count() - 1;
+    assert!((30..60).contains(&epochs) && folder.path("p.svg").exists(), "{epochs}");
+    // Two steps an epoch, and all of them are in the checkpoint.
+    let newest = fs::read_dir(folder.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).max().unwrap();
+    assert_eq!(newest.to_str(), Some(format!("step-{:012}.safetensors", 2 * epochs).as_str()));
+}
+
 #[test]
 fn a_class_that_no_sample_is_left_of_to_train_on_is_named() {
     let folder = Folder::new();
