@@ -157,6 +157,7 @@ impl Decay {
     }
 
     /// Can this be pending between two steps? What is not saved up is a rounding of β, which is never below the least number.
+    #[cfg(feature = "files")]
     pub(crate) fn can_be_pending(pending: f64) -> bool {
         pending.abs() < 1.0
     }
