@@ -80,7 +80,6 @@ impl Pace {
             self.period = LONGEST_PERIOD.min(2 * self.period);
             self.go(!self.share, false);
         } else if self.steps >= self.period {
-            self.period = PERIOD.max(self.period / 2);
             self.go(!self.share, true);
         }
     }
@@ -93,6 +92,10 @@ impl Pace {
         self.known[usize::from(self.share)] = self.mean();
         let [alone, shared] = self.known;
         if alone.is_finite() && shared.is_finite() {
+            let back = self.share != (shared < alone);
+            if back {
+                self.period = PERIOD.max(self.period / 2);
+            }
             self.go(shared < alone, false);
         } else {
             self.go(!self.share, true);

@@ -201,7 +201,7 @@ fn descend<F: Scalar, Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync>(
         return engine.descend(theta, &mut Moments::none(), (samples, batch, steps), data, plain);
     }
     let before = before.get_or_insert_with(|| theta.clone());
-    if before.check_same_shape(theta).is_err() {
+    if !before.has_shape_of(theta) {
         before.clone_from(theta);
     }
     for first in steps.clone().step_by(LOOK) {
