@@ -104,8 +104,8 @@ impl<F: Scalar> Sgd<F> {
     /// # Errors
     /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when
     /// a batch's loss is not finite, or the parameters after it would not be: the network is then
-    /// as it was before that batch. (An infinity that the caller has put among them is found for sure
-    /// if it reaches the loss.)
+    /// as it was before that batch. (An infinity that the caller has put among them may be found only
+    /// where it reaches the loss, or after some steps.)
     pub fn train<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,

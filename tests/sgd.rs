@@ -240,7 +240,9 @@ fn an_infinity_among_the_parameters_is_found_by_training_also_where_no_loss_show
     mlp.parameters_mut().w_mut().next().unwrap()[(0, 0)] = f32::NEG_INFINITY;
     let before = bits(&mlp);
     let mut sgd = Sgd::new(1, 0.1, 1).unwrap();
-    let error = sgd.train(&mut mlp, array![[1.0]].view(), array![0.0].view(), &SquaredError, 1).unwrap_err();
+    // Steps enough for a look at all parameters.
+    let (x, y) = (Array2::ones((8, 1)), Array1::zeros(8));
+    let error = sgd.train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
     assert!(matches!(error, Error::Diverged { what: "parameters", at: Some((1, 1)), .. }), "{error:?}");
     assert_eq!(bits(&mlp), before);
 }
