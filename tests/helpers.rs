@@ -35,7 +35,7 @@ fn pool(threads: usize) -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-/// Every worker but the caller's waits for something that only comes when the training has ended.
+/// Every worker of the caller's pool but its own waits for something that only comes when the training has ended.
 #[test]
 fn a_run_ends_in_a_pool_whose_other_workers_are_blocked() {
     let alone = pool(1).install(train);
@@ -64,9 +64,9 @@ fn a_run_ends_in_a_pool_whose_other_workers_are_blocked() {
     assert_eq!(blocked, alone);
 }
 
-/// The caller is no worker, and all workers of the global pool are blocked until it has ended: helpers never come.
+/// The caller is no worker, and all workers of the global pool are blocked until it has ended.
 #[test]
-fn a_run_ends_when_no_helper_ever_comes() {
+fn a_run_ends_when_all_workers_of_the_global_pool_are_blocked() {
     let alone = pool(1).install(train);
     let result = must_end(|| {
         let workers = rayon::current_num_threads();
@@ -84,6 +84,39 @@ fn a_run_ends_when_no_helper_ever_comes() {
         let result = train();
         drop(release);
         result
+    });
+    assert_eq!(result, alone);
+}
+
+/// The crate's own workers are blocked, by a loss of another run: helpers never come.
+#[test]
+fn a_run_ends_when_no_helper_ever_comes() {
+    let alone = pool(1).install(train);
+    let result = must_end(|| {
+        let over = AtomicBool::new(false);
+        let blocked = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let main = scope.spawn(|| {
+                let this = std::thread::current().id();
+                train_with(&Meddling(|| {
+                    // A helper's tile does not end by itself.
+                    let helps = std::thread::current().id() != this;
+                    if helps {
+                        blocked.store(true, Ordering::Relaxed);
+                    }
+                    while !over.load(Ordering::Relaxed) && helps {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }))
+            });
+            while !blocked.load(Ordering::Relaxed) && !main.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let result = train();
+            over.store(true, Ordering::Relaxed);
+            main.join().unwrap();
+            result
+        })
     });
     assert_eq!(result, alone);
 }
