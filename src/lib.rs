@@ -27,24 +27,14 @@
 //! # Ok::<(), gemmprop::Error>(())
 //! ```
 //!
-//! # The four rungs
-//!
-//! One gradient, computed four ways; each module is to be read beside its equations. All give ∂ŷ/∂θ and ∇θ ℓ.
-//!
-//! | module | method | multiplications | products |
-//! |---|---|---|---|
-//! | [`naive`] | edge by edge, the chain rule forward | O((edges + nodes)²) | loops |
-//! | [`per_neuron`] | backpropagation, neuron by neuron | O(edges + nodes) | loops |
-//! | [`matrix_vector`] | δ\[t\] = (w\[t\]ᵀ δ\[t+1\]) ⊙ mask | O(edges + nodes) | gemv, ger |
-//! | [`batched`] | Δ\[t\] = (Δ\[t+1\] w\[t\]) ⊙ mask, G = ΔᵀZ | O(edges + nodes) a sample | gemm |
-//!
 //! # Where to go
 //!
 //! | to | see | feature |
 //! |---|---|---|
 //! | train as the lecture does | [`Sgd`] | |
-//! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`optimizer`], [`learning_rate`], [`observer`] | |
+//! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
+//! | compare four ways to the same gradient | [`rungs`] | |
 //! | read data; stop and go on with the same bits | `data`, `Checkpoints` | `files` (default) |
 //! | show a progress bar | `ProgressBar` | `progress` |
 //! | multiply with the Hessian | [`Hessian`] | |
@@ -54,19 +44,20 @@
 //!
 //! # The house
 //!
-//! Files follow the mathematics, and a file imports only from floors below its own (`ci/floors` proves it).
+//! A file imports only from folders below its own, or from files that stand earlier in its own folder. `ci/floors` holds the
+//! order of the files and proves it.
 //!
 //! ```text
-//! top       batched (rung 4, predict)   model   dataset   hessian (its products with directions)   sgd (the lecture's training)
-//!           sharpness (λ_max, the loss near by; feature `curvature`)   training (settings)   position   observer
-//!           trainer   progress (a bar on the terminal)   checkpoint (a run as a file)
-//! floor 2   naive   per_neuron   matrix_vector   update (the rules of a step)   engine (its buffers and phases: the hot path)
-//! floor 1   network (Mlp, θ)   loss   trace (u and z of all neurons)   optimizer   learning_rate   history   standardizer
-//!           rows (rung 4's products on some rows)   schedule (tiles)   data (samples from files)
-//! ground    error   layout   blas (products, tiles)   fork_join (a phase, run by several threads)   sync   scalar   count
-//!           random   cores   pace   crew (helpers: whose threads, how many, how long)   threads (the BLAS's threads)
-//!           archive (a directory of numbered files, of which the newest whole one can be read)
-//!           lanczos (spectra of symmetric operators, knows no network; feature `curvature`)
+//! curvature    products with the Hessian, its spectrum, sharpness
+//! checkpoint   a training run as files
+//! data         samples from files
+//! train        data in memory, Sgd, Trainer, and what a run leaves behind
+//! rungs        one gradient four ways; the fourth also predicts
+//! engine       a training step as phases of batched products over fixed tiles: the hot path
+//! optim        what a step does with a gradient
+//! network      the function that is learned, and the losses
+//! parallel     whose threads compute the tiles of a call, how many, and when sharing pays
+//! linalg       number types, and the products of matrices and vectors
 //! ```
 //!
 //! # Threads and bits
@@ -89,80 +80,45 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "files")]
-mod archive;
-pub mod batched;
-mod blas;
-#[cfg(feature = "files")]
 pub mod checkpoint;
-mod cores;
-pub mod count;
-mod crew;
+pub mod curvature;
 #[cfg(feature = "files")]
 pub mod data;
-mod dataset;
 mod engine;
 mod error;
-mod fork_join;
-#[cfg(test)]
-mod fork_join_tests;
-mod hessian;
-pub mod history;
-#[cfg(feature = "curvature")]
-pub mod lanczos;
-mod layout;
-pub mod learning_rate;
-pub mod loss;
-pub mod matrix_vector;
-mod model;
-pub mod naive;
+mod linalg;
 mod network;
-pub mod observer;
-pub mod optimizer;
-mod pace;
-pub mod per_neuron;
-mod position;
-#[cfg(feature = "progress")]
-mod progress;
+mod optim;
+mod parallel;
 mod random;
-mod rows;
-mod scalar;
-mod schedule;
-mod sgd;
-#[cfg(feature = "curvature")]
-pub mod sharpness;
-mod standardizer;
-mod sync;
-mod threads;
-mod trace;
-mod trainer;
-mod training;
-mod update;
+pub mod rungs;
+mod train;
 
 #[cfg(feature = "files")]
-pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
-#[cfg(feature = "files")]
-pub use checkpoint::{Notes, Saved, Stored};
-pub use crew::set_threads;
-pub use dataset::Dataset;
+pub use checkpoint::{CheckpointError, Checkpoints, Damaged, Fault, Notes, Saved, Stored};
+pub use curvature::Hessian;
+#[cfg(feature = "curvature")]
+pub use curvature::{lanczos, sharpness};
 pub use error::{Error, Result};
-pub use hessian::Hessian;
-pub use history::{History, Record};
-pub use learning_rate::LearningRate;
-pub use loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
-pub use model::{Model, ModelRef};
-pub use network::{Constant, Mlp, Parameters, ParametersMut};
-pub use observer::Observer;
-pub use optimizer::Optimizer;
-#[cfg(feature = "progress")]
-pub use progress::ProgressBar;
+pub use linalg::scalar::Scalar;
+pub use linalg::threads::blas_description;
+pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
+pub use network::mlp::{Constant, Mlp, Parameters, ParametersMut};
+pub use network::standardizer::Standardizer;
+pub use optim::learning_rate::LearningRate;
+pub use optim::optimizer::Optimizer;
+pub use parallel::crew::set_threads;
 pub use random::Generator;
-pub use scalar::Scalar;
-pub use sgd::Sgd;
-pub use standardizer::Standardizer;
-pub use threads::blas_description;
-pub use trace::Trace;
-pub use trainer::{Ended, Trainer};
-pub use training::Training;
+pub use rungs::{Trace, batched, count, matrix_vector, naive, per_neuron};
+pub use train::dataset::Dataset;
+pub use train::history::{History, Record};
+pub use train::model::{Model, ModelRef};
+pub use train::observer::{self, Observer};
+#[cfg(feature = "progress")]
+pub use train::progress::ProgressBar;
+pub use train::sgd::Sgd;
+pub use train::trainer::{Ended, Trainer};
+pub use train::training::Training;
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

@@ -1,15 +1,17 @@
-//! Every order in which the threads of a fork–join can meet, explored by loom: `src/fork_join.rs` as it stands, over loom's atomics,
+//! Every order in which the threads of a fork–join can meet, explored by loom: `src/parallel/fork_join.rs` as it stands, over loom's atomics,
 //! cells and threads in place of the standard library's. Loom reports a data race, a job read after its call has ended, a
 //! tile run twice or never, and a wait that never ends.
 
-#[path = "../src/fork_join.rs"]
+#[path = "../src/parallel/fork_join.rs"]
 mod fork_join;
 
-/// What `src/sync.rs` takes from the standard library.
-mod sync {
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+mod parallel {
+    /// What `src/parallel/sync.rs` takes from the standard library.
+    pub(crate) mod sync {
+        pub(crate) use loom::cell::UnsafeCell;
+        pub(crate) use loom::sync::Mutex;
+        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+    }
 }
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};

@@ -501,7 +501,7 @@ fn every_optimizer_follows_its_formula_within_a_running_bound() {
 }
 
 /// An update of 300 × 1100 is two tiles of 160 and 140 rows, and a chunk is 128 rows of 1100: each tile has two chunks, the second one
-/// a ragged one (`chunk_rows` of src/schedule.rs).
+/// a ragged one (`chunk_rows` of src/engine/schedule.rs).
 #[test]
 fn a_layer_of_several_chunks_follows_the_formula_too() {
     for (training, eta) in settings() {

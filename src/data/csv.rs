@@ -9,7 +9,7 @@ use csv::{ByteRecord, ReaderBuilder, Trim};
 use ndarray::{Array1, Array2};
 
 use super::{ReadError, Result, content, io_error, quoted, samples};
-use crate::scalar::Scalar;
+use crate::linalg::scalar::Scalar;
 
 /// A CSV file: features, and a target of type Y.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use ndarray::{Array1, Array2};
 
 use super::{Bytes, Result, check_dimensions, content, io_error, open, quoted, samples};
-use crate::scalar::Scalar;
+use crate::linalg::scalar::Scalar;
 
 /// Images from an IDX file of unsigned bytes, plain or compressed by gzip: a sample a row, its bytes scaled to 0 … 1.
 ///

@@ -9,7 +9,7 @@ use py_literal::Value;
 use zip::ZipArchive;
 
 use super::{Bytes, ReadError, Result, check_dimensions, content, io_error, open, quoted, samples};
-use crate::scalar::Scalar;
+use crate::linalg::scalar::Scalar;
 
 /// An array as it stands in a file, for a caller that decides by its type whether it holds labels or numbers: the file is read once,
 /// so that it may be a pipe.

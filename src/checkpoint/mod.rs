@@ -1,0 +1,7 @@
+//! A training run as files.
+
+mod archive;
+mod state;
+
+pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
+pub use state::{Notes, Saved, Stored};

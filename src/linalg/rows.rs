@@ -1,0 +1,295 @@
+//! Rung 4's products and what stands between them, on some rows of a batch and some neurons of a layer.
+//!
+//! ```text
+//! U = Z wᵀ + 1 cᵀ                            Z: (rows, d[t])         U: (rows, d[t+1])
+//! Δ[t] = (Δ[t+1] w) ⊙ 1[Z[t] > 0]            Δ[t]: (rows, d[t])      w: (d[t+1], d[t])
+//! w ← a Δᵀ Z + β w,  c ← a Δᵀ 1 + β c        Δ: (B, rows of w)       Z: (B, d[t])
+//! ```
+//!
+//! A product whose result is a single row or column is a gemv, and one over a single sample (B = 1) is a ger: reading
+//! a matrix once is all the work there is. All that is not a product works on slices, row by row.
+
+use std::ops::Range;
+
+use ndarray::{ArrayRef, ArrayView, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Dimension, Slice};
+
+use crate::linalg::scalar::{Scalar, masked, relu};
+
+/// A range along one axis; all of it for `None`. (Slicing costs 10 ns even if it leaves everything, and a step of a small
+/// network has a dozen slices and two microseconds.)
+pub(crate) fn part<'a, F, D: Dimension>(
+    array: &'a ArrayRef<F, D>,
+    axis: Axis,
+    range: &Option<Range<usize>>,
+) -> ArrayView<'a, F, D> {
+    match range {
+        Some(range) if *range != (0..array.len_of(axis)) => array.slice_axis(axis, Slice::from(range.clone())),
+        _ => array.view(),
+    }
+}
+
+/// C ← a A B + β C by the cheapest of the three products.
+pub(crate) fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
+    if right.ncols() == 1 {
+        F::gemv(a, left, right.column(0), beta, c.column_mut(0));
+    } else if left.nrows() == 1 {
+        F::gemv(a, right.reversed_axes(), left.row(0), beta, c.row_mut(0));
+    } else if left.ncols() == 1 && beta != F::ZERO {
+        if beta != F::ONE {
+            c.map_inplace(|c| *c = beta * *c);
+        }
+        F::ger(a, left.column(0), right.row(0), c);
+    } else {
+        F::gemm(a, left, right, beta, c);
+    }
+}
+
+/// The row as a slice. Everything here is a tile of a row-major array.
+#[track_caller]
+fn slice<F>(row: ArrayView1<'_, F>) -> &[F] {
+    row.to_slice().expect("tiles lie row by row")
+}
+
+/// The row as a slice, to be written.
+#[track_caller]
+pub(crate) fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
+    row.into_slice().expect("tiles lie row by row")
+}
+
+/// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor in double precision and then rounded; 0 where there is no row(r).
+pub(crate) fn gather<F: Scalar>(
+    x: ArrayView2<F>,
+    row: impl Fn(usize) -> Option<usize>,
+    standardize: Option<(&[f64], &[f64])>,
+    mut z: ArrayViewMut2<F>,
+) {
+    let columns = x.ncols();
+    let standardized = |x: F, mean: f64, factor: f64| F::from_f64((x.to_f64() - mean) * factor);
+    if let (Some(x), Some(z)) = (x.to_slice(), z.as_slice_mut()) {
+        for (r, z) in z.chunks_exact_mut(columns).enumerate() {
+            let Some(row) = row(r) else {
+                z.fill(F::ZERO);
+                continue;
+            };
+            let x = &x[row * columns..][..columns];
+            match standardize {
+                None => z.copy_from_slice(x),
+                Some((mean, factor)) => {
+                    let columns = z.iter_mut().zip(x).zip(mean.iter().zip(factor));
+                    columns.for_each(|((z, &x), (&mean, &factor))| *z = standardized(x, mean, factor));
+                }
+            }
+        }
+    } else {
+        for (r, mut z) in z.outer_iter_mut().enumerate() {
+            let Some(row) = row(r) else {
+                z.fill(F::ZERO);
+                continue;
+            };
+            z.assign(&x.row(row));
+            if let Some((mean, factor)) = standardize {
+                let columns = z.iter_mut().zip(mean.iter().zip(factor));
+                columns.for_each(|(z, (&mean, &factor))| *z = standardized(*z, mean, factor));
+            }
+        }
+    }
+}
+
+/// Σ a², in double precision, where the square of an `f32` cannot overflow.
+pub(crate) fn squares<F: Scalar>(numbers: &[F]) -> f64 {
+    // Side by side, so that it runs at the speed of memory.
+    const LANES: usize = 8;
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    let add = |(sum, &a): (&mut f64, &F)| *sum += a.to_f64() * a.to_f64();
+    chunks.iter().for_each(|chunk| sums.iter_mut().zip(chunk).for_each(add));
+    sums.iter_mut().zip(rest).for_each(add);
+    sums.iter().sum()
+}
+
+/// The same of a tile, in the network's own precision, in which it may overflow: as fast as the tile can be read.
+pub(crate) fn squares_of<F: Scalar>(tile: ArrayView2<F>) -> f64 {
+    let square = |row: &[F]| F::dot(row, row).to_f64();
+    match tile.to_slice() {
+        Some(whole) => square(whole),
+        None => tile.outer_iter().map(|row| square(slice(row))).sum(),
+    }
+}
+
+/// `work(row)` for each row of a tile; a tile that lies in one piece is one row.
+fn for_each_row<F: Scalar>(mut tile: ArrayViewMut2<F>, work: impl Fn(&mut [F])) {
+    match tile.as_slice_mut() {
+        Some(whole) => work(whole),
+        None => tile.outer_iter_mut().for_each(|row| work(slice_mut(row))),
+    }
+}
+
+/// `work(fixed, row)` for each row of a tile and one row that goes with them all.
+fn for_each_row_with<F: Scalar>(fixed: &[F], mut tile: ArrayViewMut2<F>, work: impl Fn(&[F], &mut [F])) {
+    match tile.as_slice_mut() {
+        Some(whole) => whole.chunks_exact_mut(fixed.len()).for_each(|row| work(fixed, row)),
+        None => tile.outer_iter_mut().for_each(|row| work(fixed, slice_mut(row))),
+    }
+}
+
+/// A column that lies in one piece, as that of the only output does.
+fn only_column<F>(a: ArrayView2<'_, F>) -> Option<&[F]> {
+    if a.ncols() == 1 { a.to_slice() } else { None }
+}
+
+/// U = Z wᵀ, without the constant's column.
+pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: ArrayViewMut2<F>) {
+    product(F::ONE, z, w.reversed_axes(), F::ZERO, u);
+}
+
+/// U ← U + 1 cᵀ; an empty c is none.
+pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
+    if let [c] = *slice(c) {
+        for_each_row(u, |u| u.iter_mut().for_each(|u| *u += c));
+    } else if !c.is_empty() {
+        for_each_row_with(slice(c), u, |c, u| u.iter_mut().zip(c).for_each(|(u, &c)| *u += c));
+    }
+}
+
+/// U ← ReLU(U + 1 cᵀ) in one pass; an empty c is none.
+pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
+    if c.is_empty() {
+        for_each_row(u, |u| u.iter_mut().for_each(|u| *u = relu(*u)));
+    } else {
+        for_each_row_with(slice(c), u, |c, u| u.iter_mut().zip(c).for_each(|(u, &c)| *u = relu(*u + c)));
+    }
+}
+
+/// `seed(r, ŷ_r, ∂_r)` for each row r. Returns the sum of what it returns, in that order.
+pub(crate) fn seeds<F: Scalar>(
+    y_hat: ArrayView2<F>,
+    mut dy: ArrayViewMut2<F>,
+    seed: impl Fn(usize, &[F], &mut [F]) -> f64,
+) -> f64 {
+    let outputs = y_hat.ncols();
+    let (y_hat, dy) = (y_hat.to_slice().expect("whole rows"), dy.as_slice_mut().expect("whole rows"));
+    let mut sum = 0.0;
+    for (r, (y_hat, dy)) in y_hat.chunks_exact(outputs).zip(dy.chunks_exact_mut(outputs)).enumerate() {
+        sum += seed(r, y_hat, dy);
+    }
+    sum
+}
+
+/// Δ[t] = (Δ[t+1] w) ⊙ 1[Z[t] > 0]; z: the tile of Z[t] that Δ[t]'s is of.
+pub(crate) fn deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
+    match only_column(above) {
+        // One output: an outer product, each number written once.
+        Some(above) if above.len() > 1 => {
+            let w = slice(w.row(0));
+            for ((&above, z), delta) in above.iter().zip(z.outer_iter()).zip(delta.outer_iter_mut()) {
+                let row = slice_mut(delta).iter_mut().zip(slice(z)).zip(w);
+                row.for_each(|((delta, &z), &w)| *delta = masked(above * w, z));
+            }
+        }
+        _ => {
+            product(F::ONE, above, w, F::ZERO, delta.view_mut());
+            mask(z, delta);
+        }
+    }
+}
+
+/// Δ ← Δ ⊙ 1[Z > 0]
+pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
+    let row = |z: &[F], delta: &mut [F]| delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
+    match (z.to_slice(), delta.as_slice_mut()) {
+        (Some(z), Some(delta)) => row(z, delta),
+        _ => z.outer_iter().zip(delta.outer_iter_mut()).for_each(|(z, delta)| row(slice(z), slice_mut(delta))),
+    }
+}
+
+/// Samples of which sums are made in the network's own precision; such sums are added up in double precision, or by further
+/// products. A sum of n equal numbers is off by up to n/2 roundings, and a batch may have a million samples.
+const SAMPLES: usize = 64;
+
+/// The same of products with a vector, which keep a single sum for each number of their result; a product of matrices adds its
+/// own blocks up.
+const SAMPLES_OF_A_PRODUCT: usize = 2048;
+
+/// w ← a Δᵀ Z + β w and c ← a Δᵀ 1 + β c, for the rows of w and c that belong to the columns of Δ.
+pub(crate) fn gradient<F: Scalar>(
+    a: F,
+    delta: ArrayView2<F>,
+    z: ArrayView2<F>,
+    beta: F,
+    mut w: ArrayViewMut2<F>,
+    c: ArrayViewMut1<F>,
+) {
+    let samples = delta.nrows();
+    if samples > SAMPLES_OF_A_PRODUCT && (w.nrows() == 1 || w.ncols() == 1) {
+        for first in (0..samples).step_by(SAMPLES_OF_A_PRODUCT) {
+            let block = Some(first..(first + SAMPLES_OF_A_PRODUCT).min(samples));
+            let (delta, z) = (part(&delta, Axis(0), &block), part(&z, Axis(0), &block));
+            let beta = if first == 0 { beta } else { F::ONE };
+            product(a, delta.reversed_axes(), z, beta, w.view_mut());
+        }
+    } else {
+        product(a, delta.reversed_axes(), z, beta, w);
+    }
+    if !c.is_empty() {
+        column_sums(a, delta, beta, c);
+    }
+}
+
+/// c ← a Δᵀ 1 + β c: blocks of [`SAMPLES`] in order, each summed up in registers, 16 columns at a time.
+fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
+    let finish = |c: &mut F, sum: F| {
+        let scaled = if a == F::ONE { sum } else { a * sum };
+        *c = if beta == F::ZERO {
+            scaled
+        } else if beta == F::ONE {
+            *c + scaled
+        } else {
+            beta * *c + scaled
+        };
+    };
+    let c = slice_mut(c);
+    if let Some(delta) = only_column(delta) {
+        let of_block = |delta: &[F]| sum(delta).to_f64();
+        finish(&mut c[0], F::from_f64(delta.chunks(SAMPLES).map(of_block).sum()));
+        return;
+    }
+    for (c, delta) in c.chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
+        if delta.nrows() <= SAMPLES {
+            let sums = of_columns(delta);
+            c.iter_mut().zip(&sums).for_each(|(c, &sum)| finish(c, sum));
+            continue;
+        }
+        let mut totals = [0.0; COLUMNS];
+        for block in delta.axis_chunks_iter(Axis(0), SAMPLES) {
+            totals.iter_mut().zip(&of_columns(block)).for_each(|(total, sum)| *total += sum.to_f64());
+        }
+        c.iter_mut().zip(&totals).for_each(|(c, &total)| finish(c, F::from_f64(total)));
+    }
+}
+
+/// Columns whose sums stay in registers.
+const COLUMNS: usize = 16;
+
+/// The sum of each of a few columns, samples in order.
+fn of_columns<F: Scalar>(delta: ArrayView2<F>) -> [F; COLUMNS] {
+    let mut sums = [F::ZERO; COLUMNS];
+    for delta in delta.outer_iter() {
+        let delta = slice(delta);
+        match <&[F; COLUMNS]>::try_from(delta) {
+            // A length that the compiler knows.
+            Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+            Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
+        }
+    }
+    sums
+}
+
+/// The sum of a few numbers, side by side so that no addition waits for the one before it.
+fn sum<F: Scalar>(numbers: &[F]) -> F {
+    const LANES: usize = 8;
+    let mut sums = [F::ZERO; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    chunks.iter().for_each(|chunk| sums.iter_mut().zip(chunk).for_each(|(sum, &a)| *sum += a));
+    sums.iter_mut().zip(rest).for_each(|(sum, &a)| *sum += a);
+    sums.into_iter().fold(F::ZERO, |total, sum| total + sum)
+}

@@ -1,0 +1,92 @@
+//! The number types a network can be made of.
+
+use std::fmt::Debug;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+
+use crate::linalg::blas::Kernels;
+
+/// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that counts its multiplications.
+///
+/// Sealed: its products ([`gemm`](crate#the-four-rungs) and the like) belong to the crate.
+pub trait Scalar:
+    Kernels
+    + Debug
+    + Default
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+{
+    /// 0
+    const ZERO: Self;
+    /// 1
+    const ONE: Self;
+    /// The largest finite number, in double precision.
+    const MAX: f64;
+    /// The distance from 1 to the next number, in double precision.
+    const EPSILON: f64;
+    /// The nearest number of this type.
+    fn from_f64(value: f64) -> Self;
+    /// The same number, or the nearest, in double precision.
+    fn to_f64(self) -> f64;
+    /// eᵃ
+    fn exp(self) -> Self;
+    /// ln a
+    fn ln(self) -> Self;
+    /// ln(1 + a), accurate near 0.
+    fn ln_1p(self) -> Self;
+    /// √a
+    fn sqrt(self) -> Self;
+    /// False for NaN and the infinities.
+    fn is_finite(self) -> bool;
+}
+
+macro_rules! scalar {
+    ($f:ty) => {
+        impl Scalar for $f {
+            const ZERO: $f = 0.0;
+            const ONE: $f = 1.0;
+            const MAX: f64 = <$f>::MAX as f64;
+            const EPSILON: f64 = <$f>::EPSILON as f64;
+            fn from_f64(value: f64) -> $f {
+                value as $f
+            }
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            fn exp(self) -> $f {
+                <$f>::exp(self)
+            }
+            fn ln(self) -> $f {
+                <$f>::ln(self)
+            }
+            fn ln_1p(self) -> $f {
+                <$f>::ln_1p(self)
+            }
+            fn sqrt(self) -> $f {
+                <$f>::sqrt(self)
+            }
+            fn is_finite(self) -> bool {
+                <$f>::is_finite(self)
+            }
+        }
+    };
+}
+
+scalar!(f32);
+scalar!(f64);
+
+/// ReLU(u), and NaN for NaN: the comparison is false for it. (`max(u, 0)` would turn NaN into 0 and hide a fault.)
+#[inline]
+pub(crate) fn relu<F: Scalar>(u: F) -> F {
+    if u <= F::ZERO { F::ZERO } else { u }
+}
+
+/// a where z > 0, else 0: the product with ReLU′(u), read off z = ReLU(u). ReLU′(0) = 0.
+#[inline]
+pub(crate) fn masked<F: Scalar>(a: F, z: F) -> F {
+    if z > F::ZERO { a } else { F::ZERO }
+}

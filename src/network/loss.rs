@@ -1,0 +1,284 @@
+//! Losses of one sample, with their first and second derivatives.
+
+use std::borrow::Cow;
+
+use ndarray::{ArrayView1, ArrayView2, Axis};
+
+use crate::error::{Error, Result};
+use crate::linalg::scalar::Scalar;
+
+/// A loss ℓ(ŷ, y) of one sample, with its first and second derivatives in ŷ.
+///
+/// | loss | ℓ | ∂ℓ/∂ŷ | ∂²ℓ/∂ŷ² |
+/// |---|---|---|---|
+/// | [`SquaredError`] | ½ ‖ŷ − y‖² | ŷ − y | I |
+/// | [`Logistic`] | ln(1 + e^ŷ) − yŷ, y ∈ [0, 1] | σ(ŷ) − y | σ(ŷ) σ(−ŷ) |
+/// | [`SoftmaxCrossEntropy`] | ln Σₖ e^ŷₖ − ŷ_y | p − e_y | diag(p) − p pᵀ |
+///
+/// A caller's own loss implements [`Loss`].
+///
+/// **Precision.** All three are good to a few roundings of each number at any margin, however small or large: where a formula of the
+/// table subtracts what nearly cancels, another form of it is computed. What is left is the number type's own: an exponential of
+/// ŷₖ − ŷ_max has that times the rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
+/// than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰ in `f32`. A finite ŷ never gives NaN.
+pub trait Loss<F: Scalar>: Send + Sync {
+    /// One number of a target: `F` for real targets, `usize` for labels.
+    type Target: Copy + Send + Sync;
+
+    /// What a checkpoint calls this loss, so that a run does not go on with another one: the name of its type, without path and
+    /// parameters, unless it says otherwise.
+    fn name(&self) -> Cow<'static, str> {
+        let name = std::any::type_name::<Self>();
+        let name = name.split('<').next().unwrap_or(name);
+        name.rsplit("::").next().unwrap_or(name).into()
+    }
+
+    /// How many `Target`s one sample has, for a network with so many outputs.
+    ///
+    /// # Errors
+    /// [`Error::Outputs`] if the loss has no meaning for that number of outputs.
+    fn target_len(&self, outputs: usize) -> Result<usize>;
+
+    /// Refuses a target outside the loss's domain.
+    ///
+    /// # Errors
+    /// [`Error::Label`] or [`Error::Target`], naming `row`.
+    fn check(&self, row: usize, y: &[Self::Target], outputs: usize) -> Result<()>;
+
+    /// ℓ(ŷ, y), where `d` = ∂ℓ/∂ŷ is written beside it: the two share their exponentials.
+    fn value_and_derivative(&self, y_hat: &[F], y: &[Self::Target], d: &mut [F]) -> F;
+
+    /// `hv` = (∂²ℓ/∂ŷ²) v, the second derivative applied to a direction v in ŷ.
+    fn second_derivative(&self, y_hat: &[F], y: &[Self::Target], v: &[F], hv: &mut [F]);
+}
+
+/// ½ ‖ŷ − y‖², for any number of outputs; the half makes the derivative ŷ − y.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SquaredError;
+
+impl<F: Scalar> Loss<F> for SquaredError {
+    type Target = F;
+
+    fn name(&self) -> Cow<'static, str> {
+        "squared_error".into()
+    }
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        Ok(outputs)
+    }
+
+    fn check(&self, row: usize, y: &[F], _outputs: usize) -> Result<()> {
+        match y.iter().find(|y| !y.is_finite()) {
+            Some(y) => Err(Error::Target { row: Some(row), expected: "a finite number", found: y.to_f64() }),
+            None => Ok(()),
+        }
+    }
+
+    fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+        let mut sum = F::ZERO;
+        for ((&y_hat, &y), d) in y_hat.iter().zip(y).zip(d) {
+            *d = y_hat - y;
+            sum += *d * *d;
+        }
+        F::from_f64(0.5) * sum
+    }
+
+    fn second_derivative(&self, _y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
+        hv.copy_from_slice(v);
+    }
+}
+
+/// The logistic loss of one output ŷ, the log-odds of class 1: ln(1 + e^ŷ) − yŷ with y ∈ {0, 1}, or a probability between.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Logistic;
+
+impl<F: Scalar> Loss<F> for Logistic {
+    type Target = F;
+
+    fn name(&self) -> Cow<'static, str> {
+        "logistic".into()
+    }
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        if outputs == 1 { Ok(1) } else { Err(Error::Outputs { expected: "1 output", found: outputs }) }
+    }
+
+    fn check(&self, row: usize, y: &[F], _outputs: usize) -> Result<()> {
+        let inside = y[0] >= F::ZERO && y[0] <= F::ONE;
+        if inside {
+            Ok(())
+        } else {
+            Err(Error::Target { row: Some(row), expected: "a number from 0 to 1", found: y[0].to_f64() })
+        }
+    }
+
+    /// ln(1 + e^ŷ) = max(ŷ, 0) + ln(1 + e^−|ŷ|)
+    ///
+    /// For ŷ > 0 both are those of −ŷ and 1 − y, so that 1 is subtracted neither from a number near 1 nor from ŷ.
+    fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+        let (a, y) = (y_hat[0], y[0]);
+        if a > F::ZERO {
+            let (e, rest) = ((-a).exp(), F::ONE - y);
+            d[0] = rest - e / (F::ONE + e);
+            rest * a + e.ln_1p()
+        } else {
+            let e = a.exp();
+            d[0] = e / (F::ONE + e) - y;
+            e.ln_1p() - y * a
+        }
+    }
+
+    /// σ(ŷ) σ(−ŷ) = e/(1 + e)² with e = e^−|ŷ|
+    fn second_derivative(&self, y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
+        let a = y_hat[0];
+        let e = if a > F::ZERO { -a } else { a }.exp();
+        hv[0] = e / (F::ONE + e) / (F::ONE + e) * v[0];
+    }
+}
+
+/// Softmax cross-entropy of m ≥ 2 outputs with a label below m: −ln p_y with p = softmax(ŷ).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SoftmaxCrossEntropy;
+
+/// Where the largest ŷₖ is; of a NaN if there is one, which comparisons would pass over.
+fn largest<F: Scalar>(y_hat: &[F]) -> usize {
+    let (mut top, mut largest) = (0, y_hat[0]);
+    for (k, &a) in y_hat.iter().enumerate() {
+        // `!(a <= largest)` and not `a > largest`: true for NaN, and once `largest` is NaN it stays.
+        #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN has to come through")]
+        if !(a <= largest) && !largest.to_f64().is_nan() {
+            (top, largest) = (k, a);
+        }
+    }
+    top
+}
+
+/// `e` = e^(ŷₖ − ŷ_top) for all k but the top, whose 1 is left out: 0. Returns the sum, thus what Σₖ e^(ŷₖ − ŷ_top) is above 1, to
+/// all its digits. Every ŷ is taken relative to the largest, so no exponential overflows.
+fn exponentials<F: Scalar>(y_hat: &[F], top: usize, e: &mut [F]) -> F {
+    let (largest, mut rest) = (y_hat[top], F::ZERO);
+    for (k, (&a, e)) in y_hat.iter().zip(e).enumerate() {
+        *e = if k == top { F::ZERO } else { (a - largest).exp() };
+        rest += *e;
+    }
+    rest
+}
+
+impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
+    type Target = usize;
+
+    fn name(&self) -> Cow<'static, str> {
+        "softmax_cross_entropy".into()
+    }
+
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        if outputs >= 2 { Ok(1) } else { Err(Error::Outputs { expected: "2 outputs or more", found: outputs }) }
+    }
+
+    fn check(&self, row: usize, y: &[usize], outputs: usize) -> Result<()> {
+        if y[0] < outputs { Ok(()) } else { Err(Error::Label { row: Some(row), classes: outputs, found: y[0] }) }
+    }
+
+    /// With Σ = 1 + rest, both relative to the largest ŷ: ℓ = ŷ_top − ŷ_y + ln(1 + rest), and p_top − 1 = −rest/Σ.
+    fn value_and_derivative(&self, y_hat: &[F], y: &[usize], d: &mut [F]) -> F {
+        let (top, y) = (largest(y_hat), y[0]);
+        let rest = exponentials(y_hat, top, d);
+        let sum = F::ONE + rest;
+        d[top] = F::ONE;
+        for d in &mut *d {
+            *d = *d / sum;
+        }
+        d[y] = if y == top { -(rest / sum) } else { d[y] - F::ONE };
+        y_hat[top] - y_hat[y] + rest.ln_1p()
+    }
+
+    /// p ⊙ (v − pᵀv), which is the same for v − v_top: there the sum pᵀv leaves out the p that may be near 1.
+    fn second_derivative(&self, y_hat: &[F], _y: &[usize], v: &[F], hv: &mut [F]) {
+        let top = largest(y_hat);
+        let sum = F::ONE + exponentials(y_hat, top, hv);
+        let (v_top, mut mean) = (v[top], F::ZERO);
+        for (&e, &v) in hv.iter().zip(v) {
+            mean += e * (v - v_top);
+        }
+        hv[top] = F::ONE;
+        mean = mean / sum;
+        for (h, &v) in hv.iter_mut().zip(v) {
+            *h = *h / sum * (v - v_top - mean);
+        }
+    }
+}
+
+/// Targets of a batch: an array with one row a sample, or with one number a sample.
+pub trait Targets<'a, T> {
+    /// One row a sample.
+    fn rows(self) -> ArrayView2<'a, T>;
+}
+
+impl<'a, T> Targets<'a, T> for ArrayView2<'a, T> {
+    fn rows(self) -> Self {
+        self
+    }
+}
+
+impl<'a, T> Targets<'a, T> for ArrayView1<'a, T> {
+    fn rows(self) -> ArrayView2<'a, T> {
+        self.insert_axis(Axis(1))
+    }
+}
+
+/// Checks all targets of a batch of `samples`.
+pub(crate) fn check_targets<F: Scalar, L: Loss<F>>(
+    loss: &L,
+    y: ArrayView2<L::Target>,
+    samples: usize,
+    outputs: usize,
+) -> Result<()> {
+    let len = loss.target_len(outputs)?;
+    if y.nrows() != samples {
+        return Err(Error::Length { what: "y", expected: samples, found: y.nrows() });
+    }
+    if y.ncols() != len {
+        return Err(Error::Shape { what: "y", expected: vec![samples, len], found: y.shape().to_vec() });
+    }
+    let mut buffer = Vec::new();
+    for (row, y) in y.outer_iter().enumerate() {
+        match y.to_slice() {
+            Some(y) => loss.check(row, y, outputs)?,
+            None => {
+                buffer.clear();
+                buffer.extend(y.iter().copied());
+                loss.check(row, &buffer, outputs)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the target of one sample.
+pub(crate) fn checked_target<F: Scalar, L: Loss<F>>(loss: &L, y: &[L::Target], outputs: usize) -> Result<()> {
+    let len = loss.target_len(outputs)?;
+    if y.len() != len {
+        return Err(Error::Shape { what: "y", expected: vec![len], found: vec![y.len()] });
+    }
+    loss.check(0, y, outputs).map_err(Error::of_one_sample)
+}
+
+/// ℓ and ∂ℓ/∂ŷ of sample `i` of a batch with targets `y` (row-major): what the engine asks for.
+pub(crate) fn seed<'a, F: Scalar, L: Loss<F>>(
+    loss: &'a L,
+    y: ArrayView2<'a, L::Target>,
+) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
+    let len = y.ncols();
+    let y = y.to_slice().expect("row-major targets");
+    move |i, y_hat, d| loss.value_and_derivative(y_hat, &y[i * len..][..len], d).to_f64()
+}
+
+/// The same of its second derivative: writes (∂²ℓ/∂ŷ²) v of sample `i`.
+pub(crate) fn curvature<'a, F: Scalar, L: Loss<F>>(
+    loss: &'a L,
+    y: ArrayView2<'a, L::Target>,
+) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 'a {
+    let len = y.ncols();
+    let y = y.to_slice().expect("row-major targets");
+    move |i, y_hat, v, hv| loss.second_derivative(y_hat, &y[i * len..][..len], v, hv)
+}

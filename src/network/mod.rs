@@ -1,0 +1,5 @@
+//! The function that is learned: a network, the standardisation of its inputs, and the losses.
+
+pub(crate) mod loss;
+pub(crate) mod mlp;
+pub(crate) mod standardizer;

@@ -1,0 +1,147 @@
+//! Standardisation of the inputs: each column of x with mean 0 and standard deviation 1.
+//!
+//! ```text
+//! mean_j = (1/n) Σ x_ij      s_j² = (1/n) Σ (x_ij − mean_j)²      z_ij = (x_ij − mean_j) · (1/s_j)
+//! ```
+//!
+//! All of it in double precision, and z alone is rounded to the network's type: a mean rounded to
+//! `f32` would shift a column of large numbers by more than they differ. A column is constant if
+//! its largest number is its least one; it is shifted and not scaled.
+//!
+//! Mean and deviation are those of the data it was fitted on, the training part, and stay the same for all data after.
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+
+use crate::error::{Error, Result};
+use crate::linalg::scalar::Scalar;
+use crate::network::mlp::not_finite;
+
+/// Mean and scale of each column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standardizer {
+    pub(crate) mean: Array1<f64>,
+    /// 1/s
+    pub(crate) factor: Array1<f64>,
+}
+
+/// A sum and what rounding has taken from it (Knuth's TwoSum, without a branch): good to one
+/// rounding of the sum, and to n² roundings of roundings of Σ |x|.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    sum: f64,
+    lost: f64,
+}
+
+impl Sum {
+    fn add(&mut self, x: f64) {
+        let sum = self.sum + x;
+        let of_x = sum - self.sum;
+        self.lost += (self.sum - (sum - of_x)) + (x - of_x);
+        self.sum = sum;
+    }
+
+    fn value(self) -> f64 {
+        self.sum + self.lost
+    }
+}
+
+impl Standardizer {
+    /// Fitted on all rows of x.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column with a NaN or an infinity, or whose
+    /// sum or scale is beyond double precision.
+    pub fn fit<F: Scalar>(x: ArrayView2<F>) -> Result<Self> {
+        Self::of_rows(x, 0..x.nrows())
+    }
+
+    /// Fitted on some rows of x, in two passes: of what the second subtracts, no digits are lost.
+    pub(crate) fn of_rows<F: Scalar>(x: ArrayView2<F>, rows: impl Iterator<Item = usize> + Clone) -> Result<Self> {
+        let Some(first) = rows.clone().next() else { return Err(Error::NoSamples) };
+        let mut n = 0.0;
+        let mut sums = vec![Sum::default(); x.ncols()];
+        let mut ranges: Vec<_> = x.row(first).iter().map(|x| (x.to_f64(), x.to_f64())).collect();
+        for i in rows.clone() {
+            n += 1.0;
+            for ((&x, sum), (least, most)) in x.row(i).iter().zip(&mut sums).zip(&mut ranges) {
+                let x = x.to_f64();
+                sum.add(x);
+                (*least, *most) = (least.min(x), most.max(x));
+            }
+        }
+        if let Some(column) = sums.iter().position(|sum| !sum.value().is_finite()) {
+            let mut of_column = rows.clone().map(|row| (row, x[(row, column)].to_f64()));
+            let (what, row, found) = match of_column.find(|(_, x)| !x.is_finite()) {
+                Some((row, x)) => ("x", Some(row), x),
+                None => ("mean and scale", None, sums[column].sum),
+            };
+            return Err(Error::NotFinite { what, row, column, found });
+        }
+        // Of equal numbers exactly that number.
+        let mean = sums.iter().zip(&ranges).map(|(sum, &(least, most))| (sum.value() / n).clamp(least, most));
+        let mean: Array1<f64> = mean.collect();
+        // The largest distance from the mean: relative to it no square overflows, and the sum is at
+        // least 1.
+        let units: Vec<f64> =
+            ranges.iter().zip(&mean).map(|(&(least, most), &mean)| (most - mean).max(mean - least)).collect();
+        sums.fill(Sum::default());
+        for i in rows {
+            for (((&x, sum), &mean), &unit) in x.row(i).iter().zip(&mut sums).zip(&mean).zip(&units) {
+                let distance = (x.to_f64() - mean) / unit;
+                sum.add(distance * distance);
+            }
+        }
+        let factor = sums.iter().zip(&units).map(|(sum, &unit)| match unit {
+            0.0 => 1.0,
+            unit => 1.0 / (unit * (sum.value() / n).sqrt()),
+        });
+        let fitted = Self { factor: factor.collect(), mean };
+        for (column, &found) in fitted.factor.iter().enumerate() {
+            if !found.is_finite() {
+                return Err(Error::NotFinite { what: "mean and scale", row: None, column, found });
+            }
+        }
+        Ok(fitted)
+    }
+
+    /// The mean of each column.
+    #[must_use]
+    pub fn mean(&self) -> ArrayView1<'_, f64> {
+        self.mean.view()
+    }
+
+    /// What each column is multiplied by: 1/s.
+    #[must_use]
+    pub fn factor(&self) -> ArrayView1<'_, f64> {
+        self.factor.view()
+    }
+
+    /// z for other rows: each number is rounded once to `f64` where its mean is subtracted, once
+    /// where it is multiplied, and then to F.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not finite, and [`Error::Standardized`] for
+    /// one whose z is not.
+    pub fn transform<F: Scalar>(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
+        if x.ncols() != self.mean.len() {
+            let expected = vec![x.nrows(), self.mean.len()];
+            return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
+        }
+        let mut z = Array2::from_elem(x.dim(), F::ZERO);
+        if z.is_empty() {
+            return Ok(z);
+        }
+        crate::linalg::rows::gather(x, Some, Some(self.slices()), z.view_mut());
+        let Some((row, column, becomes)) = not_finite(z.view()) else { return Ok(z) };
+        let found = x[(row, column)].to_f64();
+        Err(if found.is_finite() {
+            Error::Standardized { row, column, found, becomes }
+        } else {
+            Error::NotFinite { what: "x", row: Some(row), column, found }
+        })
+    }
+
+    pub(crate) fn slices(&self) -> (&[f64], &[f64]) {
+        (self.mean.as_slice().expect("made in one piece"), self.factor.as_slice().expect("made in one piece"))
+    }
+}

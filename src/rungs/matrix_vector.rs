@@ -1,0 +1,109 @@
+//! Rung 3, matrix–vector: the lecture's exercise, one sample.
+//!
+//! ```text
+//! u[t+1] = w[t] z[t] + c[t]                      gemv
+//! δ[t] = (w[t]ᵀ δ[t+1]) ⊙ 1[z[t] > 0]            gemv
+//! ∂/∂w[t] = δ[t+1] z[t]ᵀ                         ger
+//! ```
+
+use ndarray::{Array1, ArrayView1, Ix1};
+
+use crate::error::Result;
+use crate::linalg::layout::copied;
+use crate::linalg::scalar::{Scalar, masked, relu};
+use crate::linalg::threads::one_blas_thread;
+use crate::network::loss::{Loss, checked_target};
+use crate::network::mlp::{Mlp, Parameters};
+use crate::rungs::trace::{Trace, check_output};
+
+/// The forward pass of one sample, layer by layer.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
+/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite; [`Error::BlasThreads`](crate::Error::BlasThreads).
+pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1>> {
+    mlp.check_sample(x)?;
+    let _one = one_blas_thread()?;
+    let theta = mlp.parameters();
+    let affine = |t: usize, z: &Array1<F>| {
+        let (w, c) = (&theta.w[t], &theta.c[t]);
+        let mut u = Array1::from_elem(w.nrows(), F::ZERO);
+        F::gemv(F::ONE, w.view(), z.view(), F::ZERO, u.view_mut());
+        if !c.is_empty() {
+            u.zip_mut_with(c, |u, &c| *u += c);
+        }
+        u
+    };
+    let mut z = vec![copied(x)];
+    let mut u = Vec::with_capacity(mlp.depth());
+    for t in 0..mlp.depth() {
+        u.push(affine(t, &z[t]));
+        z.push(u[t].mapv(relu));
+    }
+    let y_hat = affine(mlp.depth(), &z[mlp.depth()]);
+    check_output(&y_hat)?;
+    Ok(Trace { u, z, y_hat })
+}
+
+/// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.
+///
+/// # Errors
+/// As [`forward`], and [`Error::Shape`](crate::Error::Shape) for a `g` of another network.
+///
+/// # Panics
+/// If there is no output k.
+pub fn output_gradient<F: Scalar>(
+    mlp: &Mlp<F>,
+    x: ArrayView1<F>,
+    k: usize,
+    g: &mut Parameters<F>,
+) -> Result<Trace<F, Ix1>> {
+    assert!(k < mlp.outputs(), "output {k} of a network with {}", mlp.outputs());
+    mlp.parameters().check_same_shape(g)?;
+    let trace = forward(mlp, x)?;
+    let mut seed = Array1::from_elem(mlp.outputs(), F::ZERO);
+    seed[k] = F::ONE;
+    backward(mlp, &trace, seed, g)?;
+    Ok(trace)
+}
+
+/// `g` = ∇θ ℓ(ŷ, y) at one sample. Returns ℓ.
+///
+/// # Errors
+/// As [`output_gradient`], and what the loss refuses in y.
+pub fn loss_gradient<F: Scalar, L: Loss<F>>(
+    mlp: &Mlp<F>,
+    x: ArrayView1<F>,
+    y: &[L::Target],
+    loss: &L,
+    g: &mut Parameters<F>,
+) -> Result<F> {
+    checked_target(loss, y, mlp.outputs())?;
+    mlp.parameters().check_same_shape(g)?;
+    let trace = forward(mlp, x)?;
+    let mut seed = vec![F::ZERO; mlp.outputs()];
+    let value = loss.value_and_derivative(&trace.y_hat.to_vec(), y, &mut seed);
+    backward(mlp, &trace, seed.into(), g)?;
+    Ok(value)
+}
+
+/// `g` = Σ_k seed_k ∂ŷ_k/∂θ
+fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, seed: Array1<F>, g: &mut Parameters<F>) -> Result<()> {
+    let _one = one_blas_thread()?;
+    let mut delta = seed;
+    for t in (0..=mlp.depth()).rev() {
+        let z = &trace.z[t];
+        g.w[t].fill(F::ZERO);
+        F::ger(F::ONE, delta.view(), z.view(), g.w[t].view_mut());
+        if !g.c[t].is_empty() {
+            g.c[t].assign(&delta);
+        }
+        if t > 0 {
+            let mut below = Array1::from_elem(z.len(), F::ZERO);
+            F::gemv(F::ONE, mlp.parameters().w[t].t(), delta.view(), F::ZERO, below.view_mut());
+            below.zip_mut_with(z, |delta, &z| *delta = masked(*delta, z));
+            delta = below;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The forward pass that keeps the inputs and outputs of all neurons, neuron by neuron as the lecture writes it.
+
+use ndarray::{Array, Array1, ArrayView1, Axis, Dimension, Ix1};
+
+use crate::error::{Error, Result};
+use crate::linalg::layout::copied;
+use crate::linalg::scalar::{Scalar, relu};
+use crate::network::mlp::{Mlp, check_outputs};
+
+/// u and z of all neurons: for one sample (`Ix1`), or for a batch with samples in rows (`Ix2`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace<F, D: Dimension> {
+    /// `u[1]`, …, `u[T]`, at 0 … T−1.
+    pub(crate) u: Vec<Array<F, D>>,
+    /// `z[0]`, …, `z[T]`.
+    pub(crate) z: Vec<Array<F, D>>,
+    /// ŷ
+    pub(crate) y_hat: Array<F, D>,
+}
+
+impl<F, D: Dimension> Trace<F, D> {
+    /// The inputs of the neurons of hidden layer t, 1 ≤ t ≤ T: `u[t] = w[t−1] z[t−1] + c[t−1]`.
+    ///
+    /// # Panics
+    /// If t is not in 1 … T.
+    #[must_use]
+    #[track_caller]
+    pub fn u(&self, t: usize) -> &Array<F, D> {
+        assert!((1..=self.u.len()).contains(&t), "u[t] exists for t = 1 … {}, asked for {t}", self.u.len());
+        &self.u[t - 1]
+    }
+
+    /// The outputs of layer t, 0 ≤ t ≤ T: `z[0]` = x, `z[t] = ReLU(u[t])`.
+    ///
+    /// # Panics
+    /// If t exceeds T.
+    #[must_use]
+    #[track_caller]
+    pub fn z(&self, t: usize) -> &Array<F, D> {
+        assert!(t < self.z.len(), "z[t] exists for t = 0 … {}, asked for {t}", self.z.len() - 1);
+        &self.z[t]
+    }
+
+    /// `ŷ = alpha z[T] + b`
+    #[must_use]
+    pub fn y_hat(&self) -> &Array<F, D> {
+        &self.y_hat
+    }
+}
+
+impl<F: Scalar> Trace<F, Ix1> {
+    /// The forward pass of one sample, by plain loops: `d[0]d[1] + … + m d[T]` multiplications.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
+    /// [`Error::Output`] for a ŷ that is not finite.
+    pub fn new(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Self> {
+        mlp.check_sample(x)?;
+        let theta = mlp.parameters();
+        let mut z = vec![copied(x)];
+        let mut u = Vec::with_capacity(mlp.depth());
+        for t in 0..mlp.depth() {
+            u.push(neuron_inputs(theta.w[t].view(), theta.c[t].view(), &z[t]));
+            z.push(u[t].mapv(relu));
+        }
+        let y_hat = neuron_inputs(theta.alpha(), theta.b(), &z[mlp.depth()]);
+        check_output(&y_hat)?;
+        Ok(Self { u, z, y_hat })
+    }
+}
+
+/// Refuses the output of one sample if it is not finite.
+pub(crate) fn check_output<F: Scalar>(y_hat: &Array1<F>) -> Result<()> {
+    check_outputs(y_hat.view().insert_axis(Axis(0))).map_err(Error::of_one_sample)
+}
+
+/// u_i = Σ_j w_ij z_j, plus c_i, the edge from the constant 1, where there is one.
+fn neuron_inputs<F: Scalar>(w: ndarray::ArrayView2<F>, c: ArrayView1<F>, z: &Array1<F>) -> Array1<F> {
+    let mut u = Array1::from_elem(w.nrows(), F::ZERO);
+    for (i, w_i) in w.outer_iter().enumerate() {
+        for (&w_ij, &z_j) in w_i.iter().zip(z) {
+            u[i] += w_ij * z_j;
+        }
+        if !c.is_empty() {
+            u[i] += c[i];
+        }
+    }
+    u
+}

@@ -1,0 +1,12 @@
+//! Training runs: data in memory, the loops over batches and epochs, and what they leave behind.
+
+pub(crate) mod dataset;
+pub(crate) mod history;
+pub(crate) mod model;
+pub mod observer;
+pub(crate) mod position;
+#[cfg(feature = "progress")]
+pub(crate) mod progress;
+pub(crate) mod sgd;
+pub(crate) mod trainer;
+pub(crate) mod training;

@@ -1,0 +1,147 @@
+//! A progress bar for programs, with the feature `progress`.
+
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use indicatif::{
+    HumanCount, HumanDuration, ProgressBar as Bar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle,
+};
+
+use crate::linalg::scalar::Scalar;
+use crate::train::history::Record;
+use crate::train::model::Model;
+use crate::train::observer::{Batch, Observer};
+
+/// An [`Observer`] that shows on stderr how far a run is: its epoch, the mean loss of the epoch so far, the last validation loss, samples
+/// per second and the time that is left. It draws on a terminal only.
+///
+/// A run that goes on where an earlier one stopped begins there; speed and time left are those of this observer's batches. Dropped, it
+/// leaves its last state on the screen.
+///
+/// ```
+/// # use gemmprop::{Constant, Dataset, Mlp, ProgressBar, SquaredError, Trainer, Training};
+/// # use ndarray::array;
+/// # let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
+/// # let mlp = Mlp::<f64>::he(&[1, 1], Constant::Absent, 0)?;
+/// # let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+/// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ProgressBar::new())?;
+/// # Ok::<(), gemmprop::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct ProgressBar {
+    /// From the first batch on, and its length: to ask the bar for it takes a lock.
+    bar: Option<(Bar, u64)>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What the bar shows, if it is drawn.
+#[derive(Debug, Default)]
+struct Seen {
+    epoch: usize,
+    epochs: usize,
+    /// Σ ℓ over the epoch's samples so far, and their number.
+    sum: f64,
+    samples: usize,
+    validation_loss: Option<f64>,
+    /// Samples and batches after the first, at which the clock starts.
+    since: Option<Instant>,
+    all_samples: usize,
+    all_batches: usize,
+}
+
+impl ProgressBar {
+    /// A bar that appears with the first batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Will nothing be drawn, because stderr is no terminal?
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        ProgressDrawTarget::stderr().is_hidden()
+    }
+
+    fn begin(&self, position: u64, length: u64) -> Bar {
+        let seen = Arc::clone(&self.seen);
+        // Called where the bar is drawn, a few times a second.
+        let text = move |state: &ProgressState, text: &mut dyn Write| {
+            let _ = seen.lock().expect("no holder panics").write(state, text);
+        };
+        let time = |state: &ProgressState, text: &mut dyn Write| {
+            let _ = match state.is_finished() {
+                true => write!(text, "in {:#}", HumanDuration(state.elapsed())),
+                false => write!(text, "ETA {:#}", HumanDuration(state.eta())),
+            };
+        };
+        let style = ProgressStyle::with_template("{text} {wide_bar} {percent}% {time}");
+        let style = style.expect("a valid template").with_key("text", text).with_key("time", time);
+        let bar = Bar::new(length).with_style(style).with_finish(ProgressFinish::Abandon).with_position(position);
+        // indicatif would take what was done before for work of this moment.
+        bar.tick();
+        bar.reset_eta();
+        bar
+    }
+}
+
+impl<F: Scalar> Observer<F> for ProgressBar {
+    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+        self.seen.lock().expect("no holder panics").add(batch);
+        let position = ((batch.epoch - 1) * batch.batches + batch.batch) as u64;
+        // More epochs than planned, by `partial_fit`.
+        let length = (batch.epochs.max(batch.epoch) * batch.batches) as u64;
+        match &mut self.bar {
+            Some((bar, known)) => {
+                if *known != length {
+                    *known = length;
+                    bar.set_length(length);
+                }
+                bar.set_position(position);
+            }
+            None => self.bar = Some((self.begin(position, length), length)),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn epoch(&mut self, record: &Record, _model: &Model<F>) -> ControlFlow<()> {
+        self.seen.lock().expect("no holder panics").validation_loss = record.validation_loss;
+        ControlFlow::Continue(())
+    }
+}
+
+impl Seen {
+    fn add(&mut self, batch: &Batch) {
+        if batch.epoch != self.epoch {
+            (self.sum, self.samples) = (0.0, 0);
+        }
+        (self.epoch, self.epochs) = (batch.epoch, batch.epochs);
+        self.sum += batch.loss * batch.samples as f64;
+        self.samples += batch.samples;
+        match self.since {
+            Some(_) => (self.all_samples, self.all_batches) = (self.all_samples + batch.samples, self.all_batches + 1),
+            None => self.since = Some(Instant::now()),
+        }
+    }
+
+    fn write(&self, state: &ProgressState, text: &mut dyn Write) -> std::fmt::Result {
+        write!(text, "epoch {}/{}  loss {:.4}", self.epoch, self.epochs, self.sum / self.samples as f64)?;
+        if let Some(loss) = self.validation_loss {
+            write!(text, "  validation {loss:.4}")?;
+        }
+        let speed = match self.since {
+            // indicatif's speed at the end counts what was done before, too.
+            Some(since) if state.is_finished() => self.all_samples as f64 / since.elapsed().as_secs_f64(),
+            _ => state.per_sec() * self.all_samples as f64 / self.all_batches.max(1) as f64,
+        };
+        if speed >= 1.0 && speed.is_finite() {
+            write!(text, "  {} samples/s", HumanCount(speed as u64))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "progress_tests.rs"]
+mod tests;
