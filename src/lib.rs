@@ -107,7 +107,7 @@ pub use network::mlp::{Constant, Mlp, Parameters, ParametersMut};
 pub use network::standardizer::Standardizer;
 pub use optim::learning_rate::LearningRate;
 pub use optim::optimizer::Optimizer;
-pub use parallel::crew::set_threads;
+pub use parallel::team::set_threads;
 pub use random::Generator;
 pub use rungs::{Trace, batched, count, matrix_vector, naive, per_neuron};
 pub use train::dataset::Dataset;

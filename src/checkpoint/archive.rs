@@ -35,7 +35,7 @@ pub(crate) struct Contents {
     pub(crate) facts: BTreeMap<String, String>,
 }
 
-/// Numbers in row-major order. In what was read, `bytes` is as long as `dtype` and `shape` say.
+/// Coefficients in row-major order. In what was read, `bytes` is as long as `dtype` and `shape` say.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tensor {
     pub(crate) dtype: Dtype,
@@ -46,7 +46,7 @@ pub(crate) struct Tensor {
 
 /// A directory of checkpoints, numbered by step; the two newest are kept.
 ///
-/// One run at a time may write there: the first call of [`create`](Self::create), [`lock`](Self::lock), `resume` or `save` takes a lock on
+/// SingleStep run at a time may write there: the first call of [`create`](Self::create), [`lock`](Self::lock), `resume` or `save` takes a lock on
 /// the directory, and it is held until this value and its clones are gone, or the process is, however it ends. For another value the
 /// directory is [`InUse`](CheckpointError::InUse) meanwhile, in this process as in others. Reading needs no lock.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ pub enum CheckpointError {
         /// The directory as an absolute path.
         directory: PathBuf,
     },
-    /// One file cannot be used.
+    /// SingleStep file cannot be used.
     #[error(transparent)]
     Damaged(Damaged),
     /// A sound file that this crate has not written.
@@ -349,7 +349,7 @@ fn name(step: u64) -> String {
     format!("step-{step:012}.safetensors")
 }
 
-/// One file of the caller's choice.
+/// SingleStep file of the caller's choice.
 ///
 /// # Errors
 ///

@@ -137,7 +137,7 @@ impl Checkpoints {
         self.read()?.with(|stored| stored.trainer(loss))
     }
 
-    /// The model of the newest checkpoint. One before it may be of a network that has hardly been trained, so it is not taken in its place;
+    /// The model of the newest checkpoint. SingleStep before it may be of a network that has hardly been trained, so it is not taken in its place;
     /// [`Model::load`] takes the one that it is given.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl<F: Scalar> Model<F> {
     }
 }
 
-/// Numbers that are 4 bytes long are kept as `f32`, all others as `f64`.
+/// Coefficients that are 4 bytes long are kept as `f32`, all others as `f64`.
 fn dtype<F: Scalar>() -> Dtype {
     if size_of::<F>() == 4 { Dtype::F32 } else { Dtype::F64 }
 }
@@ -273,7 +273,7 @@ fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &Notes) -> Co
 }
 
 impl Stored {
-    /// One checkpoint, wherever that file has been moved to.
+    /// SingleStep checkpoint, wherever that file has been moved to.
     ///
     /// # Errors
     /// [`CheckpointError`], with what was expected and found.
@@ -302,7 +302,7 @@ impl Stored {
         for i in 0..trainer.moments.arrays.len() {
             trainer.moments.arrays[i] = self.parameters(&format!("moment{}.", i + 1), &shape, constant)?;
         }
-        trainer.moments.watch_again(trainer.model.mlp.parameters());
+        trainer.moments.reset_bounds(trainer.model.mlp.parameters());
         if self.contents.tensors.contains_key("best.0.weight") {
             trainer.best = Some(self.parameters("best.", &shape, constant)?);
         }

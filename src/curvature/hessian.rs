@@ -13,24 +13,24 @@
 //! is exactly 0, H is that of the side which ReLU′(0) = 0 chooses.
 //!
 //! Z and Δ are made once and kept. A product then costs 6E − 4 d\[0\] d\[1\] multiplications a sample, E = Σ d\[t\] d\[t+1\] with the
-//! head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ are laid out as Z and Δ are, so both run on the tiles of the same schedule.
+//! head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ are laid out as Z and Δ are, so both run on the tiles of the same plan.
 
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix1, Ix2, Slice, s};
 
 use crate::engine::engine::Samples;
-use crate::engine::schedule::{Names, Op, Schedule, Update, tiles};
-use crate::engine::update::Batch;
+use crate::engine::plan::{LayerSlots, Op, Plan, Update, tiles};
+use crate::engine::update::BatchLayers;
 use crate::error::{Error, Result};
 use crate::linalg::blas::{SharedTiles, Tile};
 use crate::linalg::layout::row_major;
-use crate::linalg::rows::{self, part};
+use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
-use crate::network::loss::{Loss, curvature, seed};
+use crate::network::loss::{Loss, curvature, sample_loss};
 use crate::network::mlp::{Mlp, Parameters};
-use crate::parallel::crew::{Assembled, Crew};
+use crate::parallel::team::{ActiveTeam, Team};
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
 
@@ -71,9 +71,9 @@ where
     /// The same of R, of one block.
     tangents: Vec<Array2<F>>,
     /// Of a whole block and of the last one, if that is smaller.
-    schedules: Vec<Schedule>,
+    plans: Vec<Plan>,
     update: Update,
-    crew: Crew,
+    team: Team,
     value: f64,
     gradient: Parameters<F>,
 }
@@ -119,7 +119,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         let y = self.y.slice_axis(Axis(0), rows.clone().into());
         let weights = self.weights().map(|weights| &weights[rows.clone()]);
         let x = self.x.slice_axis(Axis(0), rows.into());
-        Samples { x, order: None, standardize: None, weights: None, seed: weighted(seed(loss, y), weights) }
+        Samples { x, order: None, standardize: None, weights: None, loss: weighted(sample_loss(loss, y), weights) }
     }
 
     /// Writes w_i (∂²ℓ/∂ŷ²) v of sample i.
@@ -157,8 +157,9 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         let _one = one_blas_thread()?;
         let (widths, samples) = (mlp.widths(), inputs.len());
         let block = samples.min(BLOCK);
-        let layers =
-            || -> Vec<Array2<F>> { Names::columns(widths).map(|d| Array2::from_elem((block, d), F::ZERO)).collect() };
+        let layers = || -> Vec<Array2<F>> {
+            LayerSlots::columns(widths).map(|d| Array2::from_elem((block, d), F::ZERO)).collect()
+        };
         let tangents = layers();
         let shapes: Vec<_> = tangents.iter().map(Array2::dim).collect();
         let sizes = [block, samples % block].into_iter().filter(|&samples| samples > 0);
@@ -167,9 +168,9 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
             block,
             passes: tiles(samples, block).map(|_| layers()).collect(),
             tangents,
-            schedules: sizes.map(|samples| Schedule::step(widths, &shapes, samples)).collect(),
+            plans: sizes.map(|samples| Plan::step(widths, &shapes, samples)).collect(),
             update: Update::new(mlp.parameters()),
-            crew: Crew::default(),
+            team: Team::default(),
             value: 0.0,
             gradient: mlp.zero_gradient(),
             loss,
@@ -186,20 +187,20 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
 
     /// Fills Z and Δ, and with them the loss and the gradient.
     fn pass(&mut self) {
-        let Self { mlp, inputs, loss, block, passes, schedules, update, crew, gradient, .. } = self;
+        let Self { mlp, inputs, loss, block, passes, plans, update, team, gradient, .. } = self;
         let n = inputs.len();
         let (theta, mean) = (mlp.parameters(), F::from_f64(1.0 / n as f64));
         let data = inputs.samples(0..n, *loss);
-        let work = |schedule: &Schedule| schedule.shareable() + update.shareable(schedule.samples);
-        let sum: f64 = crew.assemble(passes.len() * work(&schedules[0]), |crew| {
+        let work = |plan: &Plan| plan.workload() + update.workload(plan.samples);
+        let sum: f64 = team.enter(passes.len() * work(&plans[0]), |team| {
             let blocks = tiles(n, *block).zip(passes);
             let sums = blocks.map(|(rows, layers)| {
-                let schedule = schedule_of(schedules, rows.len());
-                crew.step(work(schedule), || {
-                    let sum = schedule.run(crew, layers, theta, &data, rows.start, false);
+                let plan = schedule_of(plans, rows.len());
+                team.step(work(plan), || {
+                    let sum = plan.run(team, layers, theta, &data, rows.start, false);
                     let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
                     let z_0 = Some(inputs.x.slice(s![rows.clone(), ..]));
-                    update.run(crew, &Batch { layers, z_0, samples: rows.len() }, (mean, beta), gradient);
+                    update.run(team, &BatchLayers { layers, z_0, samples: rows.len() }, (mean, beta), gradient);
                     sum
                 })
             });
@@ -235,17 +236,17 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         theta.check_shape_of("v", v)?;
         theta.check_shape_of("hv", hv)?;
         let _one = one_blas_thread()?;
-        let Self { inputs, loss, block, passes, tangents, schedules, update, crew, .. } = self;
+        let Self { inputs, loss, block, passes, tangents, plans, update, team, .. } = self;
         let (second, mean) = (inputs.curvature(*loss), F::from_f64(1.0 / inputs.len() as f64));
-        let work = |schedule: &Schedule| 2 * (schedule.shareable() + update.shareable(schedule.samples));
-        crew.assemble(passes.len() * work(&schedules[0]), |crew| {
+        let work = |plan: &Plan| 2 * (plan.workload() + update.workload(plan.samples));
+        team.enter(passes.len() * work(&plans[0]), |team| {
             for (rows, layers) in tiles(inputs.len(), *block).zip(passes) {
-                let schedule = schedule_of(schedules, rows.len());
+                let plan = schedule_of(plans, rows.len());
                 let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
                 let pass = Pass { theta, v, z_0: inputs.x.slice(s![rows.clone(), ..]), layers };
-                crew.step(work(schedule), || {
-                    pass.tangents(schedule, crew, tangents, |r, y_hat, v, hv| second(rows.start + r, y_hat, v, hv));
-                    pass.product(update, crew, tangents, (mean, beta), hv);
+                team.step(work(plan), || {
+                    pass.tangents(plan, team, tangents, |r, y_hat, v, hv| second(rows.start + r, y_hat, v, hv));
+                    pass.product(update, team, tangents, (mean, beta), hv);
                 });
             }
         });
@@ -253,8 +254,8 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
     }
 }
 
-fn schedule_of(schedules: &[Schedule], samples: usize) -> &Schedule {
-    schedules.iter().find(|schedule| schedule.samples == samples).expect("a whole block or the last")
+fn schedule_of(plans: &[Plan], samples: usize) -> &Plan {
+    plans.iter().find(|plan| plan.samples == samples).expect("a whole block or the last")
 }
 
 /// What is known of a block before its product.
@@ -266,8 +267,8 @@ struct Pass<'a, F> {
 }
 
 impl<F: Scalar> Pass<'_, F> {
-    fn names(&self) -> Names {
-        Names { depth: self.theta.depth() }
+    fn slots(&self) -> LayerSlots {
+        LayerSlots { depth: self.theta.depth() }
     }
 
     /// Z[t] of the block.
@@ -275,62 +276,62 @@ impl<F: Scalar> Pass<'_, F> {
         if t == 0 {
             self.z_0.view()
         } else {
-            part(&self.layers[self.names().z(t)], Axis(0), &Some(0..self.z_0.nrows()))
+            slice_range(&self.layers[self.slots().z(t)], Axis(0), &Some(0..self.z_0.nrows()))
         }
     }
 
     /// Fills R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ; `second(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample r of the block into hv.
     fn tangents(
         &self,
-        schedule: &Schedule,
-        crew: &Assembled,
+        plan: &Plan,
+        team: &ActiveTeam,
         into: &mut [Array2<F>],
         second: impl Fn(usize, &[F], &[F], &mut [F]) + Sync,
     ) {
-        let (names, Self { theta, v, layers, .. }) = (self.names(), self);
-        for phase in schedule.phases.iter().filter(|phase| phase.ops != [Op::Gather]) {
+        let (slots, Self { theta, v, layers, .. }) = (self.slots(), self);
+        for phase in plan.phases.iter().filter(|phase| phase.ops != [Op::Gather]) {
             let into = SharedTiles::new(into, &phase.tiles);
-            crew.for_each_tile(phase.tiles.len(), 2 * phase.flops, &|index| {
+            team.for_each_tile(phase.tiles.len(), 2 * phase.flops, &|index| {
                 let mut tile = into.claim(index);
                 let Tile { rows, columns, .. } = tile.tile().clone();
                 let kept = |name: usize| layers[name].slice_axis(Axis(0), Slice::from(rows.clone()));
-                let z = |t: usize| if t == 0 { self.z_0.slice(s![rows.clone(), ..]) } else { kept(names.z(t)) };
-                let mask = |t: usize, r: ArrayViewMut2<F>| rows::mask(part(&z(t), Axis(1), &columns), r);
+                let z = |t: usize| if t == 0 { self.z_0.slice(s![rows.clone(), ..]) } else { kept(slots.z(t)) };
+                let mask = |t: usize, r: ArrayViewMut2<F>| rows::mask(slice_range(&z(t), Axis(1), &columns), r);
                 for &op in &phase.ops {
                     match op {
                         // R Z[0] = 0.
                         Op::Gather => {}
                         Op::Forward(t) => {
-                            let [v, w] = [v, theta].map(|p| part(&p.w[t], Axis(0), &columns).reversed_axes());
+                            let [v, w] = [v, theta].map(|p| slice_range(&p.w[t], Axis(0), &columns).reversed_axes());
                             if t == 0 {
-                                rows::product(F::ONE, z(0), v, F::ZERO, tile.write(names.z(1)));
+                                rows::product(F::ONE, z(0), v, F::ZERO, tile.write(slots.z(1)));
                             } else {
-                                let ([r_z], mut r_u) = tile.read_and_write([names.z(t)], names.z(t + 1));
+                                let ([r_z], mut r_u) = tile.read_and_write([slots.z(t)], slots.z(t + 1));
                                 rows::product(F::ONE, z(t), v, F::ZERO, r_u.view_mut());
                                 rows::product(F::ONE, r_z, w, F::ONE, r_u);
                             }
                             let v_c = &self.v.c[t];
                             if !v_c.is_empty() {
-                                rows::add_constant(part(v_c, Axis(0), &columns), tile.write(names.z(t + 1)));
+                                rows::add_constant(slice_range(v_c, Axis(0), &columns), tile.write(slots.z(t + 1)));
                             }
-                            if t < names.depth {
-                                mask(t + 1, tile.write(names.z(t + 1)));
+                            if t < slots.depth {
+                                mask(t + 1, tile.write(slots.z(t + 1)));
                             }
                         }
                         Op::Loss => {
-                            let y_hat = kept(names.z(names.depth + 1));
+                            let y_hat = kept(slots.z(slots.depth + 1));
                             let (y_hat, m) = (y_hat.to_slice().expect("whole rows"), y_hat.ncols());
                             let ([r_y_hat], r_d) =
-                                tile.read_and_write([names.z(names.depth + 1)], names.delta(names.depth + 1));
-                            rows::seeds(r_y_hat, r_d, |r, r_y_hat, r_d| {
+                                tile.read_and_write([slots.z(slots.depth + 1)], slots.delta(slots.depth + 1));
+                            rows::losses(r_y_hat, r_d, |r, r_y_hat, r_d| {
                                 second(rows.start + r, &y_hat[r * m..][..m], r_y_hat, r_d);
                                 0.0
                             });
                         }
                         Op::Backward(t) => {
-                            let ([r_above], mut r_delta) = tile.read_and_write([names.delta(t + 1)], names.delta(t));
-                            let [v, w] = [v, theta].map(|p| part(&p.w[t], Axis(1), &columns));
-                            rows::product(F::ONE, kept(names.delta(t + 1)), v, F::ZERO, r_delta.view_mut());
+                            let ([r_above], mut r_delta) = tile.read_and_write([slots.delta(t + 1)], slots.delta(t));
+                            let [v, w] = [v, theta].map(|p| slice_range(&p.w[t], Axis(1), &columns));
+                            rows::product(F::ONE, kept(slots.delta(t + 1)), v, F::ZERO, r_delta.view_mut());
                             rows::product(F::ONE, r_above, w, F::ONE, r_delta.view_mut());
                             mask(t, r_delta);
                         }
@@ -344,22 +345,22 @@ impl<F: Scalar> Pass<'_, F> {
     fn product(
         &self,
         update: &Update,
-        crew: &Assembled,
+        team: &ActiveTeam,
         tangents: &[Array2<F>],
         (a, beta): (F, F),
         hv: &mut Parameters<F>,
     ) {
-        let (names, samples) = (self.names(), self.z_0.nrows());
+        let (slots, samples) = (self.slots(), self.z_0.nrows());
         let (w, c) = (SharedTiles::new(&mut hv.w, &update.w), SharedTiles::new(&mut hv.c, &update.c));
-        crew.for_each_tile(update.w.len(), 2 * samples * update.flops, &|index| {
+        team.for_each_tile(update.w.len(), 2 * samples * update.flops, &|index| {
             let (mut w, mut c) = (w.claim(index), c.claim(index));
             let Tile { arrays, rows, .. } = w.tile().clone();
             let t = arrays.start;
             let [delta, r_delta] =
-                [self.layers, tangents].map(|of| of[names.delta(t + 1)].slice(s![..samples, rows.clone()]));
+                [self.layers, tangents].map(|of| of[slots.delta(t + 1)].slice(s![..samples, rows.clone()]));
             rows::gradient(a, r_delta, self.z(t), beta, w.write(t), c.write(t));
             if t > 0 {
-                let r_z = tangents[names.z(t)].slice(s![..samples, ..]);
+                let r_z = tangents[slots.z(t)].slice(s![..samples, ..]);
                 rows::gradient(a, delta, r_z, F::ONE, w.write(t), ArrayViewMut1::from(&mut []));
             }
         });

@@ -42,7 +42,7 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 use crate::curvature::hessian::{BLOCK, Hessian, Inputs};
 use crate::curvature::lanczos::Operator;
 use crate::engine::engine::Engine;
-use crate::engine::schedule::tiles;
+use crate::engine::plan::tiles;
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;

@@ -57,7 +57,7 @@ pub fn npy_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
     npy_any(path)?.labels()
 }
 
-/// Numbers or labels from a `.npy` file, whichever they are.
+/// Coefficients or labels from a `.npy` file, whichever they are.
 ///
 /// # Errors
 /// As [`npy`].
@@ -109,7 +109,7 @@ fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>
 
 /// Refuses a zip directory that claims more files than there is room for before it; zip 6 would allocate for 65,535 of them.
 ///
-/// A directory's end is its signature, two numbers of disks, and the number of files on this disk and in all, all of two bytes. Numbers
+/// A directory's end is its signature, two numbers of disks, and the number of files on this disk and in all, all of two bytes. Coefficients
 /// that contradict each other are left to zip, which does not believe them, unless none in all is said, which it does not check.
 fn check_directory(path: &Path, bytes: &[u8]) -> Result<()> {
     const ENTRY: usize = 46;
@@ -152,7 +152,7 @@ fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
 }
 
 fn parse_header(text: &str) -> Option<(String, bool, Vec<usize>)> {
-    // One dictionary and one tuple. More make structures, and the parser's time doubles with each that is nested.
+    // SingleStep dictionary and one tuple. More make structures, and the parser's time doubles with each that is nested.
     if text.matches(['(', '[', '{']).count() > 2 {
         return None;
     }

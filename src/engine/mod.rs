@@ -2,5 +2,5 @@
 
 #[expect(clippy::module_inception, reason = "split in the next commits")]
 pub(crate) mod engine;
-pub(crate) mod schedule;
+pub(crate) mod plan;
 pub(crate) mod update;

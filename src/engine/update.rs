@@ -16,33 +16,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Ix1, Ix2, s};
 
-use crate::engine::schedule::{Names, PER_NUMBER, Update, chunk, is_tall, sum, tiles, zeros};
+use crate::engine::plan::{LayerSlots, PER_NUMBER, Update, chunk, is_tall, sum, tiles, zeros};
 use crate::linalg::blas::{Claimed, SharedTiles, Tile};
-use crate::linalg::rows::{self, part};
+use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
-use crate::optim::optimizer::{Moments, Numbers, Optimizer, Rule, largest};
-use crate::parallel::crew::Assembled;
+use crate::optim::optimizer::{Coefficients, Moments, Optimizer, Rule, largest};
+use crate::parallel::team::ActiveTeam;
 
 /// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.
-pub(crate) struct Batch<'a, F> {
+pub(crate) struct BatchLayers<'a, F> {
     pub(crate) layers: &'a [Array2<F>],
     pub(crate) z_0: Option<ArrayView2<'a, F>>,
     pub(crate) samples: usize,
 }
 
-impl<F: Scalar> Batch<'_, F> {
+impl<F: Scalar> BatchLayers<'_, F> {
     /// Some columns of Δ[t+1], and Z[t]: their product is the gradient of those rows of w[t].
     fn operands(&self, t: usize, neurons: Range<usize>) -> (ArrayView2<'_, F>, ArrayView2<'_, F>) {
-        let names = Names { depth: self.layers.len() / 2 - 1 };
+        let slots = LayerSlots { depth: self.layers.len() / 2 - 1 };
         let batch = Some(0..self.samples);
-        let delta = &self.layers[names.delta(t + 1)];
+        let delta = &self.layers[slots.delta(t + 1)];
         let z = match &self.z_0 {
             Some(z) if t == 0 => z.view(),
-            _ => part(&self.layers[names.z(t)], Axis(0), &batch),
+            _ => slice_range(&self.layers[slots.z(t)], Axis(0), &batch),
         };
         if neurons.len() == delta.ncols() {
-            (part(delta, Axis(0), &batch), z)
+            (slice_range(delta, Axis(0), &batch), z)
         } else {
             (delta.slice(s![..self.samples, neurons]), z)
         }
@@ -98,12 +98,12 @@ struct Block {
 
 /// A block of w, and the numbers of c that belong to its rows: none where there is no constant, and none in blocks that do not begin
 /// with the first column.
-struct Part<'a, F> {
+struct ParameterBlock<'a, F> {
     w: ArrayViewMut2<'a, F>,
     c: ArrayViewMut1<'a, F>,
 }
 
-impl<F: Scalar> Part<'_, F> {
+impl<F: Scalar> ParameterBlock<'_, F> {
     /// Σ p²
     fn squares(&mut self) -> f64 {
         let mut sum = 0.0;
@@ -127,35 +127,35 @@ fn slice<'a, F>(c: &'a mut ArrayViewMut1<F>) -> &'a mut [F] {
 }
 
 /// θ, or arrays like it, shared by tiles.
-struct Shared<'a, F> {
+struct SharedParameters<'a, F> {
     w: SharedTiles<'a, F, Ix2>,
     c: SharedTiles<'a, F, Ix1>,
 }
 
-impl<'a, F: Scalar> Shared<'a, F> {
+impl<'a, F: Scalar> SharedParameters<'a, F> {
     fn new(parameters: &'a mut Parameters<F>, tiles: &'a Update) -> Self {
         Self { w: SharedTiles::new(&mut parameters.w, &tiles.w), c: SharedTiles::new(&mut parameters.c, &tiles.c) }
     }
 
-    fn claim(&self, tile: usize) -> Own<'_, 'a, F> {
-        Own { w: self.w.claim(tile), c: self.c.claim(tile) }
+    fn claim(&self, tile: usize) -> ParameterTile<'_, 'a, F> {
+        ParameterTile { w: self.w.claim(tile), c: self.c.claim(tile) }
     }
 }
 
 /// A tile of it that this thread alone may write.
-struct Own<'s, 'a, F> {
+struct ParameterTile<'s, 'a, F> {
     w: Claimed<'s, 'a, F, Ix2>,
     c: Claimed<'s, 'a, F, Ix1>,
 }
 
-impl<F: Scalar> Own<'_, '_, F> {
-    fn part(&mut self, block: &Block) -> Part<'_, F> {
+impl<F: Scalar> ParameterTile<'_, '_, F> {
+    fn block(&mut self, block: &Block) -> ParameterBlock<'_, F> {
         let array = self.w.tile().arrays.start;
         let (mut w, mut c) = (self.w.write(array), self.c.write(array));
         w.slice_collapse(s![block.rows.clone(), block.columns.clone()]);
         let of_c = if c.is_empty() || block.columns.start > 0 { 0..0 } else { block.rows.clone() };
         c.slice_collapse(s![of_c]);
-        Part { w, c }
+        ParameterBlock { w, c }
     }
 }
 
@@ -185,20 +185,20 @@ fn stores_gradient<F: Scalar>(theta: &Parameters<F>, samples: usize) -> bool {
 const LEAST_STORED: usize = 256;
 
 /// Is given a tile, a block of it, and the block's gradient.
-type Visit<'a, F> = dyn Fn(usize, &Block, Part<F>) + Sync + 'a;
+type Visit<'a, F> = dyn Fn(usize, &Block, ParameterBlock<F>) + Sync + 'a;
 
 impl Update {
     /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t].
     pub(crate) fn run<F: Scalar>(
         &self,
-        crew: &Assembled,
-        batch: &Batch<F>,
+        team: &ActiveTeam,
+        batch: &BatchLayers<F>,
         (a, beta): (F, F),
         into: &mut Parameters<F>,
     ) {
-        let into = Shared::new(into, self);
-        crew.for_each_tile(self.w.len(), batch.samples * self.flops, &|index| {
-            let Own { mut w, mut c } = into.claim(index);
+        let into = SharedParameters::new(into, self);
+        team.for_each_tile(self.w.len(), batch.samples * self.flops, &|index| {
+            let ParameterTile { mut w, mut c } = into.claim(index);
             let Tile { arrays, rows, .. } = w.tile().clone();
             let t = arrays.start;
             let (delta, z) = batch.operands(t, rows);
@@ -206,11 +206,11 @@ impl Update {
         });
     }
 
-    /// One step by a rule. Returns ‖g‖, if the rule asks for it or needs it.
+    /// SingleStep step by a rule. Returns ‖g‖, if the rule asks for it or needs it.
     pub(crate) fn step<F: Scalar>(
         &self,
-        crew: &Assembled,
-        batch: &Batch<F>,
+        team: &ActiveTeam,
+        batch: &BatchLayers<F>,
         rule: &Rule,
         theta: &mut Parameters<F>,
         moments: &mut Moments<F>,
@@ -219,28 +219,29 @@ impl Update {
         let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none() && !stores_gradient(theta, batch.samples);
         let descend = |theta: &mut Parameters<F>| {
             let a = F::from_f64(-rule.eta / batch.samples as f64);
-            self.run(crew, batch, (a, F::from_f64(rule.decay.beta)), theta);
+            self.run(team, batch, (a, F::from_f64(rule.decay.beta)), theta);
         };
         if plain && !rule.norm {
             descend(theta);
             return None;
         }
         let Scratch { moments: of_moments, gradient, of_gradient, squares, .. } = self.scratch(rule, theta, scratch);
-        let gradient = Shared::new(gradient, of_gradient);
+        let gradient = SharedParameters::new(gradient, of_gradient);
         let squares = squares.as_slice();
         if plain {
-            self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
+            self.chunks(team, batch, &gradient, Some(squares), &|_, _, _| ());
             descend(theta);
             return Some(sum(squares).sqrt());
         }
-        let mut arrays = moments.arrays.iter_mut().zip(of_moments).map(|(array, tiles)| Shared::new(array, tiles));
+        let mut arrays =
+            moments.arrays.iter_mut().zip(of_moments).map(|(array, tiles)| SharedParameters::new(array, tiles));
         let (first, second) = (arrays.next(), arrays.next());
-        let theta = Shared::new(theta, self);
-        let apply = |numbers: &Numbers<F>, tile: usize, block: &Block, mut g: Part<F>| {
+        let theta = SharedParameters::new(theta, self);
+        let apply = |numbers: &Coefficients<F>, tile: usize, block: &Block, mut g: ParameterBlock<F>| {
             let mut theta = theta.claim(tile);
-            let mut theta = theta.part(block);
+            let mut theta = theta.block(block);
             let [mut first, mut second] = [&first, &second].map(|array| array.as_ref().map(|array| array.claim(tile)));
-            let [mut first, mut second] = [&mut first, &mut second].map(|own| own.as_mut().map(|own| own.part(block)));
+            let [mut first, mut second] = [&mut first, &mut second].map(|own| own.as_mut().map(|own| own.block(block)));
             match (&mut first, &mut second) {
                 (Some(first), Some(second)) => {
                     let of = [g.w, first.w.view_mut(), second.w.view_mut(), theta.w.view_mut()];
@@ -261,15 +262,15 @@ impl Update {
         };
         match rule.clip {
             None => {
-                let (numbers, squares) = (rule.numbers(1.0), rule.norm.then_some(squares));
-                self.chunks(crew, batch, &gradient, squares, &|tile, block, g| apply(&numbers, tile, block, g));
+                let (numbers, squares) = (rule.coefficients(1.0), rule.norm.then_some(squares));
+                self.chunks(team, batch, &gradient, squares, &|tile, block, g| apply(&numbers, tile, block, g));
                 squares.map(|squares| sum(squares).sqrt())
             }
             Some(most) => {
-                self.chunks(crew, batch, &gradient, Some(squares), &|_, _, _| ());
+                self.chunks(team, batch, &gradient, Some(squares), &|_, _, _| ());
                 let norm = sum(squares).sqrt();
-                let numbers = rule.numbers(if norm > most { most / norm } else { 1.0 });
-                self.pass(crew, &|tile, block| apply(&numbers, tile, block, gradient.claim(tile).part(block)));
+                let numbers = rule.coefficients(if norm > most { most / norm } else { 1.0 });
+                self.pass(team, &|tile, block| apply(&numbers, tile, block, gradient.claim(tile).block(block)));
                 Some(norm)
             }
         }
@@ -293,15 +294,15 @@ impl Update {
     /// ‖g‖, and θ + ρ g / ‖g‖; if the norm is not finite, that is a point without meaning.
     pub(crate) fn uphill<'b, F: Scalar>(
         &self,
-        crew: &Assembled,
-        batch: &Batch<F>,
+        team: &ActiveTeam,
+        batch: &BatchLayers<F>,
         (rule, rho): (&Rule, f64),
         theta: &Parameters<F>,
         scratch: &'b mut Option<Scratch<F>>,
     ) -> (f64, &'b Parameters<F>) {
         let Scratch { gradient, of_gradient, squares, uphill, .. } = self.scratch(rule, theta, scratch);
         let (uphill, of_uphill) = uphill.get_or_insert_with(|| (theta.zeros_like(), self.like()));
-        self.chunks(crew, batch, &Shared::new(gradient, of_gradient), Some(squares), &|_, _, _| ());
+        self.chunks(team, batch, &SharedParameters::new(gradient, of_gradient), Some(squares), &|_, _, _| ());
         let norm = sum(squares).sqrt();
         if !norm.is_finite() {
             return (norm, uphill);
@@ -311,11 +312,11 @@ impl Update {
         let length = if fine { norm } else { scale_to_1(gradient) };
         // A gradient of 0 has no direction.
         let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
-        let gradient = Shared::new(gradient, of_gradient);
-        let shared = Shared::new(uphill, of_uphill);
-        self.pass(crew, &|tile, block| {
+        let gradient = SharedParameters::new(gradient, of_gradient);
+        let shared = SharedParameters::new(uphill, of_uphill);
+        self.pass(team, &|tile, block| {
             let (mut uphill, mut gradient) = (shared.claim(tile), gradient.claim(tile));
-            let (mut uphill, mut g) = (uphill.part(block), gradient.part(block));
+            let (mut uphill, mut g) = (uphill.block(block), gradient.block(block));
             let Tile { arrays, rows, .. } = self.w.tile(tile);
             let (w, c) = (&theta.w[arrays.start], &theta.c[arrays.start]);
             let move_up = |uphill: &mut [F], theta: &[F], g: &[F]| {
@@ -335,8 +336,8 @@ impl Update {
     }
 
     /// `work(tile, all of it)` for each tile: a pass over the parameters without a product.
-    fn pass(&self, crew: &Assembled, work: &(dyn Fn(usize, &Block) + Sync)) {
-        crew.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|index| {
+    fn pass(&self, team: &ActiveTeam, work: &(dyn Fn(usize, &Block) + Sync)) {
+        team.for_each_tile(self.w.len(), PER_NUMBER * self.flops / 2, &|index| {
             let tile = self.w.tile(index);
             work(index, &Block { rows: 0..tile.rows.len(), columns: 0..self.w.columns(tile.arrays.start) });
         });
@@ -345,14 +346,14 @@ impl Update {
     /// `visit(tile, block, its gradient)` for each chunk of each tile; Σ g² of each tile where it is asked for.
     fn chunks<F: Scalar>(
         &self,
-        crew: &Assembled,
-        batch: &Batch<F>,
-        gradient: &Shared<F>,
+        team: &ActiveTeam,
+        batch: &BatchLayers<F>,
+        gradient: &SharedParameters<F>,
         squares: Option<&[AtomicU64]>,
         visit: &Visit<F>,
     ) {
         let mean = F::from_f64(1.0 / batch.samples as f64);
-        crew.for_each_tile(self.w.len(), (batch.samples + PER_NUMBER / 2) * self.flops, &|index| {
+        team.for_each_tile(self.w.len(), (batch.samples + PER_NUMBER / 2) * self.flops, &|index| {
             let Tile { arrays, rows: of_tile, .. } = self.w.tile(index);
             let mut own = gradient.claim(index);
             let (most_rows, most_columns) = own.w.write(index).dim();
@@ -364,11 +365,11 @@ impl Update {
                     let block = Block { rows: rows.clone(), columns };
                     // The buffer holds one block, in its first rows and columns.
                     let in_buffer = Block { rows: 0..rows.len(), columns: 0..block.columns.len() };
-                    let mut g = own.part(&in_buffer);
+                    let mut g = own.block(&in_buffer);
                     if block.columns.start > 0 {
                         g.c.slice_collapse(s![0..0]);
                     }
-                    let z = part(&z, Axis(1), &Some(block.columns.clone()));
+                    let z = slice_range(&z, Axis(1), &Some(block.columns.clone()));
                     rows::gradient(mean, delta, z, F::ZERO, g.w.view_mut(), g.c.view_mut());
                     if squares.is_some() {
                         sum += g.squares();

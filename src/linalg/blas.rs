@@ -13,7 +13,7 @@
 //!
 //! [`SharedTiles`] lets several threads write different tiles of one list of arrays, checked at run time.
 
-// One of the few files in which it may stand (`ci/floors` has the list); Cargo.toml denies it everywhere else.
+// SingleStep of the few files in which it may stand (`ci/floors` has the list); Cargo.toml denies it everywhere else.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -58,7 +58,7 @@ mod cblas {
         cblas_sgemv, cblas_sger,
     };
 
-    /// Numbers of one `dot`, of which CBLAS counts as many as an `i32` can. A vector may be a whole layer of a tall batch.
+    /// Coefficients of one `dot`, of which CBLAS counts as many as an `i32` can. A vector may be a whole layer of a tall batch.
     const LONGEST_DOT: usize = 1 << 30;
 
     #[track_caller]
@@ -403,7 +403,7 @@ impl TileTable {
         &self.tiles[tile]
     }
 
-    /// Numbers in a row of an array.
+    /// Coefficients in a row of an array.
     pub(crate) fn columns(&self, array: usize) -> usize {
         self.shapes[array].1
     }

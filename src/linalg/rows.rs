@@ -17,7 +17,7 @@ use crate::linalg::scalar::{Scalar, masked, relu};
 
 /// A range along one axis; all of it for `None`. (Slicing costs 10 ns even if it leaves everything, and a step of a small
 /// network has a dozen slices and two microseconds.)
-pub(crate) fn part<'a, F, D: Dimension>(
+pub(crate) fn slice_range<'a, F, D: Dimension>(
     array: &'a ArrayRef<F, D>,
     axis: Axis,
     range: &Option<Range<usize>>,
@@ -160,17 +160,17 @@ pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>
     }
 }
 
-/// `seed(r, ŷ_r, ∂_r)` for each row r. Returns the sum of what it returns, in that order.
-pub(crate) fn seeds<F: Scalar>(
+/// `loss(r, ŷ_r, ∂_r)` for each row r. Returns the sum of what it returns, in that order.
+pub(crate) fn losses<F: Scalar>(
     y_hat: ArrayView2<F>,
     mut dy: ArrayViewMut2<F>,
-    seed: impl Fn(usize, &[F], &mut [F]) -> f64,
+    loss: impl Fn(usize, &[F], &mut [F]) -> f64,
 ) -> f64 {
     let outputs = y_hat.ncols();
     let (y_hat, dy) = (y_hat.to_slice().expect("whole rows"), dy.as_slice_mut().expect("whole rows"));
     let mut sum = 0.0;
     for (r, (y_hat, dy)) in y_hat.chunks_exact(outputs).zip(dy.chunks_exact_mut(outputs)).enumerate() {
-        sum += seed(r, y_hat, dy);
+        sum += loss(r, y_hat, dy);
     }
     sum
 }
@@ -178,7 +178,7 @@ pub(crate) fn seeds<F: Scalar>(
 /// Δ[t] = (Δ[t+1] w) ⊙ 1[Z[t] > 0]; z: the tile of Z[t] that Δ[t]'s is of.
 pub(crate) fn deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
     match only_column(above) {
-        // One output: an outer product, each number written once.
+        // SingleStep output: an outer product, each number written once.
         Some(above) if above.len() > 1 => {
             let w = slice(w.row(0));
             for ((&above, z), delta) in above.iter().zip(z.outer_iter()).zip(delta.outer_iter_mut()) {
@@ -223,7 +223,7 @@ pub(crate) fn gradient<F: Scalar>(
     if samples > SAMPLES_OF_A_PRODUCT && (w.nrows() == 1 || w.ncols() == 1) {
         for first in (0..samples).step_by(SAMPLES_OF_A_PRODUCT) {
             let block = Some(first..(first + SAMPLES_OF_A_PRODUCT).min(samples));
-            let (delta, z) = (part(&delta, Axis(0), &block), part(&z, Axis(0), &block));
+            let (delta, z) = (slice_range(&delta, Axis(0), &block), slice_range(&z, Axis(0), &block));
             let beta = if first == 0 { beta } else { F::ONE };
             product(a, delta.reversed_axes(), z, beta, w.view_mut());
         }

@@ -2,14 +2,14 @@
 //!
 //! OpenBLAS's own threading splits a product by the number of threads, which changes the order of the
 //! sums and so the last bits. Every product here runs on one BLAS thread, and *tiles* are spread over the cores
-//! ([`crew`](crate::parallel::crew)). Tiles depend on shapes alone, so results are bit-identical for any number of threads.
+//! ([`team`](crate::parallel::team)). Tiles depend on shapes alone, so results are bit-identical for any number of threads.
 //!
 //! OpenBLAS keeps its number of threads in a global of the process. While a call of this crate computes, it is 1; when the
 //! last such call ends, it is what it was before the first ([`one_blas_thread`]). A host program whose own threads call BLAS
 //! meanwhile runs single-threaded there, and one that sets the number meanwhile finds its setting undone.
 //! With another BLAS provider (feature `blas` alone) the host sees to it itself.
 //!
-//! One thread also keeps out of the code in which OpenBLAS has corrupted products that several threads asked for at once: its
+//! SingleStep thread also keeps out of the code in which OpenBLAS has corrupted products that several threads asked for at once: its
 //! own threading, in pthread builds before 0.3.34 (issue 5836) and otherwise in 0.3.28 to 0.3.30 (pull request 4741). Builds
 //! that may not obey, that have no locks, or that count in other integers are refused; and before the first call a few products
 //! are checked, for a library that is linked wrongly has been known to answer with zeros.

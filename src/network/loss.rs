@@ -22,7 +22,7 @@ use crate::linalg::scalar::Scalar;
 /// ŷₖ − ŷ_max has that times the rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
 /// than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰ in `f32`. A finite ŷ never gives NaN.
 pub trait Loss<F: Scalar>: Send + Sync {
-    /// One number of a target: `F` for real targets, `usize` for labels.
+    /// SingleStep number of a target: `F` for real targets, `usize` for labels.
     type Target: Copy + Send + Sync;
 
     /// What a checkpoint calls this loss, so that a run does not go on with another one: the name of its type, without path and
@@ -210,7 +210,7 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
 
 /// Targets of a batch: an array with one row a sample, or with one number a sample.
 pub trait Targets<'a, T> {
-    /// One row a sample.
+    /// SingleStep row a sample.
     fn rows(self) -> ArrayView2<'a, T>;
 }
 
@@ -263,11 +263,16 @@ pub(crate) fn checked_target<F: Scalar, L: Loss<F>>(loss: &L, y: &[L::Target], o
     loss.check(0, y, outputs).map_err(Error::of_one_sample)
 }
 
-/// ℓ and ∂ℓ/∂ŷ of sample `i` of a batch with targets `y` (row-major): what the engine asks for.
-pub(crate) fn seed<'a, F: Scalar, L: Loss<F>>(
+/// A loss whose targets are known: `(i, ŷ, ∂)` writes ∂ℓ/∂ŷ of sample i into ∂ and returns its ℓ.
+pub(crate) trait SampleLoss<F>: Fn(usize, &[F], &mut [F]) -> f64 + Sync {}
+
+impl<F, C: Fn(usize, &[F], &mut [F]) -> f64 + Sync> SampleLoss<F> for C {}
+
+/// A loss with the targets `y` of a batch, which lie row by row.
+pub(crate) fn sample_loss<'a, F: Scalar, L: Loss<F>>(
     loss: &'a L,
     y: ArrayView2<'a, L::Target>,
-) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
+) -> impl SampleLoss<F> + 'a {
     let len = y.ncols();
     let y = y.to_slice().expect("row-major targets");
     move |i, y_hat, d| loss.value_and_derivative(y_hat, &y[i * len..][..len], d).to_f64()

@@ -45,7 +45,7 @@ impl Constant {
     }
 }
 
-/// One number for each parameter of a network, in the order `θ = [w[0], c[0], w[1], …, alpha, b]`: parameters or a gradient.
+/// SingleStep number for each parameter of a network, in the order `θ = [w[0], c[0], w[1], …, alpha, b]`: parameters or a gradient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters<F> {
     /// `w[0]`, …, `w[T−1]`, alpha

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 ///
 /// A [`warm_up`](LearningRate::warm_up) of n steps multiplies any of them by min(1, (k + 1)/n) (Goyal et al. 2017).
 ///
-/// **Steps and epochs.** k counts all steps of a trainer, those of
+/// **StepPolicy and epochs.** k counts all steps of a trainer, those of
 /// [`Trainer::step`](crate::Trainer::step) too: warm-up and inverse scaling go on with each. e
 /// counts epochs, which single steps belong to none of: between them a step, a cosine or a plateau
 /// schedule stands still. E is [`Training::epochs`](crate::Training::epochs). After E epochs, as
@@ -46,7 +46,7 @@ enum Schedule {
 /// Where a run stands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
-    /// Steps made over the life of the trainer.
+    /// StepPolicy made over the life of the trainer.
     pub(crate) steps: u64,
     /// Epochs done, and the part done of the one that runs.
     pub(crate) epoch: usize,

@@ -163,7 +163,7 @@ impl Decay {
     }
 }
 
-/// One step's rule.
+/// SingleStep step's rule.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rule {
     pub(crate) optimizer: Optimizer,
@@ -185,37 +185,37 @@ pub(crate) struct Moments<F> {
     /// v, or m and v, in the shape of θ.
     pub(crate) arrays: Vec<Parameters<F>>,
     /// Bounds of all numbers of θ and of the moments, if these are watched for overflow.
-    pub(crate) watch: Option<Watch>,
+    pub(crate) bounds: Option<OverflowBounds>,
 }
 
 impl<F: Scalar> Moments<F> {
     /// Of plain gradient descent, for a θ that is finite and otherwise unknown: to look at all of
     /// it would take a step of one sample about as long as to multiply with it.
     pub(crate) fn none() -> Self {
-        Self { arrays: Vec::new(), watch: Some(Watch { theta: F::MAX, moments: [0.0; 2] }) }
+        Self { arrays: Vec::new(), bounds: Some(OverflowBounds { theta: F::MAX, moments: [0.0; 2] }) }
     }
 
     /// The same of a caller that looks at θ itself.
     pub(crate) fn unwatched() -> Self {
-        Self { arrays: Vec::new(), watch: None }
+        Self { arrays: Vec::new(), bounds: None }
     }
 
     /// Zero, and watched.
     pub(crate) fn new(optimizer: Optimizer, theta: &Parameters<F>) -> Self {
-        let mut moments = Self { arrays: vec![theta.zeros_like(); optimizer.moments()], watch: None };
-        moments.watch_again(theta);
+        let mut moments = Self { arrays: vec![theta.zeros_like(); optimizer.moments()], bounds: None };
+        moments.reset_bounds(theta);
         moments
     }
 
     /// After θ has been changed otherwise than by a step.
-    pub(crate) fn watch_again(&mut self, theta: &Parameters<F>) {
-        self.watch = Some(Watch::new(theta, self));
+    pub(crate) fn reset_bounds(&mut self, theta: &Parameters<F>) {
+        self.bounds = Some(OverflowBounds::new(theta, self));
     }
 }
 
 /// The numbers of a [`Rule`] in the network's own precision, made once a step.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Numbers<F> {
+pub(crate) struct Coefficients<F> {
     optimizer: Optimizer,
     /// What g is scaled by: 1, or less where it is clipped.
     scale: F,
@@ -232,7 +232,7 @@ pub(crate) struct Numbers<F> {
 }
 
 impl Rule {
-    pub(crate) fn numbers<F: Scalar>(&self, scale: f64) -> Numbers<F> {
+    pub(crate) fn coefficients<F: Scalar>(&self, scale: f64) -> Coefficients<F> {
         let number = F::from_f64;
         let (decay, epsilon) = match self.optimizer {
             Optimizer::Sgd => ([0.0; 2], 0.0),
@@ -242,7 +242,7 @@ impl Rule {
         // As the type has them, so that β + (1 − β) = 1 and 1 − βᵏ is what they add up to.
         let decay = decay.map(|beta| number(beta).to_f64());
         let bias = decay.map(|beta| 1.0 - beta.powf(self.step as f64));
-        Numbers {
+        Coefficients {
             optimizer: self.optimizer,
             scale: number(scale),
             keep: number(self.decay.beta),
@@ -255,7 +255,7 @@ impl Rule {
     }
 }
 
-impl<F: Scalar> Numbers<F> {
+impl<F: Scalar> Coefficients<F> {
     /// The step of some parameters w with gradient g: one pass. `first` and `second` are their moments, and empty where the optimiser
     /// has none.
     pub(crate) fn apply(&self, g: &[F], first: &mut [F], second: &mut [F], w: &mut [F]) {
@@ -302,12 +302,12 @@ impl<F: Scalar> Numbers<F> {
 /// bounds are loose by many orders of magnitude, and the largest `f32` is larger by more: a step for which they fail has all but
 /// diverged. Only such a step is made on a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Watch {
+pub(crate) struct OverflowBounds {
     theta: f64,
     moments: [f64; 2],
 }
 
-impl Watch {
+impl OverflowBounds {
     /// What the numbers are now.
     fn new<F: Scalar>(theta: &Parameters<F>, moments: &Moments<F>) -> Self {
         let of = |i: usize| moments.arrays.get(i).map_or(0.0, largest);
@@ -332,7 +332,7 @@ impl Watch {
                 let bias = 1.0 - beta1.powf(step as f64);
                 rate = eta / bias;
                 let first = beta1 * first + (1.0 - beta1) * g;
-                // Divided by ε, or multiplied by η alone on the way there.
+                // TrainValidation by ε, or multiplied by η alone on the way there.
                 ([first, beta2 * second + g * g], first / bias / epsilon.min(1.0))
             }
         };

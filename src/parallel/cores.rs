@@ -1,4 +1,4 @@
-//! Where threads run: each member of a crew on a core of its own, among those that the caller may run on.
+//! Where threads run: each member of a team on a core of its own, among those that the caller may run on.
 //!
 //! Linux may wake a helper on the very core that its caller computes on, above all where all cores have been busy lately (it
 //! then saves itself the search for an idle one), and leave both there for tens of milliseconds. A helper that finds another
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use system::run_on_one_core;
 pub(crate) use system::{Allowed, allowed};
 
-/// The cores on which the members of a crew have said to be; those beyond the 512th are not looked at.
+/// The cores on which the members of a team have said to be; those beyond the 512th are not looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Cores([AtomicU64; 8]);
 

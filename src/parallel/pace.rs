@@ -14,15 +14,15 @@
 
 use std::time::{Duration, Instant};
 
-/// Steps of a trial, of which the first ones move the data into other caches and do not count.
+/// StepPolicy of a trial, of which the first ones move the data into other caches and do not count.
 const TRIAL: u32 = 24;
 const WARM_UP: u32 = 3;
 
-/// Steps between two trials, at the least; twice as many each time that what a trial found did not hold.
+/// StepPolicy between two trials, at the least; twice as many each time that what a trial found did not hold.
 const PERIOD: u32 = 4096;
 const LONGEST_PERIOD: u32 = 4 * PERIOD;
 
-/// Steps over which the way that is taken is watched. Other programs take a core for milliseconds, which a trial may miss.
+/// StepPolicy over which the way that is taken is watched. Other programs take a core for milliseconds, which a trial may miss.
 const WINDOW: u32 = 512;
 
 /// The way that is not taken has to look faster by this factor: a single interruption of the machine is no reason.
@@ -33,14 +33,14 @@ const CLEARLY: f64 = 0.85;
 pub(crate) struct Pace {
     share: bool,
     trial: bool,
-    /// Steps of this trial or period so far, and those of them that are in `sum`.
+    /// StepPolicy of this trial or period so far, and those of them that are in `sum`.
     steps: u32,
     counted: u32,
     /// Time of the counted steps, in any unit.
     sum: f64,
     /// Mean time of a step alone, and shared, as last measured.
     known: [f64; 2],
-    /// Steps until the next trial.
+    /// StepPolicy until the next trial.
     period: u32,
 }
 

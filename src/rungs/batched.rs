@@ -17,16 +17,16 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Ix2, s};
 
 use crate::engine::engine::{Engine, Forward, Samples};
-use crate::engine::schedule::tiles;
+use crate::engine::plan::tiles;
 use crate::error::{Error, Result};
 use crate::linalg::blas::{SharedTiles, Tile, TileTable};
 use crate::linalg::layout::{copied, row_major};
 use crate::linalg::rows;
 use crate::linalg::scalar::{Scalar, relu};
 use crate::linalg::threads::one_blas_thread;
-use crate::network::loss::{Loss, Targets, check_targets, seed};
+use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, Parameters, check_outputs};
-use crate::parallel::crew::{Assembled, assemble, shareable};
+use crate::parallel::team::{ActiveTeam, with_team, workload};
 use crate::rungs::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
@@ -67,12 +67,12 @@ pub fn output_gradient<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>, k: usize, g: &
     mlp.parameters().check_same_shape(g)?;
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
-    let seed = |_, _: &[F], dy: &mut [F]| {
+    let selected = |_, _: &[F], dy: &mut [F]| {
         dy.fill(F::ZERO);
         dy[k] = F::ONE;
         0.0
     };
-    sum_of_gradients(mlp, x, seed, F::ONE, g).map(drop)
+    sum_of_gradients(mlp, x, selected, F::ONE, g).map(drop)
 }
 
 /// `g` = (1/B) Σ ∇θ ℓ(ŷ, y), the mean over the batch. Returns the mean ℓ.
@@ -97,24 +97,24 @@ where
     let _one = one_blas_thread()?;
     let (samples, y) = (x.nrows(), row_major(y));
     let mean = F::from_f64(1.0 / samples as f64);
-    Ok(sum_of_gradients(mlp, x, seed(loss, y.view()), mean, g)? / samples as f64)
+    Ok(sum_of_gradients(mlp, x, sample_loss(loss, y.view()), mean, g)? / samples as f64)
 }
 
-/// `g` = a Σ over the batch of the gradients whose `seed(i, ŷ, ∂)` writes ∂/∂ŷ of sample i. Returns the sum of what it returns.
+/// `g` = a Σ ∂ℓ/∂θ over the batch. Returns Σ ℓ.
 ///
 /// # Errors
 /// [`Error::Output`] for the first row whose ŷ is not finite, and [`Error::Diverged`] for a loss of NaN; `g` is unchanged then.
 fn sum_of_gradients<F: Scalar>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
-    seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync,
+    loss: impl SampleLoss<F>,
     a: F,
     g: &mut Parameters<F>,
 ) -> Result<f64> {
     // Tiles come in any order.
     let first: Mutex<Option<(usize, usize, f64)>> = Mutex::new(None);
     let checked = |row: usize, y_hat: &[F], dy: &mut [F]| match y_hat.iter().position(|y_hat| !y_hat.is_finite()) {
-        None => seed(row, y_hat, dy),
+        None => loss(row, y_hat, dy),
         Some(output) => {
             let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
             if first.is_none_or(|(first, ..)| row < first) {
@@ -123,7 +123,7 @@ fn sum_of_gradients<F: Scalar>(
             f64::NAN
         }
     };
-    let data = Samples { x, order: None, standardize: None, weights: None, seed: checked };
+    let data = Samples { x, order: None, standardize: None, weights: None, loss: checked };
     let sum = Engine::new(mlp, x.nrows()).gradient(mlp.parameters(), x.nrows(), &data, a, g);
     match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((row, output, found)) => Err(Error::Output { row: Some(row), output, found }),
@@ -152,7 +152,7 @@ impl<F: Scalar> Mlp<F> {
         if samples <= PREDICT_ROWS {
             // The layers are shared out one by one, as in a step.
             let mut forward = Forward::new(self, samples);
-            let y_hat = assemble(forward.shareable(), |crew| forward.run(crew, self, x, 0).to_owned());
+            let y_hat = with_team(forward.workload(), |team| forward.run(team, self, x, 0).to_owned());
             check_outputs(y_hat.view())?;
             return Ok(y_hat);
         }
@@ -175,12 +175,12 @@ impl<F: Scalar> Mlp<F> {
                     Some(forward) if forward.samples() == block.len() => forward,
                     other => other.insert(Forward::new(self, block.len())),
                 };
-                let of_block = forward.run(&Assembled::alone(), self, x, start + block.start);
+                let of_block = forward.run(&ActiveTeam::alone(), self, x, start + block.start);
                 y_hat.slice_mut(s![block, ..]).assign(&of_block);
             }
         };
         let flops = 2 * samples * self.parameters().count();
-        assemble(shareable(table.len(), flops), |crew| crew.for_each_tile(table.len(), flops, &task));
+        with_team(workload(table.len(), flops), |team| team.for_each_tile(table.len(), flops, &task));
         check_outputs(y_hat.view())?;
         Ok(y_hat)
     }

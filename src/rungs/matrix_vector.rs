@@ -61,9 +61,9 @@ pub fn output_gradient<F: Scalar>(
     assert!(k < mlp.outputs(), "output {k} of a network with {}", mlp.outputs());
     mlp.parameters().check_same_shape(g)?;
     let trace = forward(mlp, x)?;
-    let mut seed = Array1::from_elem(mlp.outputs(), F::ZERO);
-    seed[k] = F::ONE;
-    backward(mlp, &trace, seed, g)?;
+    let mut dy = Array1::from_elem(mlp.outputs(), F::ZERO);
+    dy[k] = F::ONE;
+    backward(mlp, &trace, dy, g)?;
     Ok(trace)
 }
 
@@ -81,16 +81,16 @@ pub fn loss_gradient<F: Scalar, L: Loss<F>>(
     checked_target(loss, y, mlp.outputs())?;
     mlp.parameters().check_same_shape(g)?;
     let trace = forward(mlp, x)?;
-    let mut seed = vec![F::ZERO; mlp.outputs()];
-    let value = loss.value_and_derivative(&trace.y_hat.to_vec(), y, &mut seed);
-    backward(mlp, &trace, seed.into(), g)?;
+    let mut dy = vec![F::ZERO; mlp.outputs()];
+    let value = loss.value_and_derivative(&trace.y_hat.to_vec(), y, &mut dy);
+    backward(mlp, &trace, dy.into(), g)?;
     Ok(value)
 }
 
 /// `g` = Σ_k seed_k ∂ŷ_k/∂θ
-fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, seed: Array1<F>, g: &mut Parameters<F>) -> Result<()> {
+fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Array1<F>, g: &mut Parameters<F>) -> Result<()> {
     let _one = one_blas_thread()?;
-    let mut delta = seed;
+    let mut delta = dy;
     for t in (0..=mlp.depth()).rev() {
         let z = &trace.z[t];
         g.w[t].fill(F::ZERO);

@@ -67,7 +67,7 @@ fn chain_to_output<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, ndarray::Ix1>, t: u
     if t + 1 == mlp.depth() {
         return alpha[(k, i)] * dz_i;
     }
-    // One layer up, only neuron i carries a derivative: column i of w[t+1].
+    // SingleStep layer up, only neuron i carries a derivative: column i of w[t+1].
     let mut dz: Array1<F> = theta.w[t + 1].column(i).mapv(|w| w * dz_i);
     mask(&mut dz, &trace.z[t + 2]);
     // From there on every neuron does.

@@ -3,7 +3,7 @@
 //! With u and z of all neurons stored, one sweep from the output to the input; each edge is met once:
 //!
 //! ```text
-//! δ_ŷ = the seed: e_k for ∂ŷ_k/∂θ, ∂ℓ/∂ŷ for ∇θ ℓ
+//! δ_ŷ = the dy: e_k for ∂ŷ_k/∂θ, ∂ℓ/∂ŷ for ∇θ ℓ
 //! ∂/∂w[t]_ij = δ[t+1]_i z[t]_j
 //! δ[t]_j = Σ_i w[t]_ij δ[t+1]_i where z[t]_j > 0, else 0
 //! ```
@@ -35,9 +35,9 @@ pub fn output_gradient<F: Scalar>(
     assert!(k < mlp.outputs(), "output {k} of a network with {}", mlp.outputs());
     mlp.parameters().check_same_shape(g)?;
     let trace = Trace::new(mlp, x)?;
-    let mut seed = Array1::from_elem(mlp.outputs(), F::ZERO);
-    seed[k] = F::ONE;
-    backward(mlp, &trace, seed, g);
+    let mut dy = Array1::from_elem(mlp.outputs(), F::ZERO);
+    dy[k] = F::ONE;
+    backward(mlp, &trace, dy, g);
     Ok(trace)
 }
 
@@ -55,16 +55,16 @@ pub fn loss_gradient<F: Scalar, L: Loss<F>>(
     checked_target(loss, y, mlp.outputs())?;
     mlp.parameters().check_same_shape(g)?;
     let trace = Trace::new(mlp, x)?;
-    let mut seed = vec![F::ZERO; mlp.outputs()];
-    let value = loss.value_and_derivative(&trace.y_hat.to_vec(), y, &mut seed);
-    backward(mlp, &trace, seed.into(), g);
+    let mut dy = vec![F::ZERO; mlp.outputs()];
+    let value = loss.value_and_derivative(&trace.y_hat.to_vec(), y, &mut dy);
+    backward(mlp, &trace, dy.into(), g);
     Ok(value)
 }
 
 /// `g` = Σ_k seed_k ∂ŷ_k/∂θ: `2(d[0]d[1] + … + m d[T]) − d[0]d[1]` multiplications.
-fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, seed: Array1<F>, g: &mut Parameters<F>) {
+fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Array1<F>, g: &mut Parameters<F>) {
     let theta = mlp.parameters();
-    let mut delta_above = seed;
+    let mut delta_above = dy;
     for t in (0..=mlp.depth()).rev() {
         let z = &trace.z[t];
         let mut delta = Array1::from_elem(z.len(), F::ZERO);

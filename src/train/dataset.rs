@@ -7,7 +7,7 @@ use crate::engine::engine::Samples;
 use crate::error::{Error, Result};
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::{Loss, Targets, check_targets, seed};
+use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::Mlp;
 use crate::network::standardizer::Standardizer;
 use crate::random::{Stream, generator};
@@ -43,7 +43,7 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
 }
 
 /// A data set as the engine reads it: targets and weights one beside the other.
-pub(crate) struct Ready<'a, F, T> {
+pub(crate) struct PreparedData<'a, F, T> {
     x: ArrayView2<'a, F>,
     y: CowArray<'a, T, Ix2>,
     weights: Option<CowArray<'a, F, Ix1>>,
@@ -59,39 +59,39 @@ impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
         check_weights(self.weights, self.x.nrows())
     }
 
-    pub(crate) fn ready(&self) -> Ready<'a, F, T> {
+    pub(crate) fn ready(&self) -> PreparedData<'a, F, T> {
         let Self { x, y, weights } = *self;
         let some_are_absent = weights.is_some_and(|weights| weights.iter().any(|&weight| weight == F::ZERO));
-        Ready { x, y: row_major(y), weights: weights.map(row_major), some_are_absent }
+        PreparedData { x, y: row_major(y), weights: weights.map(row_major), some_are_absent }
     }
 }
 
-impl<F: Scalar, T: Copy + Send + Sync> Ready<'_, F, T> {
+impl<F: Scalar, T: Copy + Send + Sync> PreparedData<'_, F, T> {
     /// Its samples in an order, standardised, with what this loss and the weights make of them.
     pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
         &'s self,
         order: Option<&'s [usize]>,
         standardizer: Option<&'s Standardizer>,
         loss: &'s L,
-    ) -> Samples<'s, F, impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 's> {
+    ) -> Samples<'s, F, impl SampleLoss<F> + 's> {
         let weights = self.weights.as_ref().map(|weights| weights.as_slice().expect("made so"));
         Samples {
             x: self.x,
             order,
             standardize: standardizer.map(Standardizer::slices),
             weights: weights.filter(|_| self.some_are_absent),
-            seed: weighted(seed(loss, self.y.view()), weights),
+            loss: weighted(sample_loss(loss, self.y.view()), weights),
         }
     }
 }
 
 /// A data set, or some rows of one.
-pub(crate) struct Part<'a, F, T> {
+pub(crate) struct Subset<'a, F, T> {
     pub(crate) data: Dataset<'a, F, T>,
     pub(crate) rows: Option<Vec<usize>>,
 }
 
-impl<F: Scalar, T> Part<'_, F, T> {
+impl<F: Scalar, T> Subset<'_, F, T> {
     pub(crate) fn samples(&self) -> usize {
         self.rows.as_ref().map_or(self.data.x.nrows(), Vec::len)
     }
@@ -106,7 +106,7 @@ impl<F: Scalar, T> Part<'_, F, T> {
 }
 
 /// What is trained on, and what is validated with.
-pub(crate) type Divided<'a, F, T> = (Part<'a, F, T>, Option<Part<'a, F, T>>);
+pub(crate) type TrainValidation<'a, F, T> = (Subset<'a, F, T>, Option<Subset<'a, F, T>>);
 
 /// Rows to train on and rows to validate with.
 pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
@@ -137,18 +137,18 @@ fn check_weights<F: Scalar>(weights: Option<ArrayView1<F>>, samples: usize) -> R
 
 /// ℓ and ∂ℓ/∂ŷ times the sample's weight.
 pub(crate) fn weighted<'a, F: Scalar>(
-    seed: impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a,
+    loss: impl SampleLoss<F> + 'a,
     weights: Option<&'a [F]>,
-) -> impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 'a {
+) -> impl SampleLoss<F> + 'a {
     move |i, y_hat, d| {
-        let Some(weights) = weights else { return seed(i, y_hat, d) };
+        let Some(weights) = weights else { return loss(i, y_hat, d) };
         if weights[i] == F::ZERO {
             // Not a product: its loss may be infinite.
             d.fill(F::ZERO);
             return 0.0;
         }
-        let loss = seed(i, y_hat, d);
+        let value = loss(i, y_hat, d);
         d.iter_mut().for_each(|d| *d = *d * weights[i]);
-        loss * weights[i].to_f64()
+        value * weights[i].to_f64()
     }
 }

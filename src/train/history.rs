@@ -1,12 +1,12 @@
 //! What a run has been through: a record for each epoch.
 
-/// One epoch.
+/// SingleStep epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// Counted from 1.
     pub epoch: usize,
-    /// Steps made up to its end, over the life of the trainer.
+    /// StepPolicy made up to its end, over the life of the trainer.
     pub steps: u64,
     /// The mean of ℓ over its samples, each taken when its batch came, that is before the update with it.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
@@ -67,7 +67,7 @@ impl History {
     }
 }
 
-/// Numbers in a text that may be JSON, which has none that are not finite: these are texts.
+/// Coefficients in a text that may be JSON, which has none that are not finite: these are texts.
 #[cfg(feature = "files")]
 pub(crate) mod exact {
     use std::fmt;

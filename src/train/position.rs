@@ -35,7 +35,7 @@ pub(crate) struct Position {
     /// Σ ℓ over them; infinite if the losses are finite and their sum is not.
     #[cfg_attr(feature = "files", serde(with = "crate::train::history::exact"))]
     pub(crate) sum: f64,
-    /// Steps over the life of the trainer.
+    /// StepPolicy over the life of the trainer.
     pub(crate) steps: u64,
     /// Mean ℓ of the last one.
     #[cfg_attr(feature = "files", serde(with = "crate::train::history::exact_or_none", default))]

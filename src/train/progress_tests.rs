@@ -22,7 +22,7 @@ fn a_resumed_run_begins_where_it_was_and_counts_its_own_batches() {
     tell(&mut bar, 9, 49, 3.0);
     let (drawn, length) = bar.bar.as_ref().unwrap();
     assert_eq!((drawn.position(), *length), (449, 500));
-    // One in 20 ms or more, and not 449.
+    // SingleStep in 20 ms or more, and not 449.
     assert!(drawn.per_sec() < 100.0, "{}", drawn.per_sec());
     assert_eq!(bar.seen.lock().unwrap().sum, 32.0);
     tell(&mut bar, 10, 1, 5.0);

@@ -15,12 +15,12 @@ use std::ops::{ControlFlow, Range};
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
-use crate::engine::engine::{Diverged, Engine, Made, Samples, Steps};
+use crate::engine::engine::{Diverged, Engine, Samples, StepPolicy, StepReport};
 use crate::error::{Error, Result};
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
-use crate::network::loss::{Loss, Targets, check_targets, seed};
+use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, Parameters};
 use crate::optim::optimizer::{Decay, Moments, Optimizer, Rule, check_not_0};
 use crate::random::{Generator, Stream, generator};
@@ -128,8 +128,8 @@ impl<F: Scalar> Sgd<F> {
             self.shuffle(samples);
             let epoch = self.epochs_done;
             self.epochs_done += 1;
-            let (seed, order) = (seed(loss, y.view()), Some(self.order.as_slice()));
-            let data = Samples { x, order, standardize: None, weights: None, seed };
+            let (loss, order) = (sample_loss(loss, y.view()), Some(self.order.as_slice()));
+            let data = Samples { x, order, standardize: None, weights: None, loss };
             let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
             let engine = Engine::kept(&mut self.engine, mlp, batch);
             let plan = (samples, batch, 0..samples.div_ceil(batch));
@@ -141,7 +141,7 @@ impl<F: Scalar> Sgd<F> {
         Ok(history)
     }
 
-    /// One step with the batch x, of any size: θ ← θ − η (1/B) Σ ∇θ ℓ. Returns the mean ℓ before it. Allocates nothing once a
+    /// SingleStep step with the batch x, of any size: θ ← θ − η (1/B) Σ ∇θ ℓ. Returns the mean ℓ before it. Allocates nothing once a
     /// batch of that size, or of that size and a larger one, has been seen. (Without the feature `blas`, the products do; and
     /// rayon boxes a job when a helper has to be called.)
     ///
@@ -162,7 +162,7 @@ impl<F: Scalar> Sgd<F> {
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one = one_blas_thread()?;
         let (samples, y) = (x.nrows(), row_major(y));
-        let data = Samples { x, order: None, standardize: None, weights: None, seed: seed(loss, y.view()) };
+        let data = Samples { x, order: None, standardize: None, weights: None, loss: sample_loss(loss, y.view()) };
         let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
         let engine = Engine::kept(&mut self.engine, mlp, samples);
         let plan = (samples, samples, 0..1);
@@ -180,20 +180,20 @@ impl<F: Scalar> Sgd<F> {
     }
 }
 
-/// Steps after which θ is looked at.
+/// StepPolicy after which θ is looked at.
 const LOOK: usize = 256;
 
-/// Steps after which θ is finite, if it was before: it is as before the first step after which it would not be.
+/// StepPolicy after which θ is finite, if it was before: it is as before the first step after which it would not be.
 ///
 /// The engine watches for that, and sums up the squares of all z and δ of each step, which is no trifle beside the products of a small
 /// network. A copy of θ now and then, and a look at it later, cost less where there are steps enough; in the one case in a million
 /// in which it is not finite then, the steps since are made again, watched.
-fn descend<F: Scalar, Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync>(
+fn descend<F: Scalar, L: SampleLoss<F>>(
     engine: &mut Engine<F>,
     theta: &mut Parameters<F>,
     before: &mut Option<Parameters<F>>,
     (samples, batch, steps): (usize, usize, Range<usize>),
-    data: &Samples<F, Seed>,
+    data: &Samples<F, L>,
     plain: &mut Plain,
 ) -> std::result::Result<(), Diverged> {
     // The copy and the look, beside what the steps until then would sum up.
@@ -215,7 +215,7 @@ fn descend<F: Scalar, Seed: Fn(usize, &[F], &mut [F]) -> f64 + Sync>(
             let mut moments = Moments::none();
             if !theta.all_finite() {
                 // The caller's, and not of these steps: the first of them says so.
-                moments.watch_again(theta);
+                moments.reset_bounds(theta);
             }
             made = engine.descend(theta, &mut moments, (samples, batch, steps), data, plain);
         }
@@ -242,14 +242,14 @@ impl Plain {
     }
 }
 
-impl<F: Scalar> Steps<F> for Plain {
+impl<F: Scalar> StepPolicy<F> for Plain {
     fn rule(&mut self, _step: usize) -> Rule {
         let decay = Decay::next::<F>(self.eta, self.lambda, self.decay);
         self.next = decay.pending;
         Rule { optimizer: Optimizer::Sgd, eta: self.eta, decay, step: 1, clip: None, sam: None, norm: false }
     }
 
-    fn made(&mut self, made: &Made) -> ControlFlow<()> {
+    fn made(&mut self, made: &StepReport) -> ControlFlow<()> {
         self.decay = self.next;
         self.sum += made.sum;
         self.last = Some(made.sum / made.samples as f64);

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use rand::seq::SliceRandom;
 
-use crate::engine::engine::{Engine, Made, Steps, loss_block};
+use crate::engine::engine::{Engine, StepPolicy, StepReport, loss_block};
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
@@ -30,7 +30,7 @@ use crate::network::standardizer::Standardizer;
 use crate::optim::learning_rate::Now;
 use crate::optim::optimizer::{Moments, Rule, check_not_0};
 use crate::random::{Generator, Stream, generator};
-use crate::train::dataset::{Dataset, Divided, Part, split};
+use crate::train::dataset::{Dataset, Subset, TrainValidation, split};
 use crate::train::history::{History, Record};
 use crate::train::model::Model;
 use crate::train::observer::{Batch, Observer};
@@ -132,7 +132,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             // Not while an epoch runs, of a run that has been given fewer epochs meanwhile.
             if let (Some(best), 0) = (&run.best, run.position.batch) {
                 run.model.mlp.theta_mut().clone_from(best);
-                run.moments.watch_again(best);
+                run.moments.reset_bounds(best);
             }
             Ok(if run.position.stopped_early { Ended::Early } else { Ended::Done })
         })
@@ -161,7 +161,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         })
     }
 
-    /// One step with a batch of any size; it counts as a step of the optimiser and of the learning
+    /// SingleStep step with a batch of any size; it counts as a step of the optimiser and of the learning
     /// rate and belongs to no epoch. So warm-up and inverse scaling go on with it, and a step,
     /// cosine or plateau schedule, which goes by epochs, stands where they are: see
     /// [`LearningRate`](crate::LearningRate). Returns the mean ℓ before it.
@@ -171,7 +171,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     pub fn step(&mut self, batch: Dataset<'_, F, L::Target>) -> Result<f64> {
         self.check(&batch)?;
         self.undone_if_nothing_was(|run| {
-            let batch = Part { data: batch, rows: None };
+            let batch = Subset { data: batch, rows: None };
             run.standardize(&batch)?;
             run.one_step(&batch.data)
         })
@@ -184,7 +184,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let now = self.position.now(&self.training, batches);
         let rule = self.training.rule::<F>(&now, false);
         check_not_0::<F>("learning_rate", rule.eta)?;
-        let mut one = One { rule, mean: 0.0 };
+        let mut one = SingleStep { rule, mean: 0.0 };
         let _one = one_blas_thread()?;
         let Self { model, loss, moments, engine, position, .. } = self;
         let Model { mlp, standardizer } = model;
@@ -249,7 +249,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         self.training.epochs = epochs;
     }
 
-    /// Steps made so far.
+    /// StepPolicy made so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.position.steps
@@ -264,15 +264,15 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &mut self,
         train: Dataset<'a, F, L::Target>,
         validation: Option<Dataset<'a, F, L::Target>>,
-    ) -> Result<Divided<'a, F, L::Target>> {
+    ) -> Result<TrainValidation<'a, F, L::Target>> {
         self.check(&train)?;
         validation.as_ref().map_or(Ok(()), |validation| self.check(validation))?;
         let (train, validation) = match (validation, self.training.validation_fraction) {
             (None, Some(fraction)) => {
                 let (rows, kept) = split(train.x.nrows(), fraction, self.training.seed)?;
-                (Part { data: train, rows: Some(rows) }, Some(Part { data: train, rows: Some(kept) }))
+                (Subset { data: train, rows: Some(rows) }, Some(Subset { data: train, rows: Some(kept) }))
             }
-            (validation, _) => (Part { data: train, rows: None }, validation.map(|data| Part { data, rows: None })),
+            (validation, _) => (Subset { data: train, rows: None }, validation.map(|data| Subset { data, rows: None })),
         };
         let (expected, found) = ((self.position.samples, self.position.rows), (train.samples(), train.data.samples()));
         if self.position.batch > 0 && expected != found {
@@ -287,7 +287,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &mut self,
         train: Dataset<'a, F, L::Target>,
         validation: Option<Dataset<'a, F, L::Target>>,
-        call: impl FnOnce(&mut Self, &Part<'a, F, L::Target>, Option<&Part<'a, F, L::Target>>) -> Result<R>,
+        call: impl FnOnce(&mut Self, &Subset<'a, F, L::Target>, Option<&Subset<'a, F, L::Target>>) -> Result<R>,
     ) -> Result<R> {
         self.undone_if_nothing_was(|run| {
             let (train, validation) = run.parts(train, validation)?;
@@ -305,7 +305,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         result
     }
 
-    fn standardize(&mut self, train: &Part<'_, F, L::Target>) -> Result<()> {
+    fn standardize(&mut self, train: &Subset<'_, F, L::Target>) -> Result<()> {
         if self.training.standardize && self.model.standardizer.is_none() {
             self.model.standardizer = Some(Standardizer::of_rows(train.data.x, train.present())?);
         }
@@ -315,8 +315,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// The rest of the running epoch, or a new one.
     fn epoch(
         &mut self,
-        train: &Part<'_, F, L::Target>,
-        validation: Option<&Part<'_, F, L::Target>>,
+        train: &Subset<'_, F, L::Target>,
+        validation: Option<&Subset<'_, F, L::Target>>,
         observer: &mut impl Observer<F>,
     ) -> Result<ControlFlow<()>> {
         let (start, before) = (Instant::now(), self.position.seconds);
@@ -367,7 +367,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// The batches of the running epoch that are still to come. Returns η and ‖g‖ of the last one, too.
     fn batches(
         &mut self,
-        train: &Part<'_, F, L::Target>,
+        train: &Subset<'_, F, L::Target>,
         batch: usize,
         observer: &mut impl Observer<F>,
     ) -> (Result<()>, f64, Option<f64>, ControlFlow<()>) {
@@ -381,15 +381,15 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let first = position.batch;
         let tell = |batch: &Batch| observer.batch(batch);
         let (decay, flow) = (position.decay, ControlFlow::Continue(()));
-        let mut pilot = Pilot { training, position, tell, batches, rate: 0.0, decay, norm: None, flow };
+        let mut pilot = EpochSteps { training, position, tell, batches, rate: 0.0, decay, norm: None, flow };
         let engine = Engine::kept(engine, &model.mlp, batch);
         let made = engine.descend(model.mlp.theta_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
-        let Pilot { position, rate, norm, flow, .. } = pilot;
+        let EpochSteps { position, rate, norm, flow, .. } = pilot;
         (made.map_err(|diverged| diverged.error(Some(position.epoch), position.last)), rate, norm, flow)
     }
 
     /// The order of the running epoch: of all samples or of the training part.
-    fn shuffle(&mut self, train: &Part<'_, F, L::Target>) {
+    fn shuffle(&mut self, train: &Subset<'_, F, L::Target>) {
         if self.order.as_ref().is_some_and(|(order, _)| order.len() == train.samples()) && self.position.batch > 0 {
             return;
         }
@@ -408,7 +408,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 
     /// The mean ℓ over a data set, or some rows of it, in blocks that have nothing to do with the
     /// batches of training.
-    fn mean_loss(&mut self, part: &Part<'_, F, L::Target>) -> f64 {
+    fn mean_loss(&mut self, part: &Subset<'_, F, L::Target>) -> f64 {
         let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
         let ready = part.data.ready();
         let data = ready.samples(part.rows.as_deref(), standardizer.as_ref(), loss);
@@ -442,24 +442,24 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 }
 
 /// A step by itself.
-struct One {
+struct SingleStep {
     rule: Rule,
     mean: f64,
 }
 
-impl<F> Steps<F> for One {
+impl<F> StepPolicy<F> for SingleStep {
     fn rule(&mut self, _step: usize) -> Rule {
         self.rule
     }
 
-    fn made(&mut self, made: &Made) -> ControlFlow<()> {
+    fn made(&mut self, made: &StepReport) -> ControlFlow<()> {
         self.mean = made.sum / made.samples as f64;
         ControlFlow::Continue(())
     }
 }
 
 /// The steps of an epoch.
-struct Pilot<'a, O> {
+struct EpochSteps<'a, O> {
     training: &'a Training,
     position: &'a mut Position,
     tell: O,
@@ -472,7 +472,7 @@ struct Pilot<'a, O> {
     flow: ControlFlow<()>,
 }
 
-impl<F: Scalar, O: FnMut(&Batch) -> ControlFlow<()>> Steps<F> for Pilot<'_, O> {
+impl<F: Scalar, O: FnMut(&Batch) -> ControlFlow<()>> StepPolicy<F> for EpochSteps<'_, O> {
     fn rule(&mut self, step: usize) -> Rule {
         let now = self.position.now(self.training, self.batches);
         let rule = self.training.rule::<F>(&now, step + 1 == self.batches);
@@ -480,7 +480,7 @@ impl<F: Scalar, O: FnMut(&Batch) -> ControlFlow<()>> Steps<F> for Pilot<'_, O> {
         rule
     }
 
-    fn made(&mut self, made: &Made) -> ControlFlow<()> {
+    fn made(&mut self, made: &StepReport) -> ControlFlow<()> {
         let mean = made.sum / made.samples as f64;
         self.norm = made.norm;
         let position = &mut *self.position;

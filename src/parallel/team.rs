@@ -9,7 +9,7 @@
 //! crate, or block. The pool has a worker more than can be helpers at a time, so that a job which a loss spawns on a helper finds
 //! one that runs it.
 //!
-//! **Helpers are welcome, never needed.** A [`Crew`] belongs to one engine. A phase ends when its *tiles* are done
+//! **Helpers are welcome, never needed.** A [`Team`] belongs to one engine. A phase ends when its *tiles* are done
 //! ([`fork_join`](crate::parallel::fork_join)), not when its threads have met: the caller alone can finish everything, a helper may come
 //! late or never, and no barrier can deadlock.
 //!
@@ -62,7 +62,7 @@ const LINGER: u32 = 4_000;
 /// How long a helper stays without a phase while a call is open: steps that go alone, or an observer that takes its time.
 const IDLE: Duration = Duration::from_millis(3);
 
-/// Phases at whose beginning a caller yields its core once while a helper is missing. One that was woken on the caller's own core
+/// Phases at whose beginning a caller yields its core once while a helper is missing. SingleStep that was woken on the caller's own core
 /// could not run, and move away, before the caller's time slice ends, after milliseconds.
 const MAKE_WAY: u32 = 64;
 
@@ -72,12 +72,12 @@ const SUCCESSION: Duration = Duration::from_micros(100);
 /// What [`set_threads`] has set; 0 for nothing.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Helpers that stay somewhere, of all crews.
+/// Helpers that stay somewhere, of all teams.
 static STAYS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// For calls that have no place to keep a crew: the helpers of one find the next.
-    static CREW: Cell<Crew> = Cell::default();
+    /// For calls that have no place to keep a team: the helpers of one find the next.
+    static TEAM: Cell<Team> = Cell::default();
     /// Is this thread a helper, and here for a stay?
     static STAYING: Cell<bool> = const { Cell::new(false) };
 }
@@ -103,7 +103,7 @@ fn threads() -> usize {
     }
     let cores = cores::of_this_thread();
     match THREADS.load(Ordering::Relaxed) {
-        // One core needs no look at rayon, which would start its global pool.
+        // SingleStep core needs no look at rayon, which would start its global pool.
         0 if cores > 1 => rayon::current_num_threads().min(cores),
         0 => 1,
         set => set.min(cores),
@@ -127,19 +127,19 @@ fn pool() -> Option<&'static ThreadPool> {
 
 /// Work of phases that would be shared: its floating-point operations, and the most tiles that one of them has.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Shareable {
+pub(crate) struct Workload {
     pub(crate) flops: usize,
     tiles: usize,
 }
 
 /// The work of one phase; nothing of a phase that would not be shared.
-pub(crate) fn shareable(tiles: usize, flops: usize) -> Shareable {
+pub(crate) fn workload(tiles: usize, flops: usize) -> Workload {
     let shared = tiles > 1 && tiles <= ForkJoin::MOST_TILES && flops >= SHARE_FLOPS;
-    if shared { Shareable { flops, tiles } } else { Shareable::default() }
+    if shared { Workload { flops, tiles } } else { Workload::default() }
 }
 
-/// One after the other.
-impl Add for Shareable {
+/// SingleStep after the other.
+impl Add for Workload {
     type Output = Self;
     fn add(self, other: Self) -> Self {
         Self { flops: self.flops.saturating_add(other.flops), tiles: self.tiles.max(other.tiles) }
@@ -147,24 +147,24 @@ impl Add for Shareable {
 }
 
 /// The same again and again.
-impl Mul<Shareable> for usize {
-    type Output = Shareable;
-    fn mul(self, work: Shareable) -> Shareable {
-        Shareable { flops: work.flops.saturating_mul(self), ..work }
+impl Mul<Workload> for usize {
+    type Output = Workload;
+    fn mul(self, work: Workload) -> Workload {
+        Workload { flops: work.flops.saturating_mul(self), ..work }
     }
 }
 
-impl std::iter::Sum for Shareable {
+impl std::iter::Sum for Workload {
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         iter.fold(Self::default(), Add::add)
     }
 }
 
-/// One engine's helpers.
+/// SingleStep engine's helpers.
 #[derive(Default)]
-pub(crate) struct Crew {
-    /// Made when helpers are invited for the first time.
-    shared: Option<Arc<Shared>>,
+pub(crate) struct Team {
+    /// StepReport when helpers are invited for the first time.
+    shared: Option<Arc<TeamState>>,
     /// Where the helpers were last told to run.
     allowed: Allowed,
     /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
@@ -175,7 +175,7 @@ pub(crate) struct Crew {
 
 /// What the caller and its helpers have in common.
 #[derive(Default)]
-struct Shared {
+struct TeamState {
     fork_join: ForkJoin,
     /// A call is running: helpers stay.
     open: AtomicBool,
@@ -189,13 +189,13 @@ struct Shared {
     cores: Cores,
 }
 
-impl std::fmt::Debug for Crew {
+impl std::fmt::Debug for Team {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").field("before", &self.before).finish_non_exhaustive()
+        f.debug_struct("Team").field("before", &self.before).finish_non_exhaustive()
     }
 }
 
-impl Shared {
+impl TeamState {
     /// Invites helpers until there are `wanted`, or as many as the pool has workers to spare for.
     fn invite(self: &Arc<Self>, wanted: usize, allowed: Allowed) {
         let Some(pool) = pool() else { return };
@@ -216,7 +216,7 @@ impl Shared {
         self.arrived.load(Ordering::Relaxed) < self.invited.load(Ordering::Relaxed)
     }
 
-    /// A worker's stay with this crew.
+    /// A worker's stay with this team.
     fn be_helped(&self, allowed: Allowed) {
         // Inside a tile there is no staying.
         if !STAYING.replace(true) {
@@ -256,7 +256,7 @@ impl Shared {
     }
 }
 
-/// One round of waiting.
+/// SingleStep round of waiting.
 fn wait(round: u32) {
     if round < SPIN {
         std::hint::spin_loop();
@@ -265,26 +265,26 @@ fn wait(round: u32) {
     }
 }
 
-impl Crew {
-    /// Runs `work`, whose phases helpers may share if the [`shareable`] work in all of them is worth their coming.
-    pub(crate) fn assemble<R>(&mut self, shareable: Shareable, work: impl FnOnce(&Assembled) -> R) -> R {
-        if shareable.flops == 0 {
-            return work(&Assembled::alone());
+impl Team {
+    /// Runs `work`, whose phases helpers may share if the [`workload`] work in all of them is worth their coming.
+    pub(crate) fn enter<R>(&mut self, workload: Workload, work: impl FnOnce(&ActiveTeam) -> R) -> R {
+        if workload.flops == 0 {
+            return work(&ActiveTeam::alone());
         }
         let recent = match self.before {
-            Some((ended, recent)) if ended.elapsed() <= SUCCESSION => recent.saturating_add(shareable.flops),
-            _ => shareable.flops,
+            Some((ended, recent)) if ended.elapsed() <= SUCCESSION => recent.saturating_add(workload.flops),
+            _ => workload.flops,
         };
         let threads = if recent < INVITE_FLOPS { 1 } else { threads() };
-        let helpers = threads.min(shareable.tiles) - 1;
-        let result = if helpers == 0 { work(&Assembled::alone()) } else { self.with_helpers(helpers, threads, work) };
+        let helpers = threads.min(workload.tiles) - 1;
+        let result = if helpers == 0 { work(&ActiveTeam::alone()) } else { self.with_helpers(helpers, threads, work) };
         self.before = Some((Instant::now(), recent));
         result
     }
 
-    fn with_helpers<R>(&mut self, helpers: usize, threads: usize, work: impl FnOnce(&Assembled) -> R) -> R {
+    fn with_helpers<R>(&mut self, helpers: usize, threads: usize, work: impl FnOnce(&ActiveTeam) -> R) -> R {
         /// Lets the helpers go, also when `work` panics.
-        struct Close<'a>(&'a Shared);
+        struct Close<'a>(&'a TeamState);
         impl Drop for Close<'_> {
             fn drop(&mut self) {
                 self.0.open.store(false, Ordering::Relaxed);
@@ -292,7 +292,7 @@ impl Crew {
         }
         let allowed = cores::allowed();
         // Helpers that linger from the last call, more than there may be now, or on other cores.
-        let fit = |shared: &Shared| shared.invited.load(Ordering::Relaxed) < threads && self.allowed == allowed;
+        let fit = |shared: &TeamState| shared.invited.load(Ordering::Relaxed) < threads && self.allowed == allowed;
         if !self.shared.as_deref().is_some_and(fit) {
             self.dismiss();
             self.allowed = allowed;
@@ -301,7 +301,7 @@ impl Crew {
         shared.open.store(true, Ordering::Relaxed);
         let _close = Close(shared);
         let _core = shared.cores.stay();
-        let crew = Assembled {
+        let team = ActiveTeam {
             helpers: Some(Helpers { shared, wanted: helpers, allowed }),
             share: Cell::new(true),
             timed: Cell::new(false),
@@ -309,14 +309,14 @@ impl Crew {
             pace: Cell::new(self.pace),
             balance: Cell::new(self.balance),
         };
-        crew.complete();
-        let result = work(&crew);
-        (self.pace, self.balance) = (crew.pace.get(), crew.balance.get());
+        team.complete();
+        let result = work(&team);
+        (self.pace, self.balance) = (team.pace.get(), team.balance.get());
         result
     }
 }
 
-impl Crew {
+impl Team {
     /// Tells all helpers to leave.
     fn dismiss(&mut self) {
         if let Some(shared) = self.shared.take() {
@@ -325,22 +325,22 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Team {
     fn drop(&mut self) {
         self.dismiss();
     }
 }
 
-/// [`Crew::assemble`] with a crew that this thread keeps, for calls that have no place to keep one.
-pub(crate) fn assemble<R>(shareable: Shareable, work: impl FnOnce(&Assembled) -> R) -> R {
-    let mut crew = CREW.take();
-    let result = crew.assemble(shareable, work);
-    CREW.set(crew);
+/// [`Team::enter`] with a team that this thread keeps, for calls that have no place to keep one.
+pub(crate) fn with_team<R>(workload: Workload, work: impl FnOnce(&ActiveTeam) -> R) -> R {
+    let mut team = TEAM.take();
+    let result = team.enter(workload, work);
+    TEAM.set(team);
     result
 }
 
-/// A crew at work.
-pub(crate) struct Assembled<'a> {
+/// A team at work.
+pub(crate) struct ActiveTeam<'a> {
     /// None for a caller by itself.
     helpers: Option<Helpers<'a>>,
     /// Is this step shared?
@@ -354,13 +354,13 @@ pub(crate) struct Assembled<'a> {
 }
 
 struct Helpers<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<TeamState>,
     wanted: usize,
     /// Where they may run.
     allowed: Allowed,
 }
 
-impl Assembled<'_> {
+impl ActiveTeam<'_> {
     /// The caller by itself.
     pub(crate) fn alone() -> Self {
         let (share, timed) = (Cell::new(false), Cell::new(false));
@@ -383,15 +383,15 @@ impl Assembled<'_> {
         self.makes_way.get() > 0 && self.helpers.as_ref().is_some_and(|helpers| helpers.shared.misses_helpers())
     }
 
-    /// Runs one step, of this [`shareable`] work; decides whether its phases are shared.
-    pub(crate) fn step<R>(&self, shareable: Shareable, work: impl FnOnce() -> R) -> R {
-        if self.helpers.is_none() || shareable.flops == 0 {
+    /// Runs one step, of this [`workload`] work; decides whether its phases are shared.
+    pub(crate) fn step<R>(&self, workload: Workload, work: impl FnOnce() -> R) -> R {
+        if self.helpers.is_none() || workload.flops == 0 {
             return work();
         }
-        if shareable.flops >= LARGE_FLOPS {
-            self.large_step(shareable.flops, work)
+        if workload.flops >= LARGE_FLOPS {
+            self.large_step(workload.flops, work)
         } else {
-            self.small_step(shareable.flops, work)
+            self.small_step(workload.flops, work)
         }
     }
 
@@ -434,7 +434,7 @@ impl Assembled<'_> {
     /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match &self.helpers {
-            Some(helpers) if self.share.get() && shareable(tiles, flops).flops > 0 => {
+            Some(helpers) if self.share.get() && workload(tiles, flops).flops > 0 => {
                 self.complete();
                 if self.expects_helpers() {
                     self.makes_way.set(self.makes_way.get() - 1);
@@ -489,7 +489,7 @@ mod tests {
     /// A loss that waits in `rayon::join` inside a tile takes whatever its pool has to do, and that may be another stay.
     #[test]
     fn inside_a_tile_there_is_no_staying_and_no_helper() {
-        let shared = Shared::default();
+        let shared = TeamState::default();
         shared.open.store(true, Ordering::Relaxed);
         let ran = AtomicUsize::new(0);
         let in_a_tile = |_| {

@@ -20,16 +20,16 @@ use ndarray::Array2;
 use crate::linalg::blas::{Tile, TileTable};
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
-use crate::parallel::crew::{Shareable, shareable};
+use crate::parallel::team::{Workload, workload};
 
 /// Where an array lies in the engine's list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], in the order in which a step
 /// writes them, so that consecutive operations write neighbours.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names {
+pub(crate) struct LayerSlots {
     pub(crate) depth: usize,
 }
 
-impl Names {
+impl LayerSlots {
     /// Z[t], t = 0 … T; and Ŷ for t = T+1.
     pub(crate) fn z(self, t: usize) -> usize {
         t
@@ -44,7 +44,7 @@ impl Names {
     }
 }
 
-/// One operation on a tile.
+/// SingleStep operation on a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
     Gather,
@@ -84,7 +84,7 @@ const MOST_TALL_TILES: usize = 1024;
 
 /// The phases up to the update, for a batch of one size.
 #[derive(Debug)]
-pub(crate) struct Schedule {
+pub(crate) struct Plan {
     pub(crate) samples: usize,
     pub(crate) phases: Vec<Phase>,
     /// Σ ℓ of each tile of the phase with the loss, the bits of an f64.
@@ -100,7 +100,7 @@ pub(crate) struct Update {
     pub(crate) flops: usize,
 }
 
-/// Numbers of the gradient that an optimiser takes at once, at the most: they stay in a core's cache, and there are rows enough in
+/// Coefficients of the gradient that an optimiser takes at once, at the most: they stay in a core's cache, and there are rows enough in
 /// them for BLAS to copy Z once for many.
 const CHUNK: usize = 128 * 1024;
 
@@ -129,7 +129,7 @@ pub(crate) fn is_tall(samples: usize, wide: usize) -> bool {
     samples >= TALL * wide
 }
 
-/// Numbers of one layer that a tile of rows of a tall batch has, about: with those of the next layer they stay in a core's cache.
+/// Coefficients of one layer that a tile of rows of a tall batch has, about: with those of the next layer they stay in a core's cache.
 const TALL_TILE: usize = 32 * 1024;
 
 /// Rows of a tile of a tall batch, in a phase whose widest layer has this many neurons.
@@ -142,7 +142,7 @@ pub(crate) const PER_NUMBER: usize = 16;
 
 /// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
 /// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
-fn parts(flops: usize) -> usize {
+fn tile_count(flops: usize) -> usize {
     match flops {
         0..300_000 => 1,
         300_000..400_000_000 => 2,
@@ -168,7 +168,7 @@ pub(crate) fn tiles(len: usize, rows: usize) -> impl Iterator<Item = Range<usize
     (0..len).step_by(rows.max(1)).map(move |start| start..(start + rows).min(len))
 }
 
-impl Schedule {
+impl Plan {
     /// Of a step, up to its update.
     pub(crate) fn step(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
         let depth = widths.len() - 2;
@@ -187,12 +187,12 @@ impl Schedule {
     }
 
     /// What can be shared of the work.
-    pub(crate) fn shareable(&self) -> Shareable {
-        self.phases.iter().map(|phase| shareable(phase.tiles.len(), phase.flops)).sum()
+    pub(crate) fn workload(&self) -> Workload {
+        self.phases.iter().map(|phase| workload(phase.tiles.len(), phase.flops)).sum()
     }
 
     fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize, ops: impl Iterator<Item = Op>) -> Self {
-        let names = Names { depth: widths.len() - 2 };
+        let slots = LayerSlots { depth: widths.len() - 2 };
         let product = |t: usize| samples * widths[t] * widths[t + 1];
         // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
         let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
@@ -211,7 +211,7 @@ impl Schedule {
             let numbers = |columns: usize| PER_NUMBER * samples * columns;
             let (flops, cut) = match op {
                 Op::Gather => (numbers(widths[0]), Cut::Rows { tall: None }),
-                Op::Forward(t) if t < names.depth => (2 * product(t), cut(t, widths[t + 1])),
+                Op::Forward(t) if t < slots.depth => (2 * product(t), cut(t, widths[t + 1])),
                 // The head, whose columns are few.
                 Op::Forward(t) => (2 * product(t), Cut::Rows { tall: None }),
                 Op::Loss => (0, Cut::Rows { tall: None }),
@@ -239,26 +239,26 @@ impl Schedule {
             .into_iter()
             .map(|(ops, flops, cut)| {
                 let written = |op: &Op| match *op {
-                    Op::Gather => names.z(0),
-                    Op::Forward(t) => names.z(t + 1),
-                    Op::Loss => names.delta(names.depth + 1),
-                    Op::Backward(t) => names.delta(t),
+                    Op::Gather => slots.z(0),
+                    Op::Forward(t) => slots.z(t + 1),
+                    Op::Loss => slots.delta(slots.depth + 1),
+                    Op::Backward(t) => slots.delta(t),
                 };
                 // Neighbours in the list.
                 let (first, last) = (ops.iter().map(written).min(), ops.iter().map(written).max());
                 let arrays = first.unwrap_or(0)..last.map_or(0, |last| last + 1);
                 let row_tile = |rows| Tile { arrays: arrays.clone(), rows, columns: None };
                 let tiles: Vec<Tile> = match cut {
-                    Cut::Columns(columns) => split(columns, parts(flops))
+                    Cut::Columns(columns) => split(columns, tile_count(flops))
                         .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
                         .collect(),
                     // A row of 8 samples is the least that a kernel takes at once.
                     Cut::Rows { tall: None } => {
-                        split(samples, parts(flops).min(samples.div_ceil(8))).map(row_tile).collect()
+                        split(samples, tile_count(flops).min(samples.div_ceil(8))).map(row_tile).collect()
                     }
                     Cut::Rows { tall: Some(width) } => {
                         let rows = tall_rows(width).max(samples.div_ceil(MOST_TALL_TILES));
-                        split(samples, samples.div_ceil(rows).max(parts(flops))).map(row_tile).collect()
+                        split(samples, samples.div_ceil(rows).max(tile_count(flops))).map(row_tile).collect()
                     }
                 };
                 if ops.contains(&Op::Loss) {
@@ -272,7 +272,7 @@ impl Schedule {
     }
 }
 
-/// One number for each of so many tiles.
+/// SingleStep number for each of so many tiles.
 pub(crate) fn zeros(tiles: usize) -> Vec<AtomicU64> {
     (0..tiles).map(|_| AtomicU64::new(0)).collect()
 }
@@ -287,7 +287,7 @@ impl Update {
         let mut tiles = Vec::new();
         for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
             // The batch has no say, so that a ragged one leaves the tiles as they are; 32 samples stand for it.
-            for rows in split(w.nrows(), parts(64 * w.len()).min(w.nrows().div_ceil(16))) {
+            for rows in split(w.nrows(), tile_count(64 * w.len()).min(w.nrows().div_ceil(16))) {
                 let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
                 let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
                 tiles.push((rows.start as f64 / w.nrows() as f64, tile(rows), tile(c_rows)));
@@ -314,8 +314,8 @@ impl Update {
     }
 
     /// What can be shared of the work with so many samples.
-    pub(crate) fn shareable(&self, samples: usize) -> Shareable {
-        shareable(self.w.len(), samples * self.flops)
+    pub(crate) fn workload(&self, samples: usize) -> Workload {
+        workload(self.w.len(), samples * self.flops)
     }
 
     /// Was this made for parameters of this shape?
