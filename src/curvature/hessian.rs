@@ -17,20 +17,22 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, CowArray, Ix1, Ix2, Slice, s};
+use ndarray::{Array2, Axis, CowArray, Ix1, Ix2, s};
 
-use crate::engine::engine::Samples;
-use crate::engine::plan::{LayerSlots, Op, Plan, Update, tiles};
-use crate::engine::update::BatchLayers;
+use crate::curvature::tangents::TangentPass;
+use crate::engine::cut::ranges;
+use crate::engine::parameter_tiles::ParameterTiles;
+use crate::engine::pass::GradientPass;
+use crate::engine::plan::{LayerSlots, Plan};
+use crate::engine::samples::{BatchLayers, Samples};
+use crate::engine::update::Update;
 use crate::error::{Error, Result};
-use crate::linalg::blas::{SharedTiles, Tile};
 use crate::linalg::layout::row_major;
-use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
-use crate::network::loss::{Loss, curvature, sample_loss};
+use crate::network::loss::{Loss, SampleLoss, curvature, sample_loss};
 use crate::network::mlp::{Mlp, Parameters};
-use crate::parallel::team::{ActiveTeam, Team};
+use crate::parallel::team::Team;
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
 
@@ -72,7 +74,7 @@ where
     tangents: Vec<Array2<F>>,
     /// Of a whole block and of the last one, if that is smaller.
     plans: Vec<Plan>,
-    update: Update,
+    tiles: ParameterTiles,
     team: Team,
     value: f64,
     gradient: Parameters<F>,
@@ -115,7 +117,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         &'s self,
         rows: Range<usize>,
         loss: &'s L,
-    ) -> Samples<'s, F, impl Fn(usize, &[F], &mut [F]) -> f64 + Sync + 's> {
+    ) -> Samples<'s, F, impl SampleLoss<F> + 's> {
         let y = self.y.slice_axis(Axis(0), rows.clone().into());
         let weights = self.weights().map(|weights| &weights[rows.clone()]);
         let x = self.x.slice_axis(Axis(0), rows.into());
@@ -166,10 +168,10 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         let mut hessian = Self {
             mlp,
             block,
-            passes: tiles(samples, block).map(|_| layers()).collect(),
+            passes: ranges(samples, block).map(|_| layers()).collect(),
             tangents,
-            plans: sizes.map(|samples| Plan::step(widths, &shapes, samples)).collect(),
-            update: Update::new(mlp.parameters()),
+            plans: sizes.map(|samples| Plan::gradient(widths, &shapes, samples)).collect(),
+            tiles: ParameterTiles::new(mlp.parameters()),
             team: Team::default(),
             value: 0.0,
             gradient: mlp.zero_gradient(),
@@ -187,20 +189,21 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
 
     /// Fills Z and Δ, and with them the loss and the gradient.
     fn pass(&mut self) {
-        let Self { mlp, inputs, loss, block, passes, plans, update, team, gradient, .. } = self;
+        let Self { mlp, inputs, loss, block, passes, plans, tiles, team, gradient, .. } = self;
         let n = inputs.len();
         let (theta, mean) = (mlp.parameters(), F::from_f64(1.0 / n as f64));
         let data = inputs.samples(0..n, *loss);
-        let work = |plan: &Plan| plan.workload() + update.workload(plan.samples);
+        let work = |plan: &Plan| plan.workload() + tiles.workload(plan.samples);
         let sum: f64 = team.enter(passes.len() * work(&plans[0]), |team| {
-            let blocks = tiles(n, *block).zip(passes);
+            let blocks = ranges(n, *block).zip(passes);
             let sums = blocks.map(|(rows, layers)| {
-                let plan = schedule_of(plans, rows.len());
+                let plan = plan_of(plans, rows.len());
                 team.step(work(plan), || {
-                    let sum = plan.run(team, layers, theta, &data, rows.start, false);
+                    let sum = plan.run(team, layers, &GradientPass::new(plan, theta, &data, rows.start, false));
                     let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
                     let z_0 = Some(inputs.x.slice(s![rows.clone(), ..]));
-                    update.run(team, &BatchLayers { layers, z_0, samples: rows.len() }, (mean, beta), gradient);
+                    let batch = BatchLayers { layers, z_0, samples: rows.len() };
+                    Update { tiles, team, batch: &batch }.product(mean, beta, gradient);
                     sum
                 })
             });
@@ -236,17 +239,19 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         theta.check_shape_of("v", v)?;
         theta.check_shape_of("hv", hv)?;
         let _one = one_blas_thread()?;
-        let Self { inputs, loss, block, passes, tangents, plans, update, team, .. } = self;
-        let (second, mean) = (inputs.curvature(*loss), F::from_f64(1.0 / inputs.len() as f64));
-        let work = |plan: &Plan| 2 * (plan.workload() + update.workload(plan.samples));
+        let Self { inputs, loss, block, passes, tangents, plans, tiles, team, .. } = self;
+        let (curvature, mean) = (inputs.curvature(*loss), F::from_f64(1.0 / inputs.len() as f64));
+        let work = |plan: &Plan| 2 * (plan.workload() + tiles.workload(plan.samples));
         team.enter(passes.len() * work(&plans[0]), |team| {
-            for (rows, layers) in tiles(inputs.len(), *block).zip(passes) {
-                let plan = schedule_of(plans, rows.len());
+            for (rows, layers) in ranges(inputs.len(), *block).zip(passes) {
+                let plan = plan_of(plans, rows.len());
                 let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
-                let pass = Pass { theta, v, z_0: inputs.x.slice(s![rows.clone(), ..]), layers };
+                let z_0 = inputs.x.slice(s![rows.clone(), ..]);
+                let curvature = |r, y_hat: &[F], v: &[F], hv: &mut [F]| curvature(rows.start + r, y_hat, v, hv);
+                let pass = TangentPass { theta, v, z_0, layers, curvature };
                 team.step(work(plan), || {
-                    pass.tangents(plan, team, tangents, |r, y_hat, v, hv| second(rows.start + r, y_hat, v, hv));
-                    pass.product(update, team, tangents, (mean, beta), hv);
+                    plan.run(team, tangents, &pass);
+                    pass.product(tiles, team, tangents, (mean, beta), hv);
                 });
             }
         });
@@ -254,115 +259,6 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
     }
 }
 
-fn schedule_of(plans: &[Plan], samples: usize) -> &Plan {
+fn plan_of(plans: &[Plan], samples: usize) -> &Plan {
     plans.iter().find(|plan| plan.samples == samples).expect("a whole block or the last")
-}
-
-/// What is known of a block before its product.
-struct Pass<'a, F> {
-    theta: &'a Parameters<F>,
-    v: &'a Parameters<F>,
-    z_0: ArrayView2<'a, F>, // (samples, d[0])
-    layers: &'a [Array2<F>],
-}
-
-impl<F: Scalar> Pass<'_, F> {
-    fn slots(&self) -> LayerSlots {
-        LayerSlots { depth: self.theta.depth() }
-    }
-
-    /// Z[t] of the block.
-    fn z(&self, t: usize) -> ArrayView2<'_, F> {
-        if t == 0 {
-            self.z_0.view()
-        } else {
-            slice_range(&self.layers[self.slots().z(t)], Axis(0), &Some(0..self.z_0.nrows()))
-        }
-    }
-
-    /// Fills R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ; `second(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample r of the block into hv.
-    fn tangents(
-        &self,
-        plan: &Plan,
-        team: &ActiveTeam,
-        into: &mut [Array2<F>],
-        second: impl Fn(usize, &[F], &[F], &mut [F]) + Sync,
-    ) {
-        let (slots, Self { theta, v, layers, .. }) = (self.slots(), self);
-        for phase in plan.phases.iter().filter(|phase| phase.ops != [Op::Gather]) {
-            let into = SharedTiles::new(into, &phase.tiles);
-            team.for_each_tile(phase.tiles.len(), 2 * phase.flops, &|index| {
-                let mut tile = into.claim(index);
-                let Tile { rows, columns, .. } = tile.tile().clone();
-                let kept = |name: usize| layers[name].slice_axis(Axis(0), Slice::from(rows.clone()));
-                let z = |t: usize| if t == 0 { self.z_0.slice(s![rows.clone(), ..]) } else { kept(slots.z(t)) };
-                let mask = |t: usize, r: ArrayViewMut2<F>| rows::mask(slice_range(&z(t), Axis(1), &columns), r);
-                for &op in &phase.ops {
-                    match op {
-                        // R Z[0] = 0.
-                        Op::Gather => {}
-                        Op::Forward(t) => {
-                            let [v, w] = [v, theta].map(|p| slice_range(&p.w[t], Axis(0), &columns).reversed_axes());
-                            if t == 0 {
-                                rows::product(F::ONE, z(0), v, F::ZERO, tile.write(slots.z(1)));
-                            } else {
-                                let ([r_z], mut r_u) = tile.read_and_write([slots.z(t)], slots.z(t + 1));
-                                rows::product(F::ONE, z(t), v, F::ZERO, r_u.view_mut());
-                                rows::product(F::ONE, r_z, w, F::ONE, r_u);
-                            }
-                            let v_c = &self.v.c[t];
-                            if !v_c.is_empty() {
-                                rows::add_constant(slice_range(v_c, Axis(0), &columns), tile.write(slots.z(t + 1)));
-                            }
-                            if t < slots.depth {
-                                mask(t + 1, tile.write(slots.z(t + 1)));
-                            }
-                        }
-                        Op::Loss => {
-                            let y_hat = kept(slots.z(slots.depth + 1));
-                            let (y_hat, m) = (y_hat.to_slice().expect("whole rows"), y_hat.ncols());
-                            let ([r_y_hat], r_d) =
-                                tile.read_and_write([slots.z(slots.depth + 1)], slots.delta(slots.depth + 1));
-                            rows::losses(r_y_hat, r_d, |r, r_y_hat, r_d| {
-                                second(rows.start + r, &y_hat[r * m..][..m], r_y_hat, r_d);
-                                0.0
-                            });
-                        }
-                        Op::Backward(t) => {
-                            let ([r_above], mut r_delta) = tile.read_and_write([slots.delta(t + 1)], slots.delta(t));
-                            let [v, w] = [v, theta].map(|p| slice_range(&p.w[t], Axis(1), &columns));
-                            rows::product(F::ONE, kept(slots.delta(t + 1)), v, F::ZERO, r_delta.view_mut());
-                            rows::product(F::ONE, r_above, w, F::ONE, r_delta.view_mut());
-                            mask(t, r_delta);
-                        }
-                    }
-                }
-            });
-        }
-    }
-
-    /// hv ← a (R Δᵀ Z + Δᵀ R Z) + β hv, over the tiles of an update.
-    fn product(
-        &self,
-        update: &Update,
-        team: &ActiveTeam,
-        tangents: &[Array2<F>],
-        (a, beta): (F, F),
-        hv: &mut Parameters<F>,
-    ) {
-        let (slots, samples) = (self.slots(), self.z_0.nrows());
-        let (w, c) = (SharedTiles::new(&mut hv.w, &update.w), SharedTiles::new(&mut hv.c, &update.c));
-        team.for_each_tile(update.w.len(), 2 * samples * update.flops, &|index| {
-            let (mut w, mut c) = (w.claim(index), c.claim(index));
-            let Tile { arrays, rows, .. } = w.tile().clone();
-            let t = arrays.start;
-            let [delta, r_delta] =
-                [self.layers, tangents].map(|of| of[slots.delta(t + 1)].slice(s![..samples, rows.clone()]));
-            rows::gradient(a, r_delta, self.z(t), beta, w.write(t), c.write(t));
-            if t > 0 {
-                let r_z = tangents[slots.z(t)].slice(s![..samples, ..]);
-                rows::gradient(a, delta, r_z, F::ONE, w.write(t), ArrayViewMut1::from(&mut []));
-            }
-        });
-    }
 }

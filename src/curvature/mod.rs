@@ -5,5 +5,6 @@ mod hessian;
 pub mod lanczos;
 #[cfg(feature = "curvature")]
 pub mod sharpness;
+mod tangents;
 
 pub use hessian::Hessian;

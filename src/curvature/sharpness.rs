@@ -41,8 +41,8 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 
 use crate::curvature::hessian::{BLOCK, Hessian, Inputs};
 use crate::curvature::lanczos::Operator;
-use crate::engine::engine::Engine;
-use crate::engine::plan::tiles;
+use crate::engine::cut::ranges;
+use crate::engine::step::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
@@ -272,7 +272,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
             for (point, ((theta, d), e)) in point.iter_mut().zip(numbers) {
                 *point = F::from_f64(theta.to_f64() + alphas[i] * d.to_f64() + betas[j] * e.to_f64());
             }
-            engine.loss(&point, (n, n.min(BLOCK)), &data) / n as f64
+            engine.loss(&point, n, n.min(BLOCK), &data) / n as f64
         }))
     }
 
@@ -295,7 +295,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
         let (samples, mean) = (inputs.len(), F::from_f64(1.0 / inputs.len() as f64));
         let mut sum = 0.0;
         g.iter_mut().for_each(|g| *g = F::ZERO);
-        for rows in tiles(samples, BLOCK) {
+        for rows in ranges(samples, BLOCK) {
             sum += engine.gradient(point, rows.len(), &inputs.samples(rows, *loss), mean, part);
             g.iter_mut().zip(part.iter()).for_each(|(g, &part)| *g += part);
         }

@@ -1,6 +1,29 @@
 //! The hot path: a training step as phases of batched products over fixed tiles.
+//!
+//! ```text
+//! step(batch):                                       `step`: Engine::descend
+//!     for each phase of the plan:                    `plan`: Plan::run, the operations that share a phase and its tiles
+//!         for each tile of the phase, on any thread:
+//!             for each operation of the phase:       `pass`: what each of them computes
+//!                 gather       Z[0] = rows of x, standardised
+//!                 F[t]         Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ)       t = 0 … T; the head, t = T, without ReLU
+//!                 loss         Σ ℓ and ∂ℓ/∂Ŷ
+//!                 B[t]         Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]        t = T … 1
+//!     with SAM: the same once more at θ + ρ g/‖g‖    `sam`
+//!     for each tile of θ, on any thread:             `update`: the rule of the optimiser
+//!         w[t] ← −(η/B) Δ[t+1]ᵀ Z[t] + β w[t]        plain descent, one product: no gradient is stored
+//! ```
+//!
+//! Each phase ends when all of its tiles are done. Tiles depend on shapes alone (`cut`, `parameter_tiles`), so the bits do
+//! not depend on the number of threads. All buffers are made once; `samples` says what a step reads. `predict` runs the
+//! forward operations alone.
 
-#[expect(clippy::module_inception, reason = "split in the next commits")]
-pub(crate) mod engine;
+pub(crate) mod cut;
+pub(crate) mod parameter_tiles;
+pub(crate) mod pass;
 pub(crate) mod plan;
+pub(crate) mod predict;
+pub(crate) mod sam;
+pub(crate) mod samples;
+pub(crate) mod step;
 pub(crate) mod update;

@@ -1,28 +1,24 @@
-//! The plan of a step: which operations share a phase, and the tiles that each phase is cut into.
+//! The plan of a pass through the layers: which operations share a phase, and the tiles that each phase is cut into.
 //!
-//! **Tiles.** BLAS copies both operands into its own order at each call. Tiles of rows (samples) repeat that for all of
-//! w[t], tiles of columns (neurons) for all of Z[t]; w[t] is the larger and the dearer. So the product of a wide layer is split by
-//! columns, and waits for the whole layer below it: one phase each. Consecutive layers whose w[t] is nothing beside the rows
-//! of a tile run as one phase, in which a tile of rows goes through all of them: narrow layers, and layers of any width under
-//! a batch that is much taller. There the rows of a tile are few enough to stay in cache from layer to layer.
+//! The product of a wide layer is cut by columns (`cut` says when), and needs the whole layer before it: it is a phase by
+//! itself. Consecutive layers whose w[t] is small beside the rows of a tile share a phase, in which a tile of rows goes
+//! through all of them: narrow layers, and layers of any width under a batch that is much taller. The rows of such a tile
+//! are few enough to stay in cache from layer to layer.
 //!
-//! **Update.** Tiles of rows of all w[t], one product each. With a = −η/B and β = 1 − ηλ it is the SGD update itself, weight
-//! decay included: no gradient is stored and nothing is reduced across threads. With a = 1/B and β = 0 it is the gradient. Other
-//! optimisers take the gradient of a tile in chunks that stay in cache, and pass over the parameters once.
-//!
-//! Tiles depend on shapes alone, so the bits do not depend on threads.
+//! A plan knows shapes and order. What its operations compute is said by an implementation of [`Operations`]: the
+//! [gradient pass](crate::engine::pass), and the tangent pass of the Hessian.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Ix2};
 
-use crate::linalg::blas::{Tile, TileTable};
+use crate::engine::cut::{MOST_TALL_TILES, NARROW, NARROW_VECTOR, PER_NUMBER, is_tall, split, tall_rows, tile_count};
+use crate::linalg::blas::{Claimed, SharedTiles, Tile, TileTable};
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::Parameters;
-use crate::parallel::team::{Workload, workload};
+use crate::parallel::team::{ActiveTeam, Workload, workload};
 
-/// Where an array lies in the engine's list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], in the order in which a step
+/// Where an array lies in the list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1]. This is the order in which a step
 /// writes them, so that consecutive operations write neighbours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerSlots {
@@ -30,299 +26,315 @@ pub(crate) struct LayerSlots {
 }
 
 impl LayerSlots {
-    /// Z[t], t = 0 … T; and Ŷ for t = T+1.
+    /// Z[t] for t = 0 … T, and Ŷ for t = T+1.
     pub(crate) fn z(self, t: usize) -> usize {
         t
     }
-    /// Δ[t], t = 1 … T; and ∂ℓ/∂Ŷ for t = T+1.
+
+    /// Δ[t] for t = 1 … T, and ∂ℓ/∂Ŷ for t = T+1.
     pub(crate) fn delta(self, t: usize) -> usize {
         2 * self.depth + 3 - t
     }
-    /// The columns of all arrays in their order, for a network with these widths.
+
+    pub(crate) fn y_hat(self) -> usize {
+        self.z(self.depth + 1)
+    }
+
+    /// ∂ℓ/∂Ŷ
+    pub(crate) fn d_y_hat(self) -> usize {
+        self.delta(self.depth + 1)
+    }
+
+    /// The number of columns of each array, in this order, for a network with these widths.
     pub(crate) fn columns(widths: &[usize]) -> impl Iterator<Item = usize> {
         widths.iter().chain(widths[1..].iter().rev()).copied()
     }
 }
 
-/// SingleStep operation on a tile.
+/// An operation on a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Op {
+pub(crate) enum Operation {
+    /// Z[0]
     Gather,
+    /// Z[t+1] from Z[t], or Ŷ from Z[T].
     Forward(usize),
+    /// ∂ℓ/∂Ŷ from Ŷ.
     Loss,
+    /// Δ[t] from Δ[t+1] and Z[t].
     Backward(usize),
 }
 
-impl Op {
-    /// The forward pass of a network of this depth.
-    fn forward(depth: usize) -> impl Iterator<Item = Self> {
-        [Self::Gather].into_iter().chain((0..=depth).map(Self::Forward))
+impl Operation {
+    /// The slot of the array that this operation writes.
+    fn writes(self, slots: LayerSlots) -> usize {
+        match self {
+            Self::Gather => slots.z(0),
+            Self::Forward(t) => slots.z(t + 1),
+            Self::Loss => slots.d_y_hat(),
+            Self::Backward(t) => slots.delta(t),
+        }
+    }
+}
+
+/// What the operations of a plan compute on a tile.
+pub(crate) trait Operations<F>: Sync {
+    /// How many products each product of the plan stands for.
+    const PRODUCTS: usize;
+    /// Whether Z[0] has to be written. Otherwise a phase that only gathers is left out, and `gather` writes nothing.
+    fn gathers(&self) -> bool;
+    fn gather(&self, tile: &mut LayerTile<F>);
+    fn forward(&self, t: usize, tile: &mut LayerTile<F>);
+    /// Returns Σ ℓ over the rows of the tile.
+    fn loss(&self, tile: &mut LayerTile<F>) -> f64;
+    fn backward(&self, t: usize, tile: &mut LayerTile<F>);
+    /// The sum of the squares of all that a tile holds after its phase, if the pass is watched for overflow.
+    fn squares(&self, tile: &mut LayerTile<F>) -> Option<f64>;
+}
+
+/// A tile of the layers, claimed by the thread that works on it.
+pub(crate) struct LayerTile<'s, 'a, F> {
+    claimed: Claimed<'s, 'a, F, Ix2>,
+    /// The arrays, by their slots, that it belongs to.
+    pub(crate) arrays: Range<usize>,
+    /// Its samples, counted from the first of the batch.
+    pub(crate) rows: Range<usize>,
+    /// Its neurons, if they are not all of the layer's.
+    pub(crate) columns: Option<Range<usize>>,
+}
+
+impl<'s, 'a, F> LayerTile<'s, 'a, F> {
+    fn claim(layers: &'s SharedTiles<'a, F, Ix2>, index: usize) -> Self {
+        let claimed = layers.claim(index);
+        let Tile { arrays, rows, columns } = claimed.tile().clone();
+        Self { claimed, arrays, rows, columns }
+    }
+
+    /// The tile's numbers of one array.
+    pub(crate) fn write(&mut self, slot: usize) -> ArrayViewMut2<'_, F> {
+        self.claimed.write(slot)
+    }
+
+    /// The tile's rows of the arrays `from`, all columns of them, and the tile's numbers of the array `to`.
+    pub(crate) fn read_and_write<const N: usize>(
+        &mut self,
+        from: [usize; N],
+        to: usize,
+    ) -> ([ArrayView2<'_, F>; N], ArrayViewMut2<'_, F>) {
+        self.claimed.read_and_write(from, to)
     }
 }
 
 /// Operations that a tile goes through without waiting for another.
 #[derive(Debug)]
-pub(crate) struct Phase {
-    pub(crate) ops: Vec<Op>,
-    pub(crate) tiles: TileTable,
-    pub(crate) flops: usize,
-    /// The sum of the squares of all that each tile has written: the bits of an f64.
-    pub(crate) squares: Vec<AtomicU64>,
+struct Phase {
+    operations: Vec<Operation>,
+    tiles: TileTable,
+    flops: usize,
+    /// The sum of squares of each tile, as the bits of an f64.
+    squares: Vec<AtomicU64>,
+}
+
+/// The phases of a pass through the layers, for a batch of one size.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) samples: usize,
+    phases: Vec<Phase>,
+    /// Σ ℓ of each tile of the phase with the loss, as the bits of an f64.
+    losses: Vec<AtomicU64>,
+}
+
+impl Plan {
+    /// A pass forward and backward. `shapes` are those of all arrays of the list of layers, in its order.
+    pub(crate) fn gradient(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        let backward = (1..=widths.len() - 2).rev().map(Operation::Backward);
+        Self::new(widths, shapes, samples, forward(widths).chain([Operation::Loss]).chain(backward))
+    }
+
+    /// A pass forward that ends with the loss.
+    pub(crate) fn loss(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        Self::new(widths, shapes, samples, forward(widths).chain([Operation::Loss]))
+    }
+
+    /// A pass forward that ends with Ŷ; the list of layers may end with it, too.
+    pub(crate) fn forward(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+        Self::new(widths, shapes, samples, forward(widths))
+    }
+
+    fn new(
+        widths: &[usize],
+        shapes: &[(usize, usize)],
+        samples: usize,
+        operations: impl Iterator<Item = Operation>,
+    ) -> Self {
+        let slots = LayerSlots { depth: widths.len() - 2 };
+        let mut losses = 0;
+        let phases = PhaseDraft::of(widths, samples, operations).into_iter().map(|draft| {
+            let tiles = draft.tiles(slots, samples);
+            if draft.operations.contains(&Operation::Loss) {
+                losses = tiles.len();
+            }
+            let squares = zeros(tiles.len());
+            let PhaseDraft { operations, flops, .. } = draft;
+            Phase { operations, tiles: TileTable::new(shapes.to_vec(), tiles), flops, squares }
+        });
+        Self { samples, phases: phases.collect(), losses: zeros(losses) }
+    }
+
+    /// The work that can be shared.
+    pub(crate) fn workload(&self) -> Workload {
+        self.phases.iter().map(|phase| workload(phase.tiles.len(), phase.flops)).sum()
+    }
+
+    /// Runs all phases, tile by tile. Returns Σ ℓ, or 0 without a loss.
+    pub(crate) fn run<F: Scalar, O: Operations<F>>(
+        &self,
+        team: &ActiveTeam,
+        layers: &mut [Array2<F>],
+        operations: &O,
+    ) -> f64 {
+        for phase in &self.phases {
+            if phase.operations == [Operation::Gather] && !operations.gathers() {
+                continue;
+            }
+            let layers = SharedTiles::new(layers, &phase.tiles);
+            team.for_each_tile(phase.tiles.len(), O::PRODUCTS * phase.flops, &|index| {
+                let mut tile = LayerTile::claim(&layers, index);
+                for &operation in &phase.operations {
+                    match operation {
+                        Operation::Gather => operations.gather(&mut tile),
+                        Operation::Forward(t) => operations.forward(t, &mut tile),
+                        Operation::Loss => store(&self.losses[index], operations.loss(&mut tile)),
+                        Operation::Backward(t) => operations.backward(t, &mut tile),
+                    }
+                }
+                if let Some(squares) = operations.squares(&mut tile) {
+                    store(&phase.squares[index], squares);
+                }
+            });
+        }
+        sum(&self.losses)
+    }
+
+    /// The sum of the squares of all numbers that the last watched pass has written.
+    pub(crate) fn squares(&self) -> f64 {
+        self.phases.iter().map(|phase| sum(&phase.squares)).sum()
+    }
+}
+
+/// The operations of a forward pass.
+fn forward(widths: &[usize]) -> impl Iterator<Item = Operation> {
+    [Operation::Gather].into_iter().chain((0..widths.len() - 1).map(Operation::Forward))
 }
 
 /// How the tiles of a phase are cut.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
-    /// By the columns of the one array that the phase writes: the number of its columns.
+    /// By the columns of the one array that the phase writes.
     Columns(usize),
-    /// By rows, in tiles that stay in cache if the batch is tall beside a layer: the widest of these.
+    /// By rows. If the batch is tall beside a layer of the phase, the tiles are small enough to stay in cache, and `tall` is
+    /// the width of the widest such layer.
     Rows { tall: Option<usize> },
 }
 
-/// Tiles of a tall batch at the most: their table is checked in pairs.
-const MOST_TALL_TILES: usize = 1024;
-
-/// The phases up to the update, for a batch of one size.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) samples: usize,
-    pub(crate) phases: Vec<Phase>,
-    /// Σ ℓ of each tile of the phase with the loss, the bits of an f64.
-    pub(crate) losses: Vec<AtomicU64>,
+/// A phase before it is cut.
+struct PhaseDraft {
+    operations: Vec<Operation>,
+    flops: usize,
+    cut: Cut,
 }
 
-/// The tiles of the update: rows of w[t], and beside them those of c[t], which are empty where there is no constant.
-#[derive(Debug)]
-pub(crate) struct Update {
-    pub(crate) w: TileTable,
-    pub(crate) c: TileTable,
-    /// Of one sample.
-    pub(crate) flops: usize,
-}
-
-/// Coefficients of the gradient that an optimiser takes at once, at the most: they stay in a core's cache, and there are rows enough in
-/// them for BLAS to copy Z once for many.
-const CHUNK: usize = 128 * 1024;
-
-/// Rows of a chunk, at the least: as many as a kernel takes at once. Wider matrices are cut by columns too.
-const CHUNK_ROWS: usize = 16;
-
-/// Rows and columns of a chunk of a gradient with this many columns.
-pub(crate) fn chunk(columns: usize) -> (usize, usize) {
-    let columns = columns.min(CHUNK / CHUNK_ROWS);
-    let rows = CHUNK / columns;
-    (rows - rows % CHUNK_ROWS, columns)
-}
-
-/// A product up to this many multiplications is cut by rows: OpenBLAS's kernels for AVX-512 make products of up to 100³ without
-/// copying their operands, and its kernels for AVX2, which do copy, copy little here.
-const NARROW: usize = 500_000;
-
-/// The same for a product of a matrix and a vector.
-const NARROW_VECTOR: usize = 100_000;
-
-/// Samples for each neuron of the wider side of a layer from which a batch is tall.
-const TALL: usize = 4;
-
-/// Is the batch tall beside a layer that is this wide? Then to copy or to read w[t] once more is nothing beside its samples.
-pub(crate) fn is_tall(samples: usize, wide: usize) -> bool {
-    samples >= TALL * wide
-}
-
-/// Coefficients of one layer that a tile of rows of a tall batch has, about: with those of the next layer they stay in a core's cache.
-const TALL_TILE: usize = 32 * 1024;
-
-/// Rows of a tile of a tall batch, in a phase whose widest layer has this many neurons.
-fn tall_rows(width: usize) -> usize {
-    (TALL_TILE / width).max(TALL * width).next_multiple_of(16)
-}
-
-/// What copying, masking or gathering a number costs, in floating-point operations of a product.
-pub(crate) const PER_NUMBER: usize = 16;
-
-/// Into how many tiles to split work of so many floating-point operations. Two serve two cores; more tiles serve more cores, and
-/// each costs another copy of an operand, so they come with work enough to hide it. A tile below 150,000 is not worth handing over.
-fn tile_count(flops: usize) -> usize {
-    match flops {
-        0..300_000 => 1,
-        300_000..400_000_000 => 2,
-        400_000_000..4_000_000_000 => 4,
-        _ => 8,
-    }
-}
-
-/// 0 … len in so many parts of about equal length, whole multiples of what the kernels take at once where that is small
-/// beside them.
-fn split(len: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
-    let part = len.div_ceil(parts);
-    let unit = match part {
-        0..16 => 1,
-        16..64 => 4,
-        _ => 16,
-    };
-    tiles(len, part.next_multiple_of(unit))
-}
-
-/// 0 … len in tiles of `rows`, the last one smaller.
-pub(crate) fn tiles(len: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(rows.max(1)).map(move |start| start..(start + rows).min(len))
-}
-
-impl Plan {
-    /// Of a step, up to its update.
-    pub(crate) fn step(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
-        let depth = widths.len() - 2;
-        let backward = (1..=depth).rev().map(Op::Backward);
-        Self::new(widths, shapes, samples, Op::forward(depth).chain([Op::Loss]).chain(backward))
-    }
-
-    /// Of a forward pass with its loss.
-    pub(crate) fn loss(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
-        Self::new(widths, shapes, samples, Op::forward(widths.len() - 2).chain([Op::Loss]))
-    }
-
-    /// Of a forward pass alone.
-    pub(crate) fn forward(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
-        Self::new(widths, shapes, samples, Op::forward(widths.len() - 2))
-    }
-
-    /// What can be shared of the work.
-    pub(crate) fn workload(&self) -> Workload {
-        self.phases.iter().map(|phase| workload(phase.tiles.len(), phase.flops)).sum()
-    }
-
-    fn new(widths: &[usize], shapes: &[(usize, usize)], samples: usize, ops: impl Iterator<Item = Op>) -> Self {
-        let slots = LayerSlots { depth: widths.len() - 2 };
-        let product = |t: usize| samples * widths[t] * widths[t + 1];
-        // Of one sample, a matrix is read and not copied, so its size alone tells whether two cores read it faster.
-        let narrow = |t: usize| product(t) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
-        // What a layer is cut by: its columns, if it is wide and the batch is not tall beside it.
-        let cut = |t: usize, columns: usize| {
-            let wide = widths[t].max(widths[t + 1]);
-            match (narrow(t), is_tall(samples, wide)) {
-                (true, _) => Cut::Rows { tall: None },
-                (false, true) => Cut::Rows { tall: Some(wide) },
-                (false, false) => Cut::Columns(columns),
-            }
-        };
-        // A product that is split by columns stands alone; the others join the phase before them.
-        let mut phases: Vec<(Vec<Op>, usize, Cut)> = Vec::new();
-        for op in ops {
-            let numbers = |columns: usize| PER_NUMBER * samples * columns;
-            let (flops, cut) = match op {
-                Op::Gather => (numbers(widths[0]), Cut::Rows { tall: None }),
-                Op::Forward(t) if t < slots.depth => (2 * product(t), cut(t, widths[t + 1])),
-                // The head, whose columns are few.
-                Op::Forward(t) => (2 * product(t), Cut::Rows { tall: None }),
-                Op::Loss => (0, Cut::Rows { tall: None }),
-                // An outer product, in one pass.
-                Op::Backward(t) if widths[t + 1] == 1 => (2 * product(t), Cut::Rows { tall: None }),
-                Op::Backward(t) => (2 * product(t), cut(t, widths[t])),
-            };
-            // Tiles of rows have the constants, the masks and the like to themselves.
-            let flops = match (op, cut) {
-                (Op::Forward(t), Cut::Rows { .. }) => flops + numbers(widths[t + 1]),
-                (Op::Backward(t), Cut::Rows { .. }) => flops + numbers(widths[t]),
-                _ => flops,
-            };
+impl PhaseDraft {
+    /// Groups operations to phases: a product that is cut by columns stands alone, all others join the phase before them.
+    fn of(widths: &[usize], samples: usize, operations: impl Iterator<Item = Operation>) -> Vec<Self> {
+        let mut phases: Vec<Self> = Vec::new();
+        for operation in operations {
+            let cut = cut(operation, widths, samples);
+            let flops = flops(operation, cut, widths, samples);
             match (phases.last_mut(), cut) {
-                (Some((ops, all_flops, Cut::Rows { tall })), Cut::Rows { tall: further }) => {
-                    ops.push(op);
-                    *all_flops += flops;
-                    *tall = further.max(*tall);
+                (
+                    Some(Self { operations, flops: of_phase, cut: Cut::Rows { tall: before } }),
+                    Cut::Rows { tall: with_this },
+                ) => {
+                    operations.push(operation);
+                    *of_phase += flops;
+                    *before = with_this.max(*before);
                 }
-                _ => phases.push((vec![op], flops, cut)),
+                _ => phases.push(Self { operations: vec![operation], flops, cut }),
             }
         }
-        let mut losses = 0;
-        let phases = phases
-            .into_iter()
-            .map(|(ops, flops, cut)| {
-                let written = |op: &Op| match *op {
-                    Op::Gather => slots.z(0),
-                    Op::Forward(t) => slots.z(t + 1),
-                    Op::Loss => slots.delta(slots.depth + 1),
-                    Op::Backward(t) => slots.delta(t),
-                };
-                // Neighbours in the list.
-                let (first, last) = (ops.iter().map(written).min(), ops.iter().map(written).max());
-                let arrays = first.unwrap_or(0)..last.map_or(0, |last| last + 1);
-                let row_tile = |rows| Tile { arrays: arrays.clone(), rows, columns: None };
-                let tiles: Vec<Tile> = match cut {
-                    Cut::Columns(columns) => split(columns, tile_count(flops))
-                        .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
-                        .collect(),
-                    // A row of 8 samples is the least that a kernel takes at once.
-                    Cut::Rows { tall: None } => {
-                        split(samples, tile_count(flops).min(samples.div_ceil(8))).map(row_tile).collect()
-                    }
-                    Cut::Rows { tall: Some(width) } => {
-                        let rows = tall_rows(width).max(samples.div_ceil(MOST_TALL_TILES));
-                        split(samples, samples.div_ceil(rows).max(tile_count(flops))).map(row_tile).collect()
-                    }
-                };
-                if ops.contains(&Op::Loss) {
-                    losses = tiles.len();
-                }
-                let squares = zeros(tiles.len());
-                Phase { ops, tiles: TileTable::new(shapes.to_vec(), tiles), flops, squares }
-            })
-            .collect();
-        Self { samples, phases, losses: zeros(losses) }
+        phases
+    }
+
+    fn tiles(&self, slots: LayerSlots, samples: usize) -> Vec<Tile> {
+        let written = self.operations.iter().map(|operation| operation.writes(slots));
+        let arrays = written.clone().min().unwrap_or(0)..written.max().map_or(0, |last| last + 1);
+        let row_tile = |rows| Tile { arrays: arrays.clone(), rows, columns: None };
+        match self.cut {
+            Cut::Columns(columns) => split(columns, tile_count(self.flops))
+                .map(|columns| Tile { arrays: arrays.clone(), rows: 0..samples, columns: Some(columns) })
+                .collect(),
+            // A kernel takes 8 samples at once, so tiles have at least as many.
+            Cut::Rows { tall: None } => {
+                split(samples, tile_count(self.flops).min(samples.div_ceil(8))).map(row_tile).collect()
+            }
+            Cut::Rows { tall: Some(width) } => {
+                let rows = tall_rows(width).max(samples.div_ceil(MOST_TALL_TILES));
+                split(samples, samples.div_ceil(rows).max(tile_count(self.flops))).map(row_tile).collect()
+            }
+        }
     }
 }
 
-/// SingleStep number for each of so many tiles.
+/// The number of multiplications of the product of layer t.
+fn product(t: usize, widths: &[usize], samples: usize) -> usize {
+    samples * widths[t] * widths[t + 1]
+}
+
+/// How an operation is cut: by columns if its layer is wide and the batch is not tall beside it.
+fn cut(operation: Operation, widths: &[usize], samples: usize) -> Cut {
+    let layer = |t: usize, columns: usize| {
+        // With a single sample the matrix is read and not copied, so its size alone tells whether two cores read it faster.
+        let narrow = product(t, widths, samples) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
+        let wider = widths[t].max(widths[t + 1]);
+        match (narrow, is_tall(samples, wider)) {
+            (true, _) => Cut::Rows { tall: None },
+            (false, true) => Cut::Rows { tall: Some(wider) },
+            (false, false) => Cut::Columns(columns),
+        }
+    };
+    match operation {
+        Operation::Forward(t) if t < widths.len() - 2 => layer(t, widths[t + 1]),
+        // With one output, Δ is an outer product, computed in one pass.
+        Operation::Backward(t) if widths[t + 1] > 1 => layer(t, widths[t]),
+        // The columns of the head are few.
+        _ => Cut::Rows { tall: None },
+    }
+}
+
+/// The cost of an operation, in floating-point operations. Tiles of rows add the constants and apply the masks on top of
+/// their products; tiles of columns do so too, but their products are large.
+fn flops(operation: Operation, cut: Cut, widths: &[usize], samples: usize) -> usize {
+    let by_rows = matches!(cut, Cut::Rows { .. });
+    let pass_over = |columns: usize| if by_rows { PER_NUMBER * samples * columns } else { 0 };
+    match operation {
+        Operation::Gather => pass_over(widths[0]),
+        Operation::Forward(t) => 2 * product(t, widths, samples) + pass_over(widths[t + 1]),
+        Operation::Loss => 0,
+        Operation::Backward(t) => 2 * product(t, widths, samples) + pass_over(widths[t]),
+    }
+}
+
+/// One number for each of `tiles` tiles.
 pub(crate) fn zeros(tiles: usize) -> Vec<AtomicU64> {
     (0..tiles).map(|_| AtomicU64::new(0)).collect()
 }
 
-/// The sum of what tiles have stored as the bits of an f64, in their order, whoever ran them.
-pub(crate) fn sum(of_tiles: &[AtomicU64]) -> f64 {
-    of_tiles.iter().map(|number| f64::from_bits(number.load(Ordering::Relaxed))).sum()
+/// Keeps a number of a tile, as the bits of an f64. The end of the phase publishes it.
+pub(crate) fn store(of_tile: &AtomicU64, number: f64) {
+    of_tile.store(number.to_bits(), Ordering::Relaxed);
 }
 
-impl Update {
-    pub(crate) fn new<F: Scalar>(theta: &Parameters<F>) -> Self {
-        let mut tiles = Vec::new();
-        for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
-            // The batch has no say, so that a ragged one leaves the tiles as they are; 32 samples stand for it.
-            for rows in split(w.nrows(), tile_count(64 * w.len()).min(w.nrows().div_ceil(16))) {
-                let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
-                let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
-                tiles.push((rows.start as f64 / w.nrows() as f64, tile(rows), tile(c_rows)));
-            }
-        }
-        // First the upper rows of all layers, then the lower ones: the order in which forward tiles have been claimed, so that
-        // a core meets the weights that it has in cache.
-        tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (w_tiles, c_tiles) = tiles.into_iter().map(|(_, w, c)| (w, c)).unzip();
-        Self::of(theta, w_tiles, c_tiles)
-    }
-
-    /// With given tiles.
-    pub(crate) fn of<F: Scalar>(theta: &Parameters<F>, w_tiles: Vec<Tile>, c_tiles: Vec<Tile>) -> Self {
-        let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
-        let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
-        let c = TileTable::new(theta.c.iter().map(|c| (c.len(), 1)).collect(), c_tiles);
-        Self { w, c, flops }
-    }
-
-    /// Tiles of the same rows of further arrays like θ.
-    pub(crate) fn like(&self) -> Self {
-        Self { w: self.w.like(), c: self.c.like(), flops: self.flops }
-    }
-
-    /// What can be shared of the work with so many samples.
-    pub(crate) fn workload(&self, samples: usize) -> Workload {
-        workload(self.w.len(), samples * self.flops)
-    }
-
-    /// Was this made for parameters of this shape?
-    pub(crate) fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
-        (0..self.c.len()).all(|tile| {
-            let Tile { arrays, rows, .. } = self.c.tile(tile);
-            theta.c[arrays.start].is_empty() == rows.is_empty()
-        })
-    }
+/// The sum of what the tiles have [stored](store), in their order, whichever thread ran them.
+pub(crate) fn sum(of_tiles: &[AtomicU64]) -> f64 {
+    of_tiles.iter().map(|number| f64::from_bits(number.load(Ordering::Relaxed))).sum()
 }

@@ -11,22 +11,19 @@
 //!
 //! The functions here make their buffers anew on each call; [`Sgd`](crate::Sgd) keeps them.
 
-use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Ix2, s};
+use ndarray::{Array2, ArrayView2, Ix2};
 
-use crate::engine::engine::{Engine, Forward, Samples};
-use crate::engine::plan::tiles;
+use crate::engine::samples::Samples;
+use crate::engine::step::Engine;
 use crate::error::{Error, Result};
-use crate::linalg::blas::{SharedTiles, Tile, TileTable};
 use crate::linalg::layout::{copied, row_major};
 use crate::linalg::rows;
 use crate::linalg::scalar::{Scalar, relu};
 use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, Parameters, check_outputs};
-use crate::parallel::team::{ActiveTeam, with_team, workload};
 use crate::rungs::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
@@ -129,84 +126,5 @@ fn sum_of_gradients<F: Scalar>(
         Some((row, output, found)) => Err(Error::Output { row: Some(row), output, found }),
         None if sum.is_nan() => Err(Error::Diverged { what: "loss", at: None, found: sum, last: None }),
         None => Ok(sum),
-    }
-}
-
-/// Samples that go through all layers of [`Mlp::predict`] together: enough for full speed of a product, few enough that
-/// their activations stay in cache.
-const PREDICT_ROWS: usize = 128;
-
-/// Into how many tasks, at the most, a prediction is divided: enough for 16 cores.
-const PREDICT_TASKS: usize = 16;
-
-impl<F: Scalar> Mlp<F> {
-    /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic function. Keeps nothing of the layers between.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::Output`] for a ŷ that is not
-    /// finite; [`Error::BlasThreads`].
-    pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
-        self.check_batch(x)?;
-        let _one = one_blas_thread()?;
-        let samples = x.nrows();
-        if samples <= PREDICT_ROWS {
-            // The layers are shared out one by one, as in a step.
-            let mut forward = Forward::new(self, samples);
-            let y_hat = with_team(forward.workload(), |team| forward.run(team, self, x, 0).to_owned());
-            check_outputs(y_hat.view())?;
-            return Ok(y_hat);
-        }
-        // Each task takes some of the samples through all layers, block by block, and waits for nobody.
-        let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
-        let blocks = samples.div_ceil(PREDICT_ROWS);
-        // Of about equal length, so that the last is no straggler.
-        let block = samples.div_ceil(blocks).next_multiple_of(8);
-        let rows_of_task = blocks.div_ceil(PREDICT_TASKS) * block;
-        let tasks = tiles(samples, rows_of_task).map(|rows| Tile { arrays: 0..1, rows, columns: None });
-        let table = TileTable::new(vec![y_hat.dim()], tasks.collect());
-        let shared = SharedTiles::new(std::slice::from_mut(&mut y_hat), &table);
-        let task = |index: usize| {
-            let mut tile = shared.claim(index);
-            let Range { start, end } = tile.tile().rows.clone();
-            let mut y_hat = tile.write(0);
-            let mut forward: Option<Forward<F>> = None;
-            for block in tiles(end - start, block) {
-                let forward = match &mut forward {
-                    Some(forward) if forward.samples() == block.len() => forward,
-                    other => other.insert(Forward::new(self, block.len())),
-                };
-                let of_block = forward.run(&ActiveTeam::alone(), self, x, start + block.start);
-                y_hat.slice_mut(s![block, ..]).assign(&of_block);
-            }
-        };
-        let flops = 2 * samples * self.parameters().count();
-        with_team(workload(table.len(), flops), |team| team.for_each_tile(table.len(), flops, &task));
-        check_outputs(y_hat.view())?;
-        Ok(y_hat)
-    }
-
-    /// ŷ for each row of x of a network with one output: (samples), in the shape of targets that are one number a sample. (Beside
-    /// those, the (samples, 1) of [`predict`](Self::predict) would be broadcast to (samples, samples).)
-    ///
-    /// # Errors
-    /// [`Error::OneOutput`] for a network with more; as [`predict`](Self::predict).
-    pub fn predict_one(&self, x: ArrayView2<F>) -> Result<Array1<F>> {
-        if self.outputs() != 1 {
-            return Err(Error::OneOutput { found: self.outputs() });
-        }
-        Ok(self.predict(x)?.remove_axis(Axis(1)))
-    }
-
-    /// The class of each row of x: the index of the largest ŷ, the most probable one by softmax (of equal ones the first); of a network with
-    /// one output, 1 where ŷ ≥ 0 and else 0, the more probable one by the logistic function.
-    ///
-    /// # Errors
-    /// As [`predict`](Self::predict).
-    pub fn classify(&self, x: ArrayView2<F>) -> Result<Array1<usize>> {
-        let class = |y_hat: ArrayView1<F>| match y_hat.len() {
-            1 => usize::from(y_hat[0] >= F::ZERO),
-            outputs => (1..outputs).fold(0, |best, i| if y_hat[i] > y_hat[best] { i } else { best }),
-        };
-        Ok(self.predict(x)?.outer_iter().map(class).collect())
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 use rand::seq::SliceRandom;
 
-use crate::engine::engine::Samples;
+use crate::engine::samples::Samples;
 use crate::error::{Error, Result};
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;

@@ -2,7 +2,8 @@
 
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
-use crate::engine::engine::{Engine, loss_block};
+use crate::engine::cut::loss_block;
+use crate::engine::step::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
@@ -96,7 +97,7 @@ impl<F: Scalar> Model<F> {
         let (samples, block) = (data.samples(), loss_block(data.samples()));
         let ready = data.ready();
         let read = ready.samples(None, self.standardizer.as_ref(), loss);
-        let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), (samples, block), &read);
+        let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), samples, block, &read);
         if !sum.is_finite() {
             // Is it that of an output which is not finite? That has a place. Samples of weight 0 have no part in the sum.
             let mut x = data.x.to_owned();

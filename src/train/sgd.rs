@@ -10,12 +10,13 @@
 //!
 //! A last, smaller batch is averaged over its own size.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
-use crate::engine::engine::{Diverged, Engine, Samples, StepPolicy, StepReport};
+use crate::engine::samples::Samples;
+use crate::engine::step::{Batches, Diverged, Engine, StepPolicy, StepReport};
 use crate::error::{Error, Result};
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
@@ -132,8 +133,8 @@ impl<F: Scalar> Sgd<F> {
             let data = Samples { x, order, standardize: None, weights: None, loss };
             let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
             let engine = Engine::kept(&mut self.engine, mlp, batch);
-            let plan = (samples, batch, 0..samples.div_ceil(batch));
-            let made = descend(engine, mlp.theta_mut(), &mut self.before, plan, &data, &mut steps);
+            let batches = Batches { samples, batch, steps: 0..samples.div_ceil(batch) };
+            let made = descend(engine, mlp.theta_mut(), &mut self.before, batches, &data, &mut steps);
             (self.last, self.decay) = (steps.last, steps.decay);
             made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
             history.push(steps.sum / samples as f64);
@@ -165,8 +166,8 @@ impl<F: Scalar> Sgd<F> {
         let data = Samples { x, order: None, standardize: None, weights: None, loss: sample_loss(loss, y.view()) };
         let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
         let engine = Engine::kept(&mut self.engine, mlp, samples);
-        let plan = (samples, samples, 0..1);
-        let made = descend(engine, mlp.theta_mut(), &mut self.before, plan, &data, &mut steps);
+        let batches = Batches { samples, batch: samples, steps: 0..1 };
+        let made = descend(engine, mlp.theta_mut(), &mut self.before, batches, &data, &mut steps);
         (self.last, self.decay) = (steps.last, steps.decay);
         made.map_err(|diverged| diverged.error(None, steps.last))?;
         Ok(steps.sum / samples as f64)
@@ -192,13 +193,13 @@ fn descend<F: Scalar, L: SampleLoss<F>>(
     engine: &mut Engine<F>,
     theta: &mut Parameters<F>,
     before: &mut Option<Parameters<F>>,
-    (samples, batch, steps): (usize, usize, Range<usize>),
+    Batches { samples, batch, steps }: Batches,
     data: &Samples<F, L>,
     plain: &mut Plain,
 ) -> std::result::Result<(), Diverged> {
     // The copy and the look, beside what the steps until then would sum up.
     if 2 * theta.count() > engine.numbers(batch).saturating_mul(steps.len().min(LOOK)) {
-        return engine.descend(theta, &mut Moments::none(), (samples, batch, steps), data, plain);
+        return engine.descend(theta, &mut Moments::none(), Batches { samples, batch, steps }, data, plain);
     }
     let before = before.get_or_insert_with(|| theta.clone());
     if !before.has_shape_of(theta) {
@@ -208,7 +209,13 @@ fn descend<F: Scalar, L: SampleLoss<F>>(
         let steps = first..(first + LOOK).min(steps.end);
         before.assign(theta);
         let plain_before = *plain;
-        let mut made = engine.descend(theta, &mut Moments::unwatched(), (samples, batch, steps.clone()), data, plain);
+        let mut made = engine.descend(
+            theta,
+            &mut Moments::unwatched(),
+            Batches { samples, batch, steps: steps.clone() },
+            data,
+            plain,
+        );
         if !theta.all_finite() {
             theta.assign(before);
             *plain = plain_before;
@@ -217,7 +224,7 @@ fn descend<F: Scalar, L: SampleLoss<F>>(
                 // The caller's, and not of these steps: the first of them says so.
                 moments.reset_bounds(theta);
             }
-            made = engine.descend(theta, &mut moments, (samples, batch, steps), data, plain);
+            made = engine.descend(theta, &mut moments, Batches { samples, batch, steps }, data, plain);
         }
         made?;
     }
@@ -249,7 +256,7 @@ impl<F: Scalar> StepPolicy<F> for Plain {
         Rule { optimizer: Optimizer::Sgd, eta: self.eta, decay, step: 1, clip: None, sam: None, norm: false }
     }
 
-    fn made(&mut self, made: &StepReport) -> ControlFlow<()> {
+    fn step_done(&mut self, made: &StepReport) -> ControlFlow<()> {
         self.decay = self.next;
         self.sum += made.sum;
         self.last = Some(made.sum / made.samples as f64);

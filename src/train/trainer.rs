@@ -20,7 +20,8 @@ use std::time::Instant;
 
 use rand::seq::SliceRandom;
 
-use crate::engine::engine::{Engine, StepPolicy, StepReport, loss_block};
+use crate::engine::cut::loss_block;
+use crate::engine::step::{Batches, Engine, StepPolicy, StepReport};
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
@@ -193,7 +194,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let made = Engine::kept(engine, mlp, samples).descend(
             mlp.theta_mut(),
             moments,
-            (samples, samples, 0..1),
+            Batches { samples, batch: samples, steps: 0..1 },
             &data,
             &mut one,
         );
@@ -383,7 +384,13 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let (decay, flow) = (position.decay, ControlFlow::Continue(()));
         let mut pilot = EpochSteps { training, position, tell, batches, rate: 0.0, decay, norm: None, flow };
         let engine = Engine::kept(engine, &model.mlp, batch);
-        let made = engine.descend(model.mlp.theta_mut(), moments, (samples, batch, first..batches), &data, &mut pilot);
+        let made = engine.descend(
+            model.mlp.theta_mut(),
+            moments,
+            Batches { samples, batch, steps: first..batches },
+            &data,
+            &mut pilot,
+        );
         let EpochSteps { position, rate, norm, flow, .. } = pilot;
         (made.map_err(|diverged| diverged.error(Some(position.epoch), position.last)), rate, norm, flow)
     }
@@ -414,7 +421,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let data = ready.samples(part.rows.as_deref(), standardizer.as_ref(), loss);
         let samples = part.samples();
         let block = loss_block(samples);
-        Engine::kept(engine, mlp, block).loss(mlp.parameters(), (samples, block), &data) / samples as f64
+        Engine::kept(engine, mlp, block).loss(mlp.parameters(), samples, block, &data) / samples as f64
     }
 
     /// Everything that changes between two epochs.
@@ -452,7 +459,7 @@ impl<F> StepPolicy<F> for SingleStep {
         self.rule
     }
 
-    fn made(&mut self, made: &StepReport) -> ControlFlow<()> {
+    fn step_done(&mut self, made: &StepReport) -> ControlFlow<()> {
         self.mean = made.sum / made.samples as f64;
         ControlFlow::Continue(())
     }
@@ -480,7 +487,7 @@ impl<F: Scalar, O: FnMut(&Batch) -> ControlFlow<()>> StepPolicy<F> for EpochStep
         rule
     }
 
-    fn made(&mut self, made: &StepReport) -> ControlFlow<()> {
+    fn step_done(&mut self, made: &StepReport) -> ControlFlow<()> {
         let mean = made.sum / made.samples as f64;
         self.norm = made.norm;
         let position = &mut *self.position;

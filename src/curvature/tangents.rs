@@ -1,0 +1,149 @@
+//! The tangent pass: the derivative of a gradient pass as θ moves in a direction v, on the tiles of the same plan.
+//!
+//! The equations stand in [`Hessian`](crate::curvature::Hessian), whose products these are the passes of. R Z, R Ŷ,
+//! R ∂ℓ/∂Ŷ and R Δ lie in the slots of Z, Ŷ, ∂ℓ/∂Ŷ and Δ, so each operation writes where that of the gradient pass does.
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Slice, s};
+
+use crate::engine::parameter_tiles::{ParameterBlock, ParameterTiles, SharedParameters};
+use crate::engine::plan::{LayerSlots, LayerTile, Operations};
+use crate::linalg::rows::{self, slice_range};
+use crate::linalg::scalar::Scalar;
+use crate::network::mlp::Parameters;
+use crate::parallel::team::ActiveTeam;
+
+/// A tangent pass over one block of samples. `curvature(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample r of the block into hv.
+pub(crate) struct TangentPass<'a, F, C> {
+    pub(crate) theta: &'a Parameters<F>,
+    /// The direction.
+    pub(crate) v: &'a Parameters<F>,
+    pub(crate) z_0: ArrayView2<'a, F>, // (samples, d[0])
+    /// The layers as the gradient pass has filled them.
+    pub(crate) layers: &'a [Array2<F>],
+    pub(crate) curvature: C,
+}
+
+impl<F: Scalar, C> TangentPass<'_, F, C> {
+    fn slots(&self) -> LayerSlots {
+        LayerSlots { depth: self.theta.depth() }
+    }
+
+    /// The tile's rows of an array of the gradient pass.
+    fn rows(&self, slot: usize, tile: &LayerTile<F>) -> ArrayView2<'_, F> {
+        self.layers[slot].slice_axis(Axis(0), Slice::from(tile.rows.clone()))
+    }
+
+    /// The tile's rows of Z[t].
+    fn z_rows(&self, t: usize, tile: &LayerTile<F>) -> ArrayView2<'_, F> {
+        if t == 0 { self.z_0.slice(s![tile.rows.clone(), ..]) } else { self.rows(self.slots().z(t), tile) }
+    }
+
+    /// Z[t] of the block.
+    fn z(&self, t: usize) -> ArrayView2<'_, F> {
+        if t == 0 {
+            self.z_0.view()
+        } else {
+            slice_range(&self.layers[self.slots().z(t)], Axis(0), &Some(0..self.z_0.nrows()))
+        }
+    }
+
+    /// v[t] and w[t], of the tile's neurons along this axis.
+    fn weights(&self, t: usize, axis: Axis, tile: &LayerTile<F>) -> [ArrayView2<'_, F>; 2] {
+        [self.v, self.theta].map(|p| slice_range(&p.w[t], axis, &tile.columns))
+    }
+
+    /// hv ← a (R Δᵀ Z + Δᵀ R Z) + β hv, over the tiles of θ.
+    pub(crate) fn product(
+        &self,
+        tiles: &ParameterTiles,
+        team: &ActiveTeam,
+        tangents: &[Array2<F>],
+        (a, beta): (F, F),
+        hv: &mut Parameters<F>,
+    ) where
+        C: Sync,
+    {
+        let (slots, samples) = (self.slots(), self.z_0.nrows());
+        let hv = SharedParameters::new(hv, tiles);
+        team.for_each_tile(tiles.len(), 2 * tiles.flops(samples), &|index| {
+            let (t, rows) = tiles.layer_rows(index);
+            let mut tile = hv.claim(index);
+            let ParameterBlock { mut w, c } = tile.write();
+            let [delta, r_delta] =
+                [self.layers, tangents].map(|of| of[slots.delta(t + 1)].slice(s![..samples, rows.clone()]));
+            rows::gradient(a, r_delta, self.z(t), beta, w.view_mut(), c);
+            if t > 0 {
+                let r_z = tangents[slots.z(t)].slice(s![..samples, ..]);
+                rows::gradient(a, delta, r_z, F::ONE, w, ArrayViewMut1::from(&mut []));
+            }
+        });
+    }
+}
+
+impl<F: Scalar, C: Fn(usize, &[F], &[F], &mut [F]) + Sync> Operations<F> for TangentPass<'_, F, C> {
+    const PRODUCTS: usize = 2;
+
+    /// R Z[0] = 0, and is never read.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    fn gather(&self, _tile: &mut LayerTile<F>) {}
+
+    /// R Z[t+1] = (Z[t] v[t]ᵀ + R Z[t] w[t]ᵀ + 1 v_c[t]ᵀ) ⊙ 1[Z[t+1] > 0]; R Ŷ, for t = T, without the mask
+    fn forward(&self, t: usize, tile: &mut LayerTile<F>) {
+        let slots = self.slots();
+        let [v, w] = self.weights(t, Axis(0), tile).map(ArrayView2::reversed_axes);
+        let z = self.z_rows(t, tile);
+        if t == 0 {
+            rows::product(F::ONE, z, v, F::ZERO, tile.write(slots.z(1)));
+        } else {
+            let ([r_z], mut r_u) = tile.read_and_write([slots.z(t)], slots.z(t + 1));
+            rows::product(F::ONE, z, v, F::ZERO, r_u.view_mut());
+            rows::product(F::ONE, r_z, w, F::ONE, r_u);
+        }
+        let v_c = &self.v.c[t];
+        if !v_c.is_empty() {
+            let v_c = slice_range(v_c, Axis(0), &tile.columns);
+            rows::add_constant(v_c, tile.write(slots.z(t + 1)));
+        }
+        if t < slots.depth {
+            let z_above = self.z_rows(t + 1, tile);
+            mask(z_above, tile, slots.z(t + 1));
+        }
+    }
+
+    /// R ∂ℓ/∂ŷ = (∂²ℓ/∂ŷ²) R ŷ of each sample
+    fn loss(&self, tile: &mut LayerTile<F>) -> f64 {
+        let (slots, first) = (self.slots(), tile.rows.start);
+        let y_hat = self.rows(slots.y_hat(), tile);
+        let (y_hat, outputs) = (y_hat.to_slice().expect("whole rows"), y_hat.ncols());
+        let ([r_y_hat], r_dy) = tile.read_and_write([slots.y_hat()], slots.d_y_hat());
+        rows::losses(r_y_hat, r_dy, |r, r_y_hat, r_dy| {
+            (self.curvature)(first + r, &y_hat[r * outputs..][..outputs], r_y_hat, r_dy);
+            0.0
+        })
+    }
+
+    /// R Δ[t] = (Δ[t+1] v[t] + R Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]
+    fn backward(&self, t: usize, tile: &mut LayerTile<F>) {
+        let slots = self.slots();
+        let [v, w] = self.weights(t, Axis(1), tile);
+        let (above, z) = (self.rows(slots.delta(t + 1), tile), self.z_rows(t, tile));
+        let ([r_above], mut r_delta) = tile.read_and_write([slots.delta(t + 1)], slots.delta(t));
+        rows::product(F::ONE, above, v, F::ZERO, r_delta.view_mut());
+        rows::product(F::ONE, r_above, w, F::ONE, r_delta);
+        mask(z, tile, slots.delta(t));
+    }
+
+    fn squares(&self, _tile: &mut LayerTile<F>) -> Option<f64> {
+        None
+    }
+}
+
+/// The tile's numbers of an array ← 0 where Z is not positive; z has the tile's rows and all neurons.
+fn mask<F: Scalar>(z: ArrayView2<F>, tile: &mut LayerTile<F>, slot: usize) {
+    let columns = tile.columns.clone();
+    let numbers: ArrayViewMut2<F> = tile.write(slot);
+    rows::mask(slice_range(&z, Axis(1), &columns), numbers);
+}

@@ -1,0 +1,107 @@
+//! The operations of a gradient pass: forward, loss and backward on a tile.
+
+use ndarray::{ArrayView2, Axis};
+
+use crate::engine::plan::{LayerSlots, LayerTile, Operations, Plan};
+use crate::engine::samples::Samples;
+use crate::linalg::rows::{self, slice_range};
+use crate::linalg::scalar::Scalar;
+use crate::network::loss::SampleLoss;
+use crate::network::mlp::Parameters;
+
+/// What all tiles of a pass read beside the layers.
+pub(crate) struct GradientPass<'a, 's, F, L> {
+    theta: &'a Parameters<F>,
+    samples: &'a Samples<'s, F, L>,
+    /// The batch's first sample.
+    first: usize,
+    /// Z[0], if it is read in place.
+    z_0: Option<ArrayView2<'a, F>>,
+    watched: bool,
+    slots: LayerSlots,
+}
+
+impl<'a, 's, F: Scalar, L: SampleLoss<F>> GradientPass<'a, 's, F, L> {
+    /// A pass at θ over the samples from `first` on. If it is `watched`, [`Plan::squares`] is known afterwards.
+    pub(crate) fn new(
+        plan: &Plan,
+        theta: &'a Parameters<F>,
+        samples: &'a Samples<'s, F, L>,
+        first: usize,
+        watched: bool,
+    ) -> Self {
+        let z_0 = samples.in_place(first..first + plan.samples);
+        Self { theta, samples, first, z_0, watched, slots: LayerSlots { depth: theta.depth() } }
+    }
+
+    /// The tile's rows of Z[0] where they lie in x, if they are read there.
+    fn rows_in_place(&self, tile: &LayerTile<F>) -> Option<ArrayView2<'_, F>> {
+        self.z_0.as_ref().map(|z_0| slice_range(z_0, Axis(0), &Some(tile.rows.clone())))
+    }
+}
+
+impl<F: Scalar, L: SampleLoss<F>> Operations<F> for GradientPass<'_, '_, F, L> {
+    const PRODUCTS: usize = 1;
+
+    fn gathers(&self) -> bool {
+        // A watched pass looks at the tiles of Z[0] also where they are not written.
+        self.z_0.is_none() || self.watched
+    }
+
+    /// Z[0] = the rows of x, standardised
+    fn gather(&self, tile: &mut LayerTile<F>) {
+        if self.z_0.is_none() {
+            let (samples, first) = (self.samples, self.first + tile.rows.start);
+            let row = |r| Some(samples.row(first + r)).filter(|&row| samples.is_present(row));
+            rows::gather(samples.x, row, samples.standardize, tile.write(self.slots.z(0)));
+        }
+    }
+
+    /// Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ); Ŷ, for t = T, without ReLU
+    fn forward(&self, t: usize, tile: &mut LayerTile<F>) {
+        let (slots, theta) = (self.slots, self.theta);
+        let neurons = tile.columns.clone();
+        let (w, c) = (slice_range(&theta.w[t], Axis(0), &neurons), &theta.c[t]);
+        let c = if c.is_empty() { c.view() } else { slice_range(c, Axis(0), &neurons) };
+        let (z, mut u) = match self.rows_in_place(tile) {
+            Some(z) if t == 0 => (z, tile.write(slots.z(1))),
+            _ => {
+                let ([z], u) = tile.read_and_write([slots.z(t)], slots.z(t + 1));
+                (z, u)
+            }
+        };
+        rows::weighted_inputs(z, w, u.view_mut());
+        if t < slots.depth {
+            rows::add_constant_relu(c, u);
+        } else {
+            rows::add_constant(c, u);
+        }
+    }
+
+    /// ∂ℓ/∂Ŷ
+    fn loss(&self, tile: &mut LayerTile<F>) -> f64 {
+        let first = self.first + tile.rows.start;
+        let ([y_hat], dy) = tile.read_and_write([self.slots.y_hat()], self.slots.d_y_hat());
+        rows::losses(y_hat, dy, |r, y_hat, dy| (self.samples.loss)(self.samples.row(first + r), y_hat, dy))
+    }
+
+    /// Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]
+    fn backward(&self, t: usize, tile: &mut LayerTile<F>) {
+        let (slots, neurons) = (self.slots, tile.columns.clone());
+        let ([above, z], delta) = tile.read_and_write([slots.delta(t + 1), slots.z(t)], slots.delta(t));
+        let (w, z) = (slice_range(&self.theta.w[t], Axis(1), &neurons), slice_range(&z, Axis(1), &neurons));
+        rows::deltas(above, w, z, delta);
+    }
+
+    fn squares(&self, tile: &mut LayerTile<F>) -> Option<f64> {
+        if !self.watched {
+            return None;
+        }
+        let arrays = tile.arrays.clone();
+        let of_array = |slot: usize| match self.rows_in_place(tile) {
+            Some(z) if slot == self.slots.z(0) => rows::squares_of(z),
+            _ => rows::squares_of(tile.write(slot).view()),
+        };
+        Some(arrays.map(of_array).sum())
+    }
+}

@@ -1,0 +1,362 @@
+//! The engine: buffers that are made once, and steps that run on them.
+
+use std::ops::{ControlFlow, Range};
+
+use ndarray::Array2;
+
+use crate::engine::parameter_tiles::ParameterTiles;
+use crate::engine::pass::GradientPass;
+use crate::engine::plan::{LayerSlots, Plan};
+use crate::engine::samples::{BatchLayers, Samples};
+use crate::engine::update::{Scratch, Update};
+use crate::error::Error;
+use crate::linalg::scalar::Scalar;
+use crate::network::loss::SampleLoss;
+use crate::network::mlp::{Mlp, Parameters};
+use crate::optim::optimizer::{Moments, OverflowBounds, Rule};
+use crate::parallel::team::{ActiveTeam, Team};
+
+/// Buffers for all batches up to a capacity, for networks of one shape.
+///
+/// It holds capacity × (d[0] + 2 (d[1] + … + d[T] + m)) numbers; for plain descent, no gradient and no copy of θ.
+#[derive(Debug)]
+pub(crate) struct Engine<F> {
+    widths: Vec<usize>,
+    capacity: usize,
+    /// Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], each with `capacity` rows.
+    layers: Vec<Array2<F>>,
+    /// A plan for each batch size met so far: the full one, and a smaller last one.
+    plans: Vec<Plan>,
+    /// Plans of passes that end with the loss.
+    loss_plans: Vec<Plan>,
+    tiles: ParameterTiles,
+    scratch: Scratch<F>,
+    team: Team,
+}
+
+/// The largest number of plans that are kept.
+const MOST_PLANS: usize = 32;
+
+/// The steps of an epoch that are made: those of `steps`, counted from 0, with `samples` samples in batches of `batch`. The
+/// last batch of the epoch may be smaller.
+#[derive(Debug, Clone)]
+pub(crate) struct Batches {
+    pub(crate) samples: usize,
+    pub(crate) batch: usize,
+    pub(crate) steps: Range<usize>,
+}
+
+/// Decides on the steps of a run, and is told of them.
+pub(crate) trait StepPolicy<F> {
+    /// The rule of step `step` of the epoch, which comes next.
+    fn rule(&mut self, step: usize) -> Rule;
+    /// A step has been made.
+    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()>;
+}
+
+/// A step that has been made.
+#[derive(Debug)]
+pub(crate) struct StepReport {
+    pub(crate) step: usize,
+    pub(crate) samples: usize,
+    /// Σ ℓ over the batch, before the update.
+    pub(crate) sum: f64,
+    /// ‖g‖, if the rule asked for it or needed it.
+    pub(crate) norm: Option<f64>,
+}
+
+/// A step that was not made, since something in it or after it is not finite. θ and the moments are as before it.
+#[derive(Debug)]
+pub(crate) struct Diverged {
+    pub(crate) step: usize,
+    pub(crate) cause: NotFinite,
+}
+
+/// What a step would have made that is not finite, and its value.
+#[derive(Debug)]
+pub(crate) struct NotFinite {
+    what: &'static str,
+    found: f64,
+}
+
+impl NotFinite {
+    /// Refuses a number that is not finite.
+    fn check(what: &'static str, found: f64) -> Result<f64, Self> {
+        if found.is_finite() { Ok(found) } else { Err(Self { what, found }) }
+    }
+}
+
+impl Diverged {
+    /// The user's error: in an epoch, counted from 0, or in a step by itself; with the loss of the step before.
+    pub(crate) fn error(&self, epoch: Option<usize>, last: Option<f64>) -> Error {
+        let Self { step, cause: NotFinite { what, found } } = *self;
+        Error::Diverged { what, at: epoch.map(|epoch| (epoch + 1, step + 1)), found, last }
+    }
+}
+
+impl<F: Scalar> Engine<F> {
+    /// Buffers for batches of up to `capacity` samples of this network.
+    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
+        let widths = mlp.widths().to_vec();
+        let layers = LayerSlots::columns(&widths).map(|d| Array2::from_elem((capacity, d), F::ZERO)).collect();
+        Self {
+            widths,
+            capacity,
+            layers,
+            plans: Vec::new(),
+            loss_plans: Vec::new(),
+            tiles: ParameterTiles::new(mlp.parameters()),
+            scratch: Scratch::default(),
+            team: Team::default(),
+        }
+    }
+
+    /// The engine kept from the last call, or a new one if that does not fit the network or the batch.
+    pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize) -> &'e mut Self {
+        match kept {
+            Some(engine) if engine.fits(mlp, batch) => {}
+            _ => *kept = Some(Self::new(mlp, batch)),
+        }
+        kept.as_mut().expect("just made")
+    }
+
+    /// Whether this engine can run such batches of this network.
+    fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
+        self.widths == mlp.widths() && self.tiles.fits(mlp.parameters()) && samples <= self.capacity
+    }
+
+    /// The number of all z and δ of a batch.
+    pub(crate) fn numbers(&self, samples: usize) -> usize {
+        samples * self.layers.iter().map(Array2::ncols).sum::<usize>()
+    }
+
+    /// The index of the plan for batches of `samples`, which is made when such a batch comes for the first time.
+    fn plan(&mut self, samples: usize) -> usize {
+        let Self { widths, capacity, layers, plans, .. } = self;
+        find_or_make(plans, samples, *capacity, layers, |shapes| Plan::gradient(widths, shapes, samples))
+    }
+
+    /// The index of the loss plan for batches of `samples`.
+    fn loss_plan(&mut self, samples: usize) -> usize {
+        let Self { widths, capacity, layers, loss_plans, .. } = self;
+        find_or_make(loss_plans, samples, *capacity, layers, |shapes| Plan::loss(widths, shapes, samples))
+    }
+
+    /// `into` ← a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been written.
+    pub(crate) fn gradient<L: SampleLoss<F>>(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        data: &Samples<F, L>,
+        a: F,
+        into: &mut Parameters<F>,
+    ) -> f64 {
+        let plan = self.plan(samples);
+        let Self { layers, plans, tiles, team, .. } = self;
+        let plan = &plans[plan];
+        let workload = plan.workload() + tiles.workload(samples);
+        team.enter(workload, |team| {
+            team.step(workload, || {
+                let sum = plan.run(team, layers, &GradientPass::new(plan, theta, data, 0, false));
+                if !sum.is_nan() {
+                    let batch = BatchLayers { layers, z_0: data.in_place(0..samples), samples };
+                    Update { tiles, team, batch: &batch }.product(a, F::ZERO, into);
+                }
+                sum
+            })
+        })
+    }
+
+    /// Σ ℓ over `samples` samples, `batch` of them at a time. The caller says how many, since the capacity depends on what
+    /// came before.
+    pub(crate) fn loss<L: SampleLoss<F>>(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        batch: usize,
+        data: &Samples<F, L>,
+    ) -> f64 {
+        let rest = samples % batch;
+        let full = self.loss_plan(batch);
+        let ragged = if rest > 0 { self.loss_plan(rest) } else { full };
+        let Self { layers, loss_plans, team, .. } = self;
+        let (full, ragged) = (&loss_plans[full], &loss_plans[ragged]);
+        team.enter((samples / batch) * full.workload(), |team| {
+            let of_batch = |first: usize| {
+                let plan = if first + batch <= samples { full } else { ragged };
+                let pass = GradientPass::new(plan, theta, data, first, false);
+                team.step(plan.workload(), || plan.run(team, layers, &pass))
+            };
+            (0..samples).step_by(batch).map(of_batch).sum()
+        })
+    }
+
+    /// Makes the steps of `batches`, each followed by an update of θ as the policy says, for as long as it says so.
+    ///
+    /// # Errors
+    /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the moments would not be.
+    pub(crate) fn descend<L: SampleLoss<F>>(
+        &mut self,
+        theta: &mut Parameters<F>,
+        moments: &mut Moments<F>,
+        Batches { samples, batch, steps }: Batches,
+        data: &Samples<F, L>,
+        policy: &mut impl StepPolicy<F>,
+    ) -> Result<(), Diverged> {
+        let (whole, rest) = (samples / batch, samples % batch);
+        // A caller may come with batches of ever new sizes.
+        if self.plans.len() > MOST_PLANS {
+            self.plans.clear();
+        }
+        let full = if whole > 0 { self.plan(batch) } else { 0 };
+        let ragged = if rest > 0 { self.plan(rest) } else { full };
+        let Self { layers, plans, tiles, scratch, team, .. } = self;
+        let workload = |plan: &Plan| plan.workload() + tiles.workload(plan.samples);
+        let total = steps.len() * workload(&plans[if whole > 0 { full } else { ragged }]);
+        team.enter(total, |team| {
+            for step in steps {
+                let plan = &plans[if step < whole { full } else { ragged }];
+                let rule = policy.rule(step);
+                let mut run = Step { team, plan, tiles, layers, data, first: step * batch, rule: &rule };
+                let made = team.step(workload(plan), || run.make(theta, moments, scratch));
+                let (sum, norm) = made.map_err(|cause| Diverged { step, cause })?;
+                let report = StepReport { step, samples: plan.samples, sum, norm };
+                if policy.step_done(&report).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The index of the plan for this many samples.
+fn find_or_make<F>(
+    plans: &mut Vec<Plan>,
+    samples: usize,
+    capacity: usize,
+    layers: &[Array2<F>],
+    make: impl FnOnce(&[(usize, usize)]) -> Plan,
+) -> usize {
+    assert!(samples <= capacity, "a batch of {samples} in an engine for {capacity}");
+    plans.iter().position(|plan| plan.samples == samples).unwrap_or_else(|| {
+        let shapes: Vec<_> = layers.iter().map(Array2::dim).collect();
+        plans.push(make(&shapes));
+        plans.len() - 1
+    })
+}
+
+/// One step, about to be made.
+struct Step<'a, 's, F, L> {
+    team: &'a ActiveTeam<'a>,
+    plan: &'a Plan,
+    tiles: &'a ParameterTiles,
+    layers: &'a mut [Array2<F>],
+    data: &'a Samples<'s, F, L>,
+    /// The batch's first sample.
+    first: usize,
+    rule: &'a Rule,
+}
+
+/// Whether an update can overflow. If it does, it leaves an infinity in θ, and θ before it is gone.
+enum Overflow {
+    /// The caller looks at θ itself.
+    Unwatched,
+    /// The bounds after the update prove that it cannot.
+    Impossible(OverflowBounds),
+    /// The bounds fail.
+    Possible,
+}
+
+impl<F: Scalar, L: SampleLoss<F>> Step<'_, '_, F, L> {
+    /// Runs the pass, or both of SAM's, and the update. Returns Σ ℓ before the update, and ‖g‖ if the rule has it.
+    fn make(
+        &mut self,
+        theta: &mut Parameters<F>,
+        moments: &mut Moments<F>,
+        scratch: &mut Scratch<F>,
+    ) -> Result<(f64, Option<f64>), NotFinite> {
+        let watched = moments.bounds.is_some();
+        // With SAM, the update follows the second pass, and that is the one to watch.
+        let sum = NotFinite::check("loss", self.pass(theta, watched && self.rule.sam.is_none()))?;
+        if let Some(rho) = self.rule.sam {
+            self.pass_uphill(rho, theta, scratch, watched)?;
+        }
+        match self.overflow(moments) {
+            Overflow::Unwatched => Ok((sum, self.update(theta, moments, scratch))),
+            Overflow::Impossible(bounds) => {
+                moments.bounds = Some(bounds);
+                Ok((sum, self.update(theta, moments, scratch)))
+            }
+            Overflow::Possible => Ok((sum, self.update_copies(theta, moments, scratch)?)),
+        }
+    }
+
+    /// Fills the layers at θ. Returns Σ ℓ.
+    fn pass(&mut self, theta: &Parameters<F>, watched: bool) -> f64 {
+        let pass = GradientPass::new(self.plan, theta, self.data, self.first, watched);
+        self.plan.run(self.team, self.layers, &pass)
+    }
+
+    /// Fills the layers at θ + ρ g/‖g‖.
+    fn pass_uphill(
+        &mut self,
+        rho: f64,
+        theta: &Parameters<F>,
+        scratch: &mut Scratch<F>,
+        watched: bool,
+    ) -> Result<(), NotFinite> {
+        let batch = self.batch();
+        let (norm, uphill) = self.updater(&batch).uphill(rho, self.rule, theta, scratch);
+        NotFinite::check("gradient's norm", norm)?;
+        NotFinite::check("loss at the point uphill", self.pass(uphill, watched))?;
+        Ok(())
+    }
+
+    /// The layers as the last pass has filled them.
+    fn batch(&self) -> BatchLayers<'_, F> {
+        let samples = self.plan.samples;
+        let z_0 = self.data.in_place(self.first..self.first + samples);
+        BatchLayers { layers: self.layers, z_0, samples }
+    }
+
+    fn updater<'b>(&'b self, batch: &'b BatchLayers<'b, F>) -> Update<'b, F> {
+        Update { tiles: self.tiles, team: self.team, batch }
+    }
+
+    fn overflow(&self, moments: &Moments<F>) -> Overflow {
+        let Some(bounds) = moments.bounds else { return Overflow::Unwatched };
+        match bounds.after::<F>(self.rule, self.plan.samples, self.plan.squares()) {
+            Some(bounds) => Overflow::Impossible(bounds),
+            None => Overflow::Possible,
+        }
+    }
+
+    /// θ and the moments ← the rule. Returns ‖g‖ if the rule has it.
+    fn update(&self, theta: &mut Parameters<F>, moments: &mut Moments<F>, scratch: &mut Scratch<F>) -> Option<f64> {
+        self.updater(&self.batch()).step(self.rule, theta, moments, scratch)
+    }
+
+    /// An update that may overflow, on copies of θ and the moments. They replace these if it has not.
+    fn update_copies(
+        &self,
+        theta: &mut Parameters<F>,
+        moments: &mut Moments<F>,
+        scratch: &mut Scratch<F>,
+    ) -> Result<Option<f64>, NotFinite> {
+        let (mut theta_after, mut moments_after) = (theta.clone(), moments.clone());
+        let norm = self.update(&mut theta_after, &mut moments_after, scratch);
+        norm.map_or(Ok(0.0), |norm| NotFinite::check("gradient's norm", norm))?;
+        check_all("parameters", &theta_after)?;
+        moments_after.arrays.iter().try_for_each(|array| check_all("optimizer's moments", array))?;
+        moments_after.reset_bounds(&theta_after);
+        (*theta, *moments) = (theta_after, moments_after);
+        Ok(norm)
+    }
+}
+
+/// Refuses parameters of which one is not finite.
+fn check_all<F: Scalar>(what: &'static str, parameters: &Parameters<F>) -> Result<(), NotFinite> {
+    let found = parameters.iter().find(|p| !p.is_finite());
+    found.map_or(Ok(()), |found| Err(NotFinite { what, found: found.to_f64() }))
+}
