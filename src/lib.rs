@@ -1,4 +1,5 @@
-//! Backpropagation as batched GEMM: fully connected ReLU networks at the speed of BLAS, with the naive method kept as oracle.
+//! Backpropagation as batched GEMM: fully connected ReLU networks at the speed of BLAS, with the
+//! naive method kept as oracle.
 //!
 //! # The model
 //!
@@ -10,9 +11,10 @@
 //! θ = [w[0], c[0], …, w[T−1], c[T−1], alpha, b]
 //! ```
 //!
-//! `c[t]` is the column of `w[t]` that meets a constant 1 appended to `z[t]`: on the input alone (the lecture's model and the
-//! default), on every layer, or on none ([`Constant`]). Layers count from 0 as Rust does; a text that counts from 1 calls
-//! these z\[1\], W\[1\]. A batch has B samples, in rows: X is (B, d\[0\]).
+//! `c[t]` is the column of `w[t]` that meets a constant 1 appended to `z[t]`: on the input alone
+//! (the lecture's model and the default), on every layer, or on none ([`Constant`]). Layers count
+//! from 0 as Rust does; a text that counts from 1 calls these z\[1\], W\[1\]. A batch has B
+//! samples, in rows: X is (B, d\[0\]).
 //!
 //! ```
 //! use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy};
@@ -40,12 +42,13 @@
 //! | multiply with the Hessian | [`Hessian`] | |
 //! | find eigenvalues, trace, density, sharpness | `lanczos`, `sharpness` | `curvature` |
 //!
-//! A training step is [`Trainer::step`] → `engine` (its phases) → `rows` (its products) and `update` (its rule).
+//! A training step is [`Trainer::step`] → `engine` (its phases) → `rows` (its products) and
+//! `update` (its rule).
 //!
 //! # The house
 //!
-//! A file imports only from folders below its own, or from files that stand earlier in its own folder. `ci/floors` holds the
-//! order of the files and proves it.
+//! A file imports only from folders below its own, or from files that stand earlier in its own
+//! folder. `ci/floors` holds the order of the files and proves it.
 //!
 //! ```text
 //! curvature    products with the Hessian, its spectrum, sharpness
@@ -62,16 +65,18 @@
 //!
 //! # Threads and bits
 //!
-//! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The tiles depend on shapes alone:
-//! the same call gives the same bits for any number of threads. (A sample alone and in a batch may differ in the last ones.)
-//! OpenBLAS's own number of threads, a global of the process, is 1 while a call of this crate computes, for other callers of
-//! OpenBLAS too, and is put back after it.
+//! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The
+//! tiles depend on shapes alone: the same call gives the same bits for any number of threads. (A
+//! sample alone and in a batch may differ in the last ones.) OpenBLAS's own number of threads, a
+//! global of the process, is 1 while a call of this crate computes, for other callers of OpenBLAS
+//! too, and is put back after it.
 //!
-//! A call computes on the calling thread and on helpers, workers of a rayon pool of the crate's own that is made when it is
-//! first needed. How many threads that are in all is said by [`set_threads`]; else by the size of the rayon pool that the call is
-//! made in, or of the global one (`RAYON_NUM_THREADS`). It is never more than the calling thread may run on by its affinity. The
-//! program's own threads and rayon jobs are never used, and losses and observers may use rayon, block, call this crate, or
-//! panic.
+//! A call computes on the calling thread and on helpers, workers of a rayon pool of the crate's own
+//! that is made when it is first needed. How many threads that are in all is said by
+//! [`set_threads`]; else by the size of the rayon pool that the call is made in, or of the global
+//! one (`RAYON_NUM_THREADS`). It is never more than the calling thread may run on by its affinity.
+//! The program's own threads and rayon jobs are never used, and losses and observers may use rayon,
+//! block, call this crate, or panic.
 
 // docs.rs says which feature brings what.
 #![cfg_attr(docsrs, feature(doc_cfg))]

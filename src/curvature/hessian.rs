@@ -1,4 +1,5 @@
-//! Products of the Hessian of a mean loss with a direction, exact and without the Hessian: the R-operator.
+//! Products of the Hessian of a mean loss with a direction, exact and without the Hessian: the
+//! R-operator.
 //!
 //! ```text
 //! L(θ) = (1/n) Σ w_i ℓ(ŷ_i, y_i)                          w_i = 1 unless given; R f = d/ds f(θ + s v) at s = 0, v = [v[0], v_c[0], …] like θ
@@ -9,11 +10,12 @@
 //! (H v)[t] = (1/n) (R Δ[t+1]ᵀ Z[t] + Δ[t+1]ᵀ R Z[t])       (H v)_c[t] = (1/n) R Δ[t+1]ᵀ 1
 //! ```
 //!
-//! Pearlmutter 1994, *Fast exact multiplication by the Hessian*. The masks stay, for ReLU″ = 0 almost everywhere: where a u
-//! is exactly 0, H is that of the side which ReLU′(0) = 0 chooses.
+//! Pearlmutter 1994, *Fast exact multiplication by the Hessian*. The masks stay, for ReLU″ = 0
+//! almost everywhere: where a u is exactly 0, H is that of the side which ReLU′(0) = 0 chooses.
 //!
-//! Z and Δ are made once and kept. A product then costs 6E − 4 d\[0\] d\[1\] multiplications a sample, E = Σ d\[t\] d\[t+1\] with the
-//! head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ are laid out as Z and Δ are, so both run on the tiles of the same plan.
+//! Z and Δ are made once and kept. A product then costs 6E − 4 d\[0\] d\[1\] multiplications a
+//! sample, E = Σ d\[t\] d\[t+1\] with the head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ
+//! are laid out as Z and Δ are, so both run on the tiles of the same plan.
 
 use std::ops::Range;
 
@@ -36,14 +38,17 @@ use crate::parallel::team::Team;
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
 
-/// Samples that go through a product together, at the most: R Z and R Δ have as many rows, and not one for each sample.
+/// Samples that go through a product together, at the most: R Z and R Δ have as many rows, and not
+/// one for each sample.
 pub(crate) const BLOCK: usize = 2048;
 
-/// The Hessian of the mean loss of a model over data, as an operator; the loss and the gradient come with it.
+/// The Hessian of the mean loss of a model over data, as an operator; the loss and the gradient
+/// come with it.
 ///
-/// It is that of what a [`Trainer`](crate::Trainer) descends: of the inputs as the model standardises them, and with the data's weights.
-/// It borrows the model, so θ cannot change under it. In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … +
-/// d\[T\] + m) numbers each, and as much again for up to 2048 of them.
+/// It is that of what a [`Trainer`](crate::Trainer) descends: of the inputs as the model
+/// standardises them, and with the data's weights. It borrows the model, so θ cannot change under
+/// it. In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … + d\[T\] + m)
+/// numbers each, and as much again for up to 2048 of them.
 ///
 /// ```
 /// use gemmprop::{Constant, Dataset, Hessian, Mlp, SoftmaxCrossEntropy};
@@ -68,7 +73,8 @@ where
     inputs: Inputs<'a, F, L::Target>,
     loss: &'a L,
     block: usize,
-    /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples; `block` rows each.
+    /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples;
+    /// `block` rows each.
     passes: Vec<Vec<Array2<F>>>,
     /// The same of R, of one block.
     tangents: Vec<Array2<F>>,
@@ -144,15 +150,17 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
 }
 
 impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
-    /// Makes the forward and backward passes that all products share. The model is a [`&Model`](crate::Model), or an
-    /// [`&Mlp`](Mlp) that reads x as it is.
+    /// Makes the forward and backward passes that all products share. The model is a
+    /// [`&Model`](crate::Model), or an [`&Mlp`](Mlp) that reads x as it is.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape), [`Error::NoSamples`](crate::Error::NoSamples) or
-    /// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit; [`Error::Length`](crate::Error::Length),
-    /// [`Error::Outputs`](crate::Error::Outputs), [`Error::Label`](crate::Error::Label) or [`Error::Target`](crate::Error::Target) for
-    /// such a y; [`Error::Length`](crate::Error::Length) or [`Error::Weight`](crate::Error::Weight) for such weights;
-    /// [`Error::Undefined`] for a loss that is not finite; [`Error::BlasThreads`](crate::Error::BlasThreads).
+    /// [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
+    /// [`Error::Length`](crate::Error::Length), [`Error::Outputs`](crate::Error::Outputs),
+    /// [`Error::Label`](crate::Error::Label) or [`Error::Target`](crate::Error::Target) for such a
+    /// y; [`Error::Length`](crate::Error::Length) or [`Error::Weight`](crate::Error::Weight) for
+    /// such weights; [`Error::Undefined`] for a loss that is not finite;
+    /// [`Error::BlasThreads`](crate::Error::BlasThreads).
     pub fn new(model: impl Into<ModelRef<'a, F>>, data: Dataset<'a, F, L::Target>, loss: &'a L) -> Result<Self> {
         let model = model.into();
         let (mlp, inputs) = (model.mlp, Inputs::new(&model, data, loss)?);
@@ -233,7 +241,8 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
     /// `hv` = H v.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for a `v` or `hv` of another network; [`Error::BlasThreads`](crate::Error::BlasThreads).
+    /// [`Error::Shape`](crate::Error::Shape) for a `v` or `hv` of another network;
+    /// [`Error::BlasThreads`](crate::Error::BlasThreads).
     pub fn apply(&mut self, v: &Parameters<F>, hv: &mut Parameters<F>) -> Result<()> {
         let theta = self.mlp.parameters();
         theta.check_shape_of("v", v)?;

@@ -1,4 +1,5 @@
-//! Spectra of a symmetric operator of which only the products v ↦ A v are known: extreme eigenvalues, trace, density.
+//! Spectra of a symmetric operator of which only the products v ↦ A v are known: extreme
+//! eigenvalues, trace, density.
 //!
 //! ```text
 //! β v[j+1] = A v[j] − Σ_{i ≤ j} h[i,j] v[i]     the v[j]: columns of V, (n, m), orthonormal
@@ -10,21 +11,25 @@
 //! tr f(A) / n ≈ mean over z of Σ_i s_i[0]² f(θ_i)     v[0] = z/√n: Gauss quadrature, exact for f of degree 2m − 1 with this z
 //! ```
 //!
-//! C. Lanczos 1950, *An iteration method for the solution of the eigenvalue problem of linear differential and integral
-//! operators*; every v\[j\] is orthogonalised against all before it, twice. The bound is Parlett's, *The Symmetric Eigenvalue
-//! Problem*, 1980 (SIAM 1998), ch. 4. Trace: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix for
-//! Laplacian smoothing splines*. Density: Ubaru, Chen and Saad 2017, *Fast estimation of tr(f(A)) via stochastic Lanczos
-//! quadrature*; of the Hessians of networks, Ghorbani, Krishnan and Xiao 2019, *An investigation into neural net optimization
-//! via Hessian eigenvalue density*, and Yao et al. 2020, *PyHessian*.
+//! C. Lanczos 1950, *An iteration method for the solution of the eigenvalue problem of linear
+//! differential and integral operators*; every v\[j\] is orthogonalised against all before it,
+//! twice. The bound is Parlett's, *The Symmetric Eigenvalue Problem*, 1980 (SIAM 1998), ch. 4.
+//! Trace: Hutchinson 1990, *A stochastic estimator of the trace of the influence matrix for
+//! Laplacian smoothing splines*. Density: Ubaru, Chen and Saad 2017, *Fast estimation of tr(f(A))
+//! via stochastic Lanczos quadrature*; of the Hessians of networks, Ghorbani, Krishnan and Xiao
+//! 2019, *An investigation into neural net optimization via Hessian eigenvalue density*, and Yao et
+//! al. 2020, *PyHessian*.
 //!
-//! **Repeated eigenvalues.** The Krylov space of one vector meets an eigenspace in one direction, and shows its eigenvalue once.
-//! Copies are looked for from a new random start; the Ritz pairs that have converged stay in V, unchanged, the others go. Such
-//! blocks follow until one adds nothing to what is asked for, though it has had as many steps as the first, or has spanned an
+//! **Repeated eigenvalues.** The Krylov space of one vector meets an eigenspace in one direction,
+//! and shows its eigenvalue once. Copies are looked for from a new random start; the Ritz pairs
+//! that have converged stay in V, unchanged, the others go. Such blocks follow until one adds
+//! nothing to what is asked for, though it has had as many steps as the first, or has spanned an
 //! invariant subspace. What h lacks then, x_iᵀ A v\[j\] with the x_i kept, is in the bounds.
 //!
-//! **The operator** knows its order and must be symmetric. Of a symmetric one the two sides of the diagonal of h, which are computed
-//! from different products, differ by rounding; of any other by more. The difference is in the bounds on the errors, and one that no
-//! rounding explains is refused. Calls of BLAS that the operator makes run on one thread.
+//! **The operator** knows its order and must be symmetric. Of a symmetric one the two sides of the
+//! diagonal of h, which are computed from different products, differ by rounding; of any other by
+//! more. The difference is in the bounds on the errors, and one that no rounding explains is
+//! refused. Calls of BLAS that the operator makes run on one thread.
 //!
 //! ```
 //! use gemmprop::lanczos::{Options, extremes, from_fn};
@@ -61,13 +66,15 @@ pub trait Operator {
     /// The operator's own.
     fn apply(&mut self, v: ArrayView1<f64>, av: ArrayViewMut1<f64>) -> Result<(), Self::Error>;
 
-    /// Products are good to about this times ‖A‖: the machine epsilon of the numbers that they are computed in.
+    /// Products are good to about this times ‖A‖: the machine epsilon of the numbers that they are
+    /// computed in.
     fn epsilon(&self) -> f64 {
         f64::EPSILON
     }
 }
 
-/// An operator of this order whose products a function writes into its second argument, which holds zeros.
+/// An operator of this order whose products a function writes into its second argument, which holds
+/// zeros.
 pub fn from_fn<A, E>(order: usize, apply: A) -> FromFn<A>
 where
     A: FnMut(ArrayView1<f64>, ArrayViewMut1<f64>) -> Result<(), E>,
@@ -104,11 +111,14 @@ pub struct Options {
     pub largest: usize,
     /// How many from the bottom, the most negative ones.
     pub smallest: usize,
-    /// Stop when all error bounds are at most this times max |θ|, or at most what rounding leaves of them.
+    /// Stop when all error bounds are at most this times max |θ|, or at most what rounding leaves
+    /// of them.
     pub tolerance: f64,
-    /// Stop after so many products in any case. Each that is made keeps a vector of length n in memory.
+    /// Stop after so many products in any case. Each that is made keeps a vector of length n in
+    /// memory.
     pub steps: usize,
-    /// Count an eigenvalue as often as it occurs. About doubles the products; looked at if more than one is asked for at an end.
+    /// Count an eigenvalue as often as it occurs. About doubles the products; looked at if more
+    /// than one is asked for at an end.
     pub repeated: bool,
     /// Of the random start vectors.
     pub seed: u64,
@@ -126,9 +136,10 @@ impl Default for Options {
 pub struct Eigenpair {
     /// θ
     pub value: f64,
-    /// A bound on ‖A x − θ x‖, thus on the distance from θ to the nearest eigenvalue of A. That is a theorem for symmetric A, up to the
-    /// errors of the products and of adding up; it is never below mε‖A‖, with m the order of h and the operator's
-    /// [`epsilon`](Operator::epsilon). That no eigenvalue further out has been missed is no theorem, but what random start vectors make
+    /// A bound on ‖A x − θ x‖, thus on the distance from θ to the nearest eigenvalue of A. That is
+    /// a theorem for symmetric A, up to the errors of the products and of adding up; it is never
+    /// below mε‖A‖, with m the order of h and the operator's [`epsilon`](Operator::epsilon). That
+    /// no eigenvalue further out has been missed is no theorem, but what random start vectors make
     /// very likely.
     pub error: f64,
     /// x, of norm 1.
@@ -144,8 +155,8 @@ pub struct Extremes {
     pub smallest: Vec<Eigenpair>,
     /// Products A v made.
     pub products: usize,
-    /// Whether all that was asked for is there, within the tolerance; with [`Options::repeated`], copies as well: a block that had as
-    /// many steps as the first has found no more.
+    /// Whether all that was asked for is there, within the tolerance; with [`Options::repeated`],
+    /// copies as well: a block that had as many steps as the first has found no more.
     pub converged: bool,
 }
 
@@ -154,11 +165,14 @@ pub struct Extremes {
 pub struct Estimate {
     /// The mean.
     pub value: f64,
-    /// Its standard error, of the random probes alone; infinite for a single sample, which does not tell.
+    /// Its standard error, of the random probes alone; infinite for a single sample, which does not
+    /// tell.
     pub standard_error: f64,
-    /// How far the quadratures may be off, which more probes do not change: the mean distance of each probe's from that of half as many
-    /// nodes. An estimate and no bound: of a function that is not smooth over the spectrum, as ln where eigenvalues are near
-    /// 0, the quadrature can be off by several times that. 0 where it is exact, infinite for a single step, which does not tell.
+    /// How far the quadratures may be off, which more probes do not change: the mean distance of
+    /// each probe's from that of half as many nodes. An estimate and no bound: of a function that
+    /// is not smooth over the spectrum, as ln where eigenvalues are near 0, the quadrature can be
+    /// off by several times that. 0 where it is exact, infinite for a single step, which does not
+    /// tell.
     pub quadrature_error: f64,
 }
 
@@ -189,9 +203,11 @@ type Nodes = Vec<(f64, f64)>;
 /// The spectral density Σ δ(λ − λ_i)/n as quadratures, one for each random probe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Density {
-    /// Of each probe the nodes, from the bottom up: θ and its weight s\[0\]². The weights of a probe add up to 1.
+    /// Of each probe the nodes, from the bottom up: θ and its weight s\[0\]². The weights of a
+    /// probe add up to 1.
     pub probes: Vec<Vec<(f64, f64)>>,
-    /// The quadratures after half of each probe's steps; none of an exact one, and no nodes of one of a single step.
+    /// The quadratures after half of each probe's steps; none of an exact one, and no nodes of one
+    /// of a single step.
     coarse: Vec<Option<Nodes>>,
 }
 
@@ -211,7 +227,8 @@ impl Density {
         Estimate::of(&self.probes.iter().zip(&self.coarse).map(of_probe).collect::<Vec<_>>())
     }
 
-    /// The density at each point of the grid, with each node spread to a normal distribution of standard deviation sigma.
+    /// The density at each point of the grid, with each node spread to a normal distribution of
+    /// standard deviation sigma.
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] unless sigma is finite and positive.
@@ -225,9 +242,9 @@ impl Density {
 /// The largest and the smallest eigenvalues of a symmetric operator, with bounds on their errors.
 ///
 /// # Errors
-/// Those of the operator; [`Error::Operator`] for a product that is not finite; [`Error::NotSymmetric`];
-/// [`Error::Hyperparameter`] for an order or steps of 0, or a tolerance that is negative or NaN; [`Error::Memory`];
-/// [`Error::Eigenvalues`]; [`Error::BlasThreads`].
+/// Those of the operator; [`Error::Operator`] for a product that is not finite;
+/// [`Error::NotSymmetric`]; [`Error::Hyperparameter`] for an order or steps of 0, or a tolerance
+/// that is negative or NaN; [`Error::Memory`]; [`Error::Eigenvalues`]; [`Error::BlasThreads`].
 pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Result<Extremes, O::Error> {
     let Options { tolerance, steps, repeated, seed, .. } = *options;
     let mut krylov = Krylov::new(operator, steps)?;
@@ -237,8 +254,8 @@ pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Re
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     let [largest, smallest] = [options.largest, options.smallest].map(|count| count.min(n));
     let most = largest.max(smallest);
-    // The θ at the end of the block before, the number of steps of the first, the order of h at which this one has had as many, when
-    // the next θ are due, and max |θ| so far.
+    // The θ at the end of the block before, the number of steps of the first, the order of h at
+    // which this one has had as many, when the next θ are due, and max |θ| so far.
     let (mut before, mut first, mut whole, mut due, mut size) = (Vec::new(), 0, 0, 1, 0.0_f64);
     let mut beta = krylov.start(&mut generator);
     loop {
@@ -262,7 +279,8 @@ pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Re
             (1..=largest).any(|i| new(theta[m - i], before.iter().nth_back(i - 1)))
                 || (0..smallest).any(|i| new(theta[i], before.get(i)))
         };
-        // What a block has not shown says nothing before it has had as many steps as the first, or all that there are.
+        // What a block has not shown says nothing before it has had as many steps as the first, or
+        // all that there are.
         let block_adds_nothing = || (invariant || m >= whole) && !block_was_new();
         let done = settled && (m == n || !repeated || most < 2 || block_adds_nothing());
         if done || last {
@@ -271,8 +289,8 @@ pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Re
             let (largest, smallest) = (top.rev().map(pair).collect(), bottom.map(pair).collect());
             return Ok(Extremes { largest, smallest, products: krylov.products, converged: done });
         }
-        // A copy is as far from the rest as the first of its kind, so it needs no more steps than that to show itself. Where as
-        // few lead to the whole space, they are the better ones.
+        // A copy is as far from the rest as the first of its kind, so it needs no more steps than
+        // that to show itself. Where as few lead to the whole space, they are the better ones.
         let length = if before.is_empty() { m } else { first };
         if invariant || (settled && length < n - m) {
             let which: Vec<usize> = (0..m).filter(|&i| invariant || error(i) <= allowed).collect();
@@ -286,8 +304,8 @@ pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Re
     }
 }
 
-/// tr A as the mean of zᵀ A z over so many vectors z of random signs. The diagonal of A adds nothing to the standard error, and no
-/// quadrature is needed.
+/// tr A as the mean of zᵀ A z over so many vectors z of random signs. The diagonal of A adds
+/// nothing to the standard error, and no quadrature is needed.
 ///
 /// # Errors
 /// As [`extremes`], for an order or probes of 0.
@@ -353,8 +371,9 @@ struct Krylov {
     products: usize,
 }
 
-/// Coefficients of h on both sides of the diagonal that differ by more than this, of the largest number in h, are no rounding: 10⁻³, where
-/// the products of a network in `f32` are good to some 10⁻⁶.
+/// Coefficients of h on both sides of the diagonal that differ by more than this, of the largest
+/// number in h, are no rounding: 10⁻³, where the products of a network in `f32` are good to some
+/// 10⁻⁶.
 const ASYMMETRY: f64 = 1e-3;
 
 impl Krylov {
@@ -387,13 +406,15 @@ impl Krylov {
         self.scale = 0.0;
     }
 
-    /// A β up to this is taken for 0: rounding errors of a product add up to about √n ε‖A‖. Noise a little above it is a random
-    /// direction like any other. Directions of subnormal numbers would not be orthogonal.
+    /// A β up to this is taken for 0: rounding errors of a product add up to about √n ε‖A‖. Noise a
+    /// little above it is a random direction like any other. Directions of subnormal numbers would
+    /// not be orthogonal.
     fn negligible(&self) -> f64 {
         ((self.n as f64).sqrt() * f64::EPSILON * self.scale).max(f64::MIN_POSITIVE / f64::EPSILON)
     }
 
-    /// What is left of the errors of h when all else is exact: those of the products, and of its eigenvalues.
+    /// What is left of the errors of h when all else is exact: those of the products, and of its
+    /// eigenvalues.
     fn rounding(&self) -> f64 {
         self.m() as f64 * self.epsilon * self.scale
     }
@@ -405,7 +426,8 @@ impl Krylov {
         norm(&self.w)
     }
 
-    /// w ← w − V Vᵀ w, once for the numbers and once more for their rounding; returns what has been taken off, Vᵀ w.
+    /// w ← w − V Vᵀ w, once for the numbers and once more for their rounding; returns what has been
+    /// taken off, Vᵀ w.
     fn orthogonalise(&mut self) -> Array1<f64> {
         let v = ArrayView2::from_shape((self.basis.len() / self.n, self.n), &self.basis).expect("whole vectors");
         let mut taken = Array1::zeros(v.nrows());
@@ -444,8 +466,9 @@ impl Krylov {
         Ok(next)
     }
 
-    /// v[i]ᵀ A v[j] − v[j]ᵀ A v[i] for i < j, of which the first was computed at step j and the second is known from step i: β next to
-    /// the diagonal, 0 further away. Of a kept x_i its size is all that is known: it is at most ‖A x_i − θ x_i‖.
+    /// v[i]ᵀ A v[j] − v[j]ᵀ A v[i] for i < j, of which the first was computed at step j and the
+    /// second is known from step i: β next to the diagonal, 0 further away. Of a kept x_i its size
+    /// is all that is known: it is at most ‖A x_i − θ x_i‖.
     fn asymmetry(&self, j: usize, i: usize) -> f64 {
         let (found, fixed) = (self.h[j][i], self.kept.len());
         if j < fixed {
@@ -495,8 +518,8 @@ impl Krylov {
         Ok(theta.iter().zip(s.row(0)).map(|(&theta, s)| (theta, s * s)).collect())
     }
 
-    /// A bound on ‖A x − θ x‖ for x = V s: what h lacks on the side of the diagonal that it is not made from, what it leaves out
-    /// beside the kept pairs, and what lies outside of the basis.
+    /// A bound on ‖A x − θ x‖ for x = V s: what h lacks on the side of the diagonal that it is not
+    /// made from, what it leaves out beside the kept pairs, and what lies outside of the basis.
     fn residual(&self, beta: f64, s: ArrayView1<f64>) -> f64 {
         let m = self.m();
         let lacks = norm(&(0..m).map(|j| (0..j).map(|i| self.asymmetry(j, i) * s[i]).sum()).collect());

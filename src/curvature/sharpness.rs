@@ -1,4 +1,5 @@
-//! How sharp a minimum is: operators for the spectra of the Hessian, the largest loss near by, the loss along lines and planes.
+//! How sharp a minimum is: operators for the spectra of the Hessian, the largest loss near by, the
+//! loss along lines and planes.
 //!
 //! ```text
 //! H v                                                     λ_max, trace, density: by lanczos
@@ -8,13 +9,15 @@
 //! L(θ + α d),  L(θ + α d + β e)
 //! ```
 //!
-//! Dinh et al. 2017, *Sharp minima can generalize for deep nets*: (w\[t\], c\[t\], w\[t+1\]) → (k w\[t\], k c\[t\], w\[t+1\]/k) with k > 0
-//! leaves a ReLU network's function as it was, yet changes H and φ. |D| H |D| and the maximum over ‖δ ⊘ |θ|‖₂ ≤ ρ stay: each
-//! derivative is taken in units of its parameter. With k a power of two they stay to the last bit, but for underflow.
+//! Dinh et al. 2017, *Sharp minima can generalize for deep nets*: (w\[t\], c\[t\], w\[t+1\]) → (k
+//! w\[t\], k c\[t\], w\[t+1\]/k) with k > 0 leaves a ReLU network's function as it was, yet changes
+//! H and φ. |D| H |D| and the maximum over ‖δ ⊘ |θ|‖₂ ≤ ρ stay: each derivative is taken in units
+//! of its parameter. With k a power of two they stay to the last bit, but for underflow.
 //!
-//! φ: Keskar et al. 2017, *On large-batch training for deep learning: generalization gap and sharp minima*, whose box of the full
-//! space this is. δ ⊘ |θ|: Kwon et al. 2021, *ASAM: adaptive sharpness-aware minimization*. Lines, planes and directions scaled
-//! neuron by neuron: Li et al. 2018, *Visualizing the loss landscape of neural nets*.
+//! φ: Keskar et al. 2017, *On large-batch training for deep learning: generalization gap and sharp
+//! minima*, whose box of the full space this is. δ ⊘ |θ|: Kwon et al. 2021, *ASAM: adaptive
+//! sharpness-aware minimization*. Lines, planes and directions scaled neuron by neuron: Li et al.
+//! 2018, *Visualizing the loss landscape of neural nets*.
 //!
 //! ```
 //! use gemmprop::lanczos::{Options, density, extremes, trace};
@@ -51,14 +54,15 @@ use crate::network::mlp::{Mlp, Parameters};
 use crate::train::dataset::Dataset;
 use crate::train::model::ModelRef;
 
-/// v ↦ H v as [`lanczos`](crate::curvature::lanczos) takes it, of [`Parameters::count`] numbers in the order of θ. Of an `f32` network the
-/// products have the errors of `f32`, some 10⁻⁷ ‖H‖ and more, and the eigenvalues too. A `v` or `av` of another length is
-/// [`Error::Shape`].
+/// v ↦ H v as [`lanczos`](crate::curvature::lanczos) takes it, of [`Parameters::count`] numbers in
+/// the order of θ. Of an `f32` network the products have the errors of `f32`, some 10⁻⁷ ‖H‖ and
+/// more, and the eigenvalues too. A `v` or `av` of another length is [`Error::Shape`].
 pub fn operator<F: Scalar, L: Loss<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
     scaled_operator(hessian, |_| 1.0)
 }
 
-/// v ↦ |D| H |D| v with D = diag(θ), like [`operator`]: its eigenvalues are the same for all rescalings of a network.
+/// v ↦ |D| H |D| v with D = diag(θ), like [`operator`]: its eigenvalues are the same for all
+/// rescalings of a network.
 pub fn adaptive_operator<F: Scalar, L: Loss<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
     scaled_operator(hessian, f64::abs)
 }
@@ -106,14 +110,15 @@ impl<F: Scalar, L: Loss<F>> Operator for Scaled<'_, '_, F, L> {
     }
 }
 
-/// The largest size, and the root of the sum of squares in units of it: neither over- nor underflows on the way.
+/// The largest size, and the root of the sum of squares in units of it: neither over- nor
+/// underflows on the way.
 fn norm<I: Iterator<Item = f64>>(numbers: impl Fn() -> I) -> (f64, f64) {
     let largest = numbers().fold(0.0, |largest: f64, a| largest.max(a.abs()));
     (largest, numbers().map(|a| (a / largest).powi(2)).sum::<f64>().sqrt())
 }
 
-/// The direction with each neuron's incoming weights, its row of `w[t]` and its number of `c[t]`, scaled to the norm of the network's own.
-/// Where the direction has only zeros they stay.
+/// The direction with each neuron's incoming weights, its row of `w[t]` and its number of `c[t]`,
+/// scaled to the norm of the network's own. Where the direction has only zeros they stay.
 ///
 /// # Errors
 /// [`Error::Shape`] for a direction of another network.
@@ -137,8 +142,8 @@ pub fn filter_normalised<F: Scalar>(direction: &Parameters<F>, mlp: &Mlp<F>) -> 
     Ok(normalised)
 }
 
-/// The mean loss over data as a function of θ, around the θ of a model: what a [`Trainer`](crate::Trainer) descends, with the model's
-/// standardisation and the data's weights.
+/// The mean loss over data as a function of θ, around the θ of a model: what a
+/// [`Trainer`](crate::Trainer) descends, with the model's standardisation and the data's weights.
 #[derive(Debug)]
 pub struct Landscape<'a, F: Scalar, L: Loss<F>> {
     theta: &'a Parameters<F>,
@@ -161,17 +166,20 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
         Ok(Self { theta: mlp.parameters(), inputs, loss, engine, part: mlp.zero_gradient() })
     }
 
-    /// Keskar's φ with the box |y_i| ≤ ε(|θ_i| + 1) of the full space; the paper's ε are 10⁻³ and 5·10⁻⁴.
+    /// Keskar's φ with the box |y_i| ≤ ε(|θ_i| + 1) of the full space; the paper's ε are 10⁻³ and
+    /// 5·10⁻⁴.
     ///
-    /// The maximum is searched by projected sign ascent: y ← y + s ε(|θ| + 1) ⊙ sign(∇L), cut to the box (sign(0) = 1), with s = 2 at
-    /// first, which leads to a corner, and halved whenever L does not grow. So many iterations, one gradient each; the
-    /// paper makes 10 of L-BFGS-B. What comes back is exact for the best point met: **a lower bound** of φ, and never negative.
+    /// The maximum is searched by projected sign ascent: y ← y + s ε(|θ| + 1) ⊙ sign(∇L), cut to
+    /// the box (sign(0) = 1), with s = 2 at first, which leads to a corner, and halved whenever L
+    /// does not grow. So many iterations, one gradient each; the paper makes 10 of L-BFGS-B. What
+    /// comes back is exact for the best point met: **a lower bound** of φ, and never negative.
     ///
     /// It is ∞ if the loss overflows somewhere in the box.
     ///
     /// # Errors
-    /// [`Error::Hyperparameter`] unless ε is finite, positive and large enough to change a number of θ, and there is an iteration;
-    /// [`Error::Undefined`] if the loss is not finite at θ or NaN at a point of the box; [`Error::BlasThreads`].
+    /// [`Error::Hyperparameter`] unless ε is finite, positive and large enough to change a number
+    /// of θ, and there is an iteration; [`Error::Undefined`] if the loss is not finite at θ or NaN
+    /// at a point of the box; [`Error::BlasThreads`].
     pub fn box_sharpness(&mut self, epsilon: f64, iterations: usize) -> Result<f64> {
         positive("epsilon", epsilon)?;
         positive("iterations", iterations as f64)?;
@@ -207,14 +215,15 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
 
     /// max L(θ + δ) − L(θ) over ‖δ ⊘ |θ|‖₂ ≤ ρ; a parameter that is 0 stays 0.
     ///
-    /// The first step goes to the maximum of the linearised loss, δ = ρ θ² ⊙ g/‖|θ| ⊙ g‖₂, which is ASAM's; each further one takes
-    /// g at the point that the one before has reached. What comes back is exact for the best point met: **a lower bound**
-    /// of the maximum, and never negative. It is ∞ if the loss overflows there.
+    /// The first step goes to the maximum of the linearised loss, δ = ρ θ² ⊙ g/‖|θ| ⊙ g‖₂, which is
+    /// ASAM's; each further one takes g at the point that the one before has reached. What comes
+    /// back is exact for the best point met: **a lower bound** of the maximum, and never negative.
+    /// It is ∞ if the loss overflows there.
     ///
     /// # Errors
-    /// [`Error::Hyperparameter`] unless ρ is finite, positive and large enough to change a number of θ, and there is a step;
-    /// [`Error::Undefined`] if the loss is not finite at θ or NaN at a point on the way, or |θ| ⊙ g is not finite;
-    /// [`Error::BlasThreads`].
+    /// [`Error::Hyperparameter`] unless ρ is finite, positive and large enough to change a number
+    /// of θ, and there is a step; [`Error::Undefined`] if the loss is not finite at θ or NaN at a
+    /// point on the way, or |θ| ⊙ g is not finite; [`Error::BlasThreads`].
     pub fn adaptive_sharpness(&mut self, rho: f64, steps: usize) -> Result<f64> {
         positive("rho", rho)?;
         positive("steps", steps as f64)?;

@@ -1,7 +1,9 @@
-//! The tangent pass: the derivative of a gradient pass as θ moves in a direction v, on the tiles of the same plan.
+//! The tangent pass: the derivative of a gradient pass as θ moves in a direction v, on the tiles of
+//! the same plan.
 //!
-//! The equations stand in [`Hessian`](crate::curvature::Hessian), whose products these are the passes of. R Z, R Ŷ,
-//! R ∂ℓ/∂Ŷ and R Δ lie in the slots of Z, Ŷ, ∂ℓ/∂Ŷ and Δ, so each operation writes where that of the gradient pass does.
+//! The equations stand in [`Hessian`](crate::curvature::Hessian), whose products these are the
+//! passes of. R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ lie in the slots of Z, Ŷ, ∂ℓ/∂Ŷ and Δ, so each operation
+//! writes where that of the gradient pass does.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Slice, s};
 
@@ -12,7 +14,8 @@ use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
 use crate::parallel::team::ActiveTeam;
 
-/// A tangent pass over one block of samples. `curvature(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample r of the block into hv.
+/// A tangent pass over one block of samples. `curvature(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample
+/// r of the block into hv.
 pub(crate) struct TangentPass<'a, F, C> {
     pub(crate) theta: &'a Parameters<F>,
     /// The direction.
@@ -90,7 +93,8 @@ impl<F: Scalar, C: Fn(usize, &[F], &[F], &mut [F]) + Sync> Operations<F> for Tan
 
     fn gather(&self, _tile: &mut LayerTile<F>) {}
 
-    /// R Z[t+1] = (Z[t] v[t]ᵀ + R Z[t] w[t]ᵀ + 1 v_c[t]ᵀ) ⊙ 1[Z[t+1] > 0]; R Ŷ, for t = T, without the mask
+    /// R Z[t+1] = (Z[t] v[t]ᵀ + R Z[t] w[t]ᵀ + 1 v_c[t]ᵀ) ⊙ 1[Z[t+1] > 0]; R Ŷ, for t = T, without
+    /// the mask
     fn forward(&self, t: usize, tile: &mut LayerTile<F>) {
         let slots = self.slots();
         let [v, w] = self.weights(t, Axis(0), tile).map(ArrayView2::reversed_axes);
@@ -141,7 +145,8 @@ impl<F: Scalar, C: Fn(usize, &[F], &[F], &mut [F]) + Sync> Operations<F> for Tan
     }
 }
 
-/// The tile's numbers of an array ← 0 where Z is not positive; z has the tile's rows and all neurons.
+/// The tile's numbers of an array ← 0 where Z is not positive; z has the tile's rows and all
+/// neurons.
 fn mask<F: Scalar>(z: ArrayView2<F>, tile: &mut LayerTile<F>, slot: usize) {
     let columns = tile.columns.clone();
     let numbers: ArrayViewMut2<F> = tile.write(slot);

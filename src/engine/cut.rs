@@ -1,28 +1,32 @@
 //! How large tiles are: fixed sizes that depend on shapes alone.
 //!
-//! BLAS copies both operands into an order of its own at each call. Tiles of rows (samples) repeat that for all of w[t],
-//! tiles of columns (neurons) repeat it for all of Z[t]. w[t] is the larger one and costs more, so the product of a wide
-//! layer is cut by columns, unless the batch is so tall that w[t] is small beside the samples of a tile.
+//! BLAS copies both operands into an order of its own at each call. Tiles of rows (samples) repeat
+//! that for all of w[t], tiles of columns (neurons) repeat it for all of Z[t]. w[t] is the larger
+//! one and costs more, so the product of a wide layer is cut by columns, unless the batch is so
+//! tall that w[t] is small beside the samples of a tile.
 
 use std::ops::Range;
 
-/// The largest product, in multiplications, that is cut by rows whatever the batch. OpenBLAS's kernels for AVX-512 compute
-/// products of up to 100³ without copying their operands; its kernels for AVX2, which always copy, copy little here.
+/// The largest product, in multiplications, that is cut by rows whatever the batch. OpenBLAS's
+/// kernels for AVX-512 compute products of up to 100³ without copying their operands; its kernels
+/// for AVX2, which always copy, copy little here.
 pub(crate) const NARROW: usize = 500_000;
 
 /// The largest product of a matrix and a vector that is cut by rows.
 pub(crate) const NARROW_VECTOR: usize = 100_000;
 
-/// A batch is tall beside a layer with at least this many samples for each neuron of the layer's wider side.
+/// A batch is tall beside a layer with at least this many samples for each neuron of the layer's
+/// wider side.
 const TALL: usize = 4;
 
-/// Whether the batch is tall beside a layer this wide: then copying or reading w[t] once more costs little beside the
-/// samples of a tile.
+/// Whether the batch is tall beside a layer this wide: then copying or reading w[t] once more costs
+/// little beside the samples of a tile.
 pub(crate) fn is_tall(samples: usize, width: usize) -> bool {
     samples >= TALL * width
 }
 
-/// The numbers of one layer in a tile of a tall batch, roughly: with those of the next layer they stay in a core's cache.
+/// The numbers of one layer in a tile of a tall batch, roughly: with those of the next layer they
+/// stay in a core's cache.
 const TALL_TILE: usize = 32 * 1024;
 
 /// The largest number of tiles of a tall batch, since a tile table compares them in pairs.
@@ -36,9 +40,9 @@ pub(crate) fn tall_rows(width: usize) -> usize {
 /// The cost of copying, masking or gathering one number, in floating-point operations of a product.
 pub(crate) const PER_NUMBER: usize = 16;
 
-/// The number of tiles for work of `flops` floating-point operations. Two tiles serve two cores. More tiles serve more
-/// cores, but each costs another copy of an operand, so their number grows with the work that hides it. A tile below
-/// 150,000 operations is not worth handing over.
+/// The number of tiles for work of `flops` floating-point operations. Two tiles serve two cores.
+/// More tiles serve more cores, but each costs another copy of an operand, so their number grows
+/// with the work that hides it. A tile below 150,000 operations is not worth handing over.
 pub(crate) fn tile_count(flops: usize) -> usize {
     match flops {
         0..300_000 => 1,
@@ -48,8 +52,8 @@ pub(crate) fn tile_count(flops: usize) -> usize {
     }
 }
 
-/// 0 … len in `count` ranges of about equal length: whole multiples of what a kernel takes at once, where that is small
-/// beside them.
+/// 0 … len in `count` ranges of about equal length: whole multiples of what a kernel takes at once,
+/// where that is small beside them.
 pub(crate) fn split(len: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
     let size = len.div_ceil(count);
     let unit = match size {
@@ -65,11 +69,12 @@ pub(crate) fn ranges(len: usize, size: usize) -> impl Iterator<Item = Range<usiz
     (0..len).step_by(size.max(1)).map(move |start| start..(start + size).min(len))
 }
 
-/// The largest number of elements of the gradient that an optimiser takes at once: they stay in a core's cache, and have
-/// enough rows for BLAS to copy Z once for many of them.
+/// The largest number of elements of the gradient that an optimiser takes at once: they stay in a
+/// core's cache, and have enough rows for BLAS to copy Z once for many of them.
 const CHUNK: usize = 128 * 1024;
 
-/// The smallest number of rows of a chunk, as many as a kernel takes at once. Wider matrices are cut by columns too.
+/// The smallest number of rows of a chunk, as many as a kernel takes at once. Wider matrices are
+/// cut by columns too.
 const CHUNK_ROWS: usize = 16;
 
 /// Rows and columns of a chunk of a gradient with this many columns.
@@ -79,12 +84,12 @@ pub(crate) fn chunk(columns: usize) -> (usize, usize) {
     (rows - rows % CHUNK_ROWS, columns)
 }
 
-/// The largest number of samples whose losses are computed together where there is no step: enough for two cores to share
-/// even narrow layers.
+/// The largest number of samples whose losses are computed together where there is no step: enough
+/// for two cores to share even narrow layers.
 const LOSS_ROWS: usize = 512;
 
-/// The length of the blocks in which the losses of this many samples are computed: about equal ones, so that the last is
-/// not a short one.
+/// The length of the blocks in which the losses of this many samples are computed: about equal
+/// ones, so that the last is not a short one.
 pub(crate) fn loss_block(samples: usize) -> usize {
     samples.div_ceil(samples.div_ceil(LOSS_ROWS))
 }

@@ -14,9 +14,9 @@
 //!         w[t] ← −(η/B) Δ[t+1]ᵀ Z[t] + β w[t]        plain descent, one product: no gradient is stored
 //! ```
 //!
-//! Each phase ends when all of its tiles are done. Tiles depend on shapes alone (`cut`, `parameter_tiles`), so the bits do
-//! not depend on the number of threads. All buffers are made once; `samples` says what a step reads. `predict` runs the
-//! forward operations alone.
+//! Each phase ends when all of its tiles are done. Tiles depend on shapes alone (`cut`,
+//! `parameter_tiles`), so the bits do not depend on the number of threads. All buffers are made
+//! once; `samples` says what a step reads. `predict` runs the forward operations alone.
 
 pub(crate) mod cut;
 pub(crate) mod parameter_tiles;

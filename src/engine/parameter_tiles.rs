@@ -24,15 +24,16 @@ impl ParameterTiles {
     pub(crate) fn new<F: Scalar>(theta: &Parameters<F>) -> Self {
         let mut tiles = Vec::new();
         for (t, (w, c)) in theta.w.iter().zip(&theta.c).enumerate() {
-            // 32 samples stand for every batch size, so that a smaller last batch has the same tiles.
+            // 32 samples stand for every batch size, so that a smaller last batch has the same
+            // tiles.
             for rows in split(w.nrows(), tile_count(64 * w.len()).min(w.nrows().div_ceil(16))) {
                 let c_rows = if c.is_empty() { 0..0 } else { rows.clone() };
                 let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
                 tiles.push((rows.start as f64 / w.nrows() as f64, tile(rows), tile(c_rows)));
             }
         }
-        // The upper rows of all layers come before the lower ones. Forward tiles have been claimed in that order, so a core
-        // meets the weights that it has in cache.
+        // The upper rows of all layers come before the lower ones. Forward tiles have been claimed
+        // in that order, so a core meets the weights that it has in cache.
         tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (w_tiles, c_tiles) = tiles.into_iter().map(|(_, w, c)| (w, c)).unzip();
         Self::from_tiles(theta, w_tiles, c_tiles)
@@ -81,7 +82,8 @@ impl ParameterTiles {
         workload(self.len(), self.flops(samples))
     }
 
-    /// Whether these tiles were made for a θ with these constants; the widths are the caller's to compare.
+    /// Whether these tiles were made for a θ with these constants; the widths are the caller's to
+    /// compare.
     pub(crate) fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
         (0..self.c.len()).all(|tile| {
             let Tile { arrays, rows, .. } = self.c.tile(tile);
@@ -135,8 +137,8 @@ pub(crate) struct Block {
     pub(crate) columns: Range<usize>,
 }
 
-/// A block of w[t], and the numbers of c[t] in its rows. A block that does not begin with the first column has none of
-/// them, so that blocks of the same rows share no number.
+/// A block of w[t], and the numbers of c[t] in its rows. A block that does not begin with the first
+/// column has none of them, so that blocks of the same rows share no number.
 pub(crate) struct ParameterBlock<'a, F> {
     pub(crate) w: ArrayViewMut2<'a, F>,
     pub(crate) c: ArrayViewMut1<'a, F>,
@@ -156,7 +158,8 @@ impl<F: Scalar> ParameterBlock<'_, F> {
     }
 }
 
-/// `work` on the numbers of some matrices of one shape, in runs that lie one beside the other in all of them.
+/// `work` on the numbers of some matrices of one shape, in runs that lie one beside the other in
+/// all of them.
 pub(crate) fn for_each_run<F, const N: usize>(of: [ArrayViewMut2<F>; N], mut work: impl FnMut([&mut [F]; N])) {
     let mut of = of;
     if of.iter().all(|a| a.is_standard_layout()) {

@@ -22,7 +22,8 @@ pub(crate) struct GradientPass<'a, 's, F, L> {
 }
 
 impl<'a, 's, F: Scalar, L: SampleLoss<F>> GradientPass<'a, 's, F, L> {
-    /// A pass at θ over the samples from `first` on. If it is `watched`, [`Plan::squares`] is known afterwards.
+    /// A pass at θ over the samples from `first` on. If it is `watched`, [`Plan::squares`] is known
+    /// afterwards.
     pub(crate) fn new(
         plan: &Plan,
         theta: &'a Parameters<F>,

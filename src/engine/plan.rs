@@ -1,12 +1,14 @@
-//! The plan of a pass through the layers: which operations share a phase, and the tiles that each phase is cut into.
+//! The plan of a pass through the layers: which operations share a phase, and the tiles that each
+//! phase is cut into.
 //!
-//! The product of a wide layer is cut by columns (`cut` says when), and needs the whole layer before it: it is a phase by
-//! itself. Consecutive layers whose w[t] is small beside the rows of a tile share a phase, in which a tile of rows goes
-//! through all of them: narrow layers, and layers of any width under a batch that is much taller. The rows of such a tile
-//! are few enough to stay in cache from layer to layer.
+//! The product of a wide layer is cut by columns (`cut` says when), and needs the whole layer
+//! before it: it is a phase by itself. Consecutive layers whose w[t] is small beside the rows of a
+//! tile share a phase, in which a tile of rows goes through all of them: narrow layers, and layers
+//! of any width under a batch that is much taller. The rows of such a tile are few enough to stay
+//! in cache from layer to layer.
 //!
-//! A plan knows shapes and order. What its operations compute is said by an implementation of [`Operations`]: the
-//! [gradient pass](crate::engine::pass), and the tangent pass of the Hessian.
+//! A plan knows shapes and order. What its operations compute is said by an implementation of
+//! [`Operations`]: the [gradient pass](crate::engine::pass), and the tangent pass of the Hessian.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +20,8 @@ use crate::linalg::blas::{Claimed, SharedTiles, Tile, TileTable};
 use crate::linalg::scalar::Scalar;
 use crate::parallel::team::{ActiveTeam, Workload, workload};
 
-/// Where an array lies in the list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1]. This is the order in which a step
-/// writes them, so that consecutive operations write neighbours.
+/// Where an array lies in the list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1]. This is the
+/// order in which a step writes them, so that consecutive operations write neighbours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerSlots {
     pub(crate) depth: usize,
@@ -80,14 +82,16 @@ impl Operation {
 pub(crate) trait Operations<F>: Sync {
     /// How many products each product of the plan stands for.
     const PRODUCTS: usize;
-    /// Whether Z[0] has to be written. Otherwise a phase that only gathers is left out, and `gather` writes nothing.
+    /// Whether Z[0] has to be written. Otherwise a phase that only gathers is left out, and
+    /// `gather` writes nothing.
     fn gathers(&self) -> bool;
     fn gather(&self, tile: &mut LayerTile<F>);
     fn forward(&self, t: usize, tile: &mut LayerTile<F>);
     /// Returns Σ ℓ over the rows of the tile.
     fn loss(&self, tile: &mut LayerTile<F>) -> f64;
     fn backward(&self, t: usize, tile: &mut LayerTile<F>);
-    /// The sum of the squares of all that a tile holds after its phase, if the pass is watched for overflow.
+    /// The sum of the squares of all that a tile holds after its phase, if the pass is watched for
+    /// overflow.
     fn squares(&self, tile: &mut LayerTile<F>) -> Option<f64>;
 }
 
@@ -114,7 +118,8 @@ impl<'s, 'a, F> LayerTile<'s, 'a, F> {
         self.claimed.write(slot)
     }
 
-    /// The tile's rows of the arrays `from`, all columns of them, and the tile's numbers of the array `to`.
+    /// The tile's rows of the arrays `from`, all columns of them, and the tile's numbers of the
+    /// array `to`.
     pub(crate) fn read_and_write<const N: usize>(
         &mut self,
         from: [usize; N],
@@ -144,7 +149,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A pass forward and backward. `shapes` are those of all arrays of the list of layers, in its order.
+    /// A pass forward and backward. `shapes` are those of all arrays of the list of layers, in its
+    /// order.
     pub(crate) fn gradient(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
         let backward = (1..=widths.len() - 2).rev().map(Operation::Backward);
         Self::new(widths, shapes, samples, forward(widths).chain([Operation::Loss]).chain(backward))
@@ -231,8 +237,8 @@ fn forward(widths: &[usize]) -> impl Iterator<Item = Operation> {
 enum Cut {
     /// By the columns of the one array that the phase writes.
     Columns(usize),
-    /// By rows. If the batch is tall beside a layer of the phase, the tiles are small enough to stay in cache, and `tall` is
-    /// the width of the widest such layer.
+    /// By rows. If the batch is tall beside a layer of the phase, the tiles are small enough to
+    /// stay in cache, and `tall` is the width of the widest such layer.
     Rows { tall: Option<usize> },
 }
 
@@ -244,7 +250,8 @@ struct PhaseDraft {
 }
 
 impl PhaseDraft {
-    /// Groups operations to phases: a product that is cut by columns stands alone, all others join the phase before them.
+    /// Groups operations to phases: a product that is cut by columns stands alone, all others join
+    /// the phase before them.
     fn of(widths: &[usize], samples: usize, operations: impl Iterator<Item = Operation>) -> Vec<Self> {
         let mut phases: Vec<Self> = Vec::new();
         for operation in operations {
@@ -293,7 +300,8 @@ fn product(t: usize, widths: &[usize], samples: usize) -> usize {
 /// How an operation is cut: by columns if its layer is wide and the batch is not tall beside it.
 fn cut(operation: Operation, widths: &[usize], samples: usize) -> Cut {
     let layer = |t: usize, columns: usize| {
-        // With a single sample the matrix is read and not copied, so its size alone tells whether two cores read it faster.
+        // With a single sample the matrix is read and not copied, so its size alone tells whether
+        // two cores read it faster.
         let narrow = product(t, widths, samples) <= if samples == 1 { NARROW_VECTOR } else { NARROW };
         let wider = widths[t].max(widths[t + 1]);
         match (narrow, is_tall(samples, wider)) {
@@ -311,8 +319,9 @@ fn cut(operation: Operation, widths: &[usize], samples: usize) -> Cut {
     }
 }
 
-/// The cost of an operation, in floating-point operations. Tiles of rows add the constants and apply the masks on top of
-/// their products; tiles of columns do so too, but their products are large.
+/// The cost of an operation, in floating-point operations. Tiles of rows add the constants and
+/// apply the masks on top of their products; tiles of columns do so too, but their products are
+/// large.
 fn flops(operation: Operation, cut: Cut, widths: &[usize], samples: usize) -> usize {
     let by_rows = matches!(cut, Cut::Rows { .. });
     let pass_over = |columns: usize| if by_rows { PER_NUMBER * samples * columns } else { 0 };

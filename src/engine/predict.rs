@@ -15,7 +15,8 @@ use crate::linalg::threads::one_blas_thread;
 use crate::network::mlp::{Mlp, check_outputs};
 use crate::parallel::team::{ActiveTeam, Workload, with_team, workload};
 
-/// Buffers and plan of a forward pass over a fixed number of samples: samples × (d[0] + … + m) numbers.
+/// Buffers and plan of a forward pass over a fixed number of samples: samples × (d[0] + … + m)
+/// numbers.
 struct Forward<F> {
     layers: Vec<Array2<F>>,
     plan: Plan,
@@ -47,19 +48,20 @@ impl<F: Scalar> Forward<F> {
     }
 }
 
-/// Samples that go through all layers of [`Mlp::predict`] together: enough for full speed of a product, few enough that
-/// their activations stay in cache.
+/// Samples that go through all layers of [`Mlp::predict`] together: enough for full speed of a
+/// product, few enough that their activations stay in cache.
 const PREDICT_ROWS: usize = 128;
 
 /// Into how many tasks, at the most, a prediction is divided: enough for 16 cores.
 const PREDICT_TASKS: usize = 16;
 
 impl<F: Scalar> Mlp<F> {
-    /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic function. Keeps nothing of the layers between.
+    /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic
+    /// function. Keeps nothing of the layers between.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::Output`] for a ŷ that is not
-    /// finite; [`Error::BlasThreads`].
+    /// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit;
+    /// [`Error::Output`] for a ŷ that is not finite; [`Error::BlasThreads`].
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
@@ -71,7 +73,8 @@ impl<F: Scalar> Mlp<F> {
             check_outputs(y_hat.view())?;
             return Ok(y_hat);
         }
-        // Each task takes some of the samples through all layers, block by block, and waits for nobody.
+        // Each task takes some of the samples through all layers, block by block, and waits for
+        // nobody.
         let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
         let blocks = samples.div_ceil(PREDICT_ROWS);
         // Of about equal length, so that the last is no straggler.
@@ -100,8 +103,9 @@ impl<F: Scalar> Mlp<F> {
         Ok(y_hat)
     }
 
-    /// ŷ for each row of x of a network with one output: (samples), in the shape of targets that are one number a sample. (Beside
-    /// those, the (samples, 1) of [`predict`](Self::predict) would be broadcast to (samples, samples).)
+    /// ŷ for each row of x of a network with one output: (samples), in the shape of targets that
+    /// are one number a sample. (Beside those, the (samples, 1) of [`predict`](Self::predict) would
+    /// be broadcast to (samples, samples).)
     ///
     /// # Errors
     /// [`Error::OneOutput`] for a network with more; as [`predict`](Self::predict).
@@ -112,8 +116,9 @@ impl<F: Scalar> Mlp<F> {
         Ok(self.predict(x)?.remove_axis(Axis(1)))
     }
 
-    /// The class of each row of x: the index of the largest ŷ, the most probable one by softmax (of equal ones the first); of a network with
-    /// one output, 1 where ŷ ≥ 0 and else 0, the more probable one by the logistic function.
+    /// The class of each row of x: the index of the largest ŷ, the most probable one by softmax (of
+    /// equal ones the first); of a network with one output, 1 where ŷ ≥ 0 and else 0, the more
+    /// probable one by the logistic function.
     ///
     /// # Errors
     /// As [`predict`](Self::predict).

@@ -12,11 +12,12 @@ use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
 use crate::optim::optimizer::{Rule, largest};
 
-/// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing beside 10⁻²⁸⁰ = 2⁻⁹³⁰.
+/// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing
+/// beside 10⁻²⁸⁰ = 2⁻⁹³⁰.
 const LEAST_NORM: f64 = 1e-140;
 
-/// Divided by the largest number of a type, this is a number that has all its digits: 2⁻¹²⁶ goes with 2¹²⁸, and 2⁻¹⁰²² with
-/// 2¹⁰²⁴.
+/// Divided by the largest number of a type, this is a number that has all its digits: 2⁻¹²⁶ goes
+/// with 2¹²⁸, and 2⁻¹⁰²² with 2¹⁰²⁴.
 const LEAST_NORMAL: f64 = 4.0;
 
 /// g ← g / max |g|. Returns ‖g‖ after that, from 1 to √n; 0 if g is.
@@ -43,7 +44,8 @@ impl<F: Scalar> Update<'_, F> {
         if !norm.is_finite() {
             return (norm, uphill);
         }
-        // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first scaled.
+        // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first
+        // scaled.
         let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
         let length = if fine { norm } else { scale_to_1(&mut buffers.gradient) };
         // A gradient of 0 has no direction.

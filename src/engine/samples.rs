@@ -1,4 +1,5 @@
-//! What a step reads: samples where the caller keeps them, and the layers of a batch once a pass has filled them.
+//! What a step reads: samples where the caller keeps them, and the layers of a batch once a pass
+//! has filled them.
 
 use std::ops::Range;
 
@@ -8,14 +9,15 @@ use crate::engine::plan::LayerSlots;
 use crate::linalg::rows::slice_range;
 use crate::linalg::scalar::Scalar;
 
-/// The samples of a step. Sample i is x[order[i]], or x[i], shifted and scaled if that is asked for; `loss` counts the rows
-/// of x.
+/// The samples of a step. Sample i is x[order[i]], or x[i], shifted and scaled if that is asked
+/// for; `loss` counts the rows of x.
 pub(crate) struct Samples<'a, F, L> {
     pub(crate) x: ArrayView2<'a, F>, // (n, d[0])
     pub(crate) order: Option<&'a [usize]>,
     /// The mean and the factor of each column.
     pub(crate) standardize: Option<(&'a [f64], &'a [f64])>,
-    /// The weight of each row of x, if some are 0: such rows are read as 0, since their z could be infinite, and ∞ · 0 is NaN.
+    /// The weight of each row of x, if some are 0: such rows are read as 0, since their z could be
+    /// infinite, and ∞ · 0 is NaN.
     pub(crate) weights: Option<&'a [F]>,
     pub(crate) loss: L,
 }
@@ -38,8 +40,8 @@ impl<F: Scalar, L> Samples<'_, F, L> {
     }
 }
 
-/// The layers of a batch after a pass, from which its gradient is computed: Z and Δ in the first rows of the engine's
-/// buffers, and Z[0] in place if it was not gathered.
+/// The layers of a batch after a pass, from which its gradient is computed: Z and Δ in the first
+/// rows of the engine's buffers, and Z[0] in place if it was not gathered.
 pub(crate) struct BatchLayers<'a, F> {
     pub(crate) layers: &'a [Array2<F>],
     pub(crate) z_0: Option<ArrayView2<'a, F>>, // (samples, d[0])

@@ -18,7 +18,8 @@ use crate::parallel::team::{ActiveTeam, Team};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
-/// It holds capacity × (d[0] + 2 (d[1] + … + d[T] + m)) numbers; for plain descent, no gradient and no copy of θ.
+/// It holds capacity × (d[0] + 2 (d[1] + … + d[T] + m)) numbers; for plain descent, no gradient and
+/// no copy of θ.
 #[derive(Debug)]
 pub(crate) struct Engine<F> {
     widths: Vec<usize>,
@@ -37,8 +38,8 @@ pub(crate) struct Engine<F> {
 /// The largest number of plans that are kept.
 const MOST_PLANS: usize = 32;
 
-/// The steps of an epoch that are made: those of `steps`, counted from 0, with `samples` samples in batches of `batch`. The
-/// last batch of the epoch may be smaller.
+/// The steps of an epoch that are made: those of `steps`, counted from 0, with `samples` samples in
+/// batches of `batch`. The last batch of the epoch may be smaller.
 #[derive(Debug, Clone)]
 pub(crate) struct Batches {
     pub(crate) samples: usize,
@@ -65,7 +66,8 @@ pub(crate) struct StepReport {
     pub(crate) norm: Option<f64>,
 }
 
-/// A step that was not made, since something in it or after it is not finite. θ and the moments are as before it.
+/// A step that was not made, since something in it or after it is not finite. θ and the moments are
+/// as before it.
 #[derive(Debug)]
 pub(crate) struct Diverged {
     pub(crate) step: usize,
@@ -87,7 +89,8 @@ impl NotFinite {
 }
 
 impl Diverged {
-    /// The user's error: in an epoch, counted from 0, or in a step by itself; with the loss of the step before.
+    /// The user's error: in an epoch, counted from 0, or in a step by itself; with the loss of the
+    /// step before.
     pub(crate) fn error(&self, epoch: Option<usize>, last: Option<f64>) -> Error {
         let Self { step, cause: NotFinite { what, found } } = *self;
         Error::Diverged { what, at: epoch.map(|epoch| (epoch + 1, step + 1)), found, last }
@@ -111,7 +114,8 @@ impl<F: Scalar> Engine<F> {
         }
     }
 
-    /// The engine kept from the last call, or a new one if that does not fit the network or the batch.
+    /// The engine kept from the last call, or a new one if that does not fit the network or the
+    /// batch.
     pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize) -> &'e mut Self {
         match kept {
             Some(engine) if engine.fits(mlp, batch) => {}
@@ -130,7 +134,8 @@ impl<F: Scalar> Engine<F> {
         samples * self.layers.iter().map(Array2::ncols).sum::<usize>()
     }
 
-    /// The index of the plan for batches of `samples`, which is made when such a batch comes for the first time.
+    /// The index of the plan for batches of `samples`, which is made when such a batch comes for
+    /// the first time.
     fn plan(&mut self, samples: usize) -> usize {
         let Self { widths, capacity, layers, plans, .. } = self;
         find_or_make(plans, samples, *capacity, layers, |shapes| Plan::gradient(widths, shapes, samples))
@@ -142,7 +147,8 @@ impl<F: Scalar> Engine<F> {
         find_or_make(loss_plans, samples, *capacity, layers, |shapes| Plan::loss(widths, shapes, samples))
     }
 
-    /// `into` ← a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been written.
+    /// `into` ← a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been
+    /// written.
     pub(crate) fn gradient<L: SampleLoss<F>>(
         &mut self,
         theta: &Parameters<F>,
@@ -167,8 +173,8 @@ impl<F: Scalar> Engine<F> {
         })
     }
 
-    /// Σ ℓ over `samples` samples, `batch` of them at a time. The caller says how many, since the capacity depends on what
-    /// came before.
+    /// Σ ℓ over `samples` samples, `batch` of them at a time. The caller says how many, since the
+    /// capacity depends on what came before.
     pub(crate) fn loss<L: SampleLoss<F>>(
         &mut self,
         theta: &Parameters<F>,
@@ -191,10 +197,12 @@ impl<F: Scalar> Engine<F> {
         })
     }
 
-    /// Makes the steps of `batches`, each followed by an update of θ as the policy says, for as long as it says so.
+    /// Makes the steps of `batches`, each followed by an update of θ as the policy says, for as
+    /// long as it says so.
     ///
     /// # Errors
-    /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the moments would not be.
+    /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the
+    /// moments would not be.
     pub(crate) fn descend<L: SampleLoss<F>>(
         &mut self,
         theta: &mut Parameters<F>,
@@ -269,7 +277,8 @@ enum Overflow {
 }
 
 impl<F: Scalar, L: SampleLoss<F>> Step<'_, '_, F, L> {
-    /// Runs the pass, or both of SAM's, and the update. Returns Σ ℓ before the update, and ‖g‖ if the rule has it.
+    /// Runs the pass, or both of SAM's, and the update. Returns Σ ℓ before the update, and ‖g‖ if
+    /// the rule has it.
     fn make(
         &mut self,
         theta: &mut Parameters<F>,
@@ -337,7 +346,8 @@ impl<F: Scalar, L: SampleLoss<F>> Step<'_, '_, F, L> {
         self.updater(&self.batch()).step(self.rule, theta, moments, scratch)
     }
 
-    /// An update that may overflow, on copies of θ and the moments. They replace these if it has not.
+    /// An update that may overflow, on copies of θ and the moments. They replace these if it has
+    /// not.
     fn update_copies(
         &self,
         theta: &mut Parameters<F>,

@@ -1,4 +1,5 @@
-//! The last phase of a step: θ ← what the optimiser's rule makes of it and of the gradient, tile by tile.
+//! The last phase of a step: θ ← what the optimiser's rule makes of it and of the gradient, tile by
+//! tile.
 //!
 //! ```text
 //! fused      w ← −(η/B) Δᵀ Z + β w                 plain descent in one product: no gradient is stored
@@ -8,8 +9,9 @@
 //!            m, v, w ← rule(s G, m, v, w)          s = min(1, c / ‖G‖)
 //! ```
 //!
-//! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it. Plain descent is fused unless the batch is
-//! tall: there, a pass over the parameters costs next to nothing beside the product, and ‖G‖ comes with it for free.
+//! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it. Plain descent is fused unless the batch
+//! is tall: there, a pass over the parameters costs next to nothing beside the product, and ‖G‖
+//! comes with it for free.
 
 use std::sync::atomic::AtomicU64;
 
@@ -89,12 +91,13 @@ impl<F: Scalar> Buffers<F> {
     }
 }
 
-/// Below this many samples, even a pass over the parameters of a small network costs too much beside the fused product.
+/// Below this many samples, even a pass over the parameters of a small network costs too much
+/// beside the fused product.
 const LEAST_STORED: usize = 256;
 
-/// Whether plain descent stores its gradient before it uses it. The pass over the parameters takes a few operations for each
-/// of them, the step takes 6 for each of them and each sample. Shapes alone decide, so a step has the same bits whether or
-/// not its norm is asked for.
+/// Whether plain descent stores its gradient before it uses it. The pass over the parameters takes
+/// a few operations for each of them, the step takes 6 for each of them and each sample. Shapes
+/// alone decide, so a step has the same bits whether or not its norm is asked for.
 fn stores_gradient<F: Scalar>(theta: &Parameters<F>, samples: usize) -> bool {
     samples >= LEAST_STORED && theta.w.iter().all(|w| is_tall(samples, w.nrows().max(w.ncols())))
 }
@@ -191,7 +194,8 @@ impl<F: Scalar> Update<'_, F> {
         self.team.for_each_tile(self.tiles.len(), flops, &|tile| work(tile, &self.tiles.whole(tile)));
     }
 
-    /// `visit(tile, block, the block's gradient)` for each chunk of each tile, and Σ g² of each tile into `squares`.
+    /// `visit(tile, block, the block's gradient)` for each chunk of each tile, and Σ g² of each
+    /// tile into `squares`.
     fn for_each_chunk(&self, gradient: &SharedParameters<F>, squares: Option<&[AtomicU64]>, visit: &Visit<F>) {
         let Self { tiles, team, batch } = *self;
         let flops = tiles.flops(batch.samples + PER_NUMBER / 2);
@@ -213,7 +217,8 @@ impl<F: Scalar> Update<'_, F> {
 /// Is given a tile, a block of it, and the block's gradient.
 type Visit<'a, F> = dyn Fn(usize, &Block, ParameterBlock<F>) + Sync + 'a;
 
-/// `visit(block, its gradient)` for each chunk of one tile, computed in the tile's part of the buffer.
+/// `visit(block, its gradient)` for each chunk of one tile, computed in the tile's part of the
+/// buffer.
 fn for_each_chunk_of<F: Scalar>(
     tile: usize,
     tiles: &ParameterTiles,

@@ -17,16 +17,18 @@ use crate::linalg::scalar::Scalar;
 ///
 /// A caller's own loss implements [`Loss`].
 ///
-/// **Precision.** All three are good to a few roundings of each number at any margin, however small or large: where a formula of the
-/// table subtracts what nearly cancels, another form of it is computed. What is left is the number type's own: an exponential of
-/// ŷₖ − ŷ_max has that times the rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
-/// than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰ in `f32`. A finite ŷ never gives NaN.
+/// **Precision.** All three are good to a few roundings of each number at any margin, however small
+/// or large: where a formula of the table subtracts what nearly cancels, another form of it is
+/// computed. What is left is the number type's own: an exponential of ŷₖ − ŷ_max has that times the
+/// rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
+/// than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰
+/// in `f32`. A finite ŷ never gives NaN.
 pub trait Loss<F: Scalar>: Send + Sync {
     /// SingleStep number of a target: `F` for real targets, `usize` for labels.
     type Target: Copy + Send + Sync;
 
-    /// What a checkpoint calls this loss, so that a run does not go on with another one: the name of its type, without path and
-    /// parameters, unless it says otherwise.
+    /// What a checkpoint calls this loss, so that a run does not go on with another one: the name
+    /// of its type, without path and parameters, unless it says otherwise.
     fn name(&self) -> Cow<'static, str> {
         let name = std::any::type_name::<Self>();
         let name = name.split('<').next().unwrap_or(name);
@@ -88,7 +90,8 @@ impl<F: Scalar> Loss<F> for SquaredError {
     }
 }
 
-/// The logistic loss of one output ŷ, the log-odds of class 1: ln(1 + e^ŷ) − yŷ with y ∈ {0, 1}, or a probability between.
+/// The logistic loss of one output ŷ, the log-odds of class 1: ln(1 + e^ŷ) − yŷ with y ∈ {0, 1}, or
+/// a probability between.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Logistic;
 
@@ -114,7 +117,8 @@ impl<F: Scalar> Loss<F> for Logistic {
 
     /// ln(1 + e^ŷ) = max(ŷ, 0) + ln(1 + e^−|ŷ|)
     ///
-    /// For ŷ > 0 both are those of −ŷ and 1 − y, so that 1 is subtracted neither from a number near 1 nor from ŷ.
+    /// For ŷ > 0 both are those of −ŷ and 1 − y, so that 1 is subtracted neither from a number near
+    /// 1 nor from ŷ.
     fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
         let (a, y) = (y_hat[0], y[0]);
         if a > F::ZERO {
@@ -144,7 +148,8 @@ pub struct SoftmaxCrossEntropy;
 fn largest<F: Scalar>(y_hat: &[F]) -> usize {
     let (mut top, mut largest) = (0, y_hat[0]);
     for (k, &a) in y_hat.iter().enumerate() {
-        // `!(a <= largest)` and not `a > largest`: true for NaN, and once `largest` is NaN it stays.
+        // `!(a <= largest)` and not `a > largest`: true for NaN, and once `largest` is NaN it
+        // stays.
         #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN has to come through")]
         if !(a <= largest) && !largest.to_f64().is_nan() {
             (top, largest) = (k, a);
@@ -153,8 +158,9 @@ fn largest<F: Scalar>(y_hat: &[F]) -> usize {
     top
 }
 
-/// `e` = e^(ŷₖ − ŷ_top) for all k but the top, whose 1 is left out: 0. Returns the sum, thus what Σₖ e^(ŷₖ − ŷ_top) is above 1, to
-/// all its digits. Every ŷ is taken relative to the largest, so no exponential overflows.
+/// `e` = e^(ŷₖ − ŷ_top) for all k but the top, whose 1 is left out: 0. Returns the sum, thus what
+/// Σₖ e^(ŷₖ − ŷ_top) is above 1, to all its digits. Every ŷ is taken relative to the largest, so no
+/// exponential overflows.
 fn exponentials<F: Scalar>(y_hat: &[F], top: usize, e: &mut [F]) -> F {
     let (largest, mut rest) = (y_hat[top], F::ZERO);
     for (k, (&a, e)) in y_hat.iter().zip(e).enumerate() {
@@ -179,7 +185,8 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
         if y[0] < outputs { Ok(()) } else { Err(Error::Label { row: Some(row), classes: outputs, found: y[0] }) }
     }
 
-    /// With Σ = 1 + rest, both relative to the largest ŷ: ℓ = ŷ_top − ŷ_y + ln(1 + rest), and p_top − 1 = −rest/Σ.
+    /// With Σ = 1 + rest, both relative to the largest ŷ: ℓ = ŷ_top − ŷ_y + ln(1 + rest), and p_top
+    /// − 1 = −rest/Σ.
     fn value_and_derivative(&self, y_hat: &[F], y: &[usize], d: &mut [F]) -> F {
         let (top, y) = (largest(y_hat), y[0]);
         let rest = exponentials(y_hat, top, d);
@@ -192,7 +199,8 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
         y_hat[top] - y_hat[y] + rest.ln_1p()
     }
 
-    /// p ⊙ (v − pᵀv), which is the same for v − v_top: there the sum pᵀv leaves out the p that may be near 1.
+    /// p ⊙ (v − pᵀv), which is the same for v − v_top: there the sum pᵀv leaves out the p that may
+    /// be near 1.
     fn second_derivative(&self, y_hat: &[F], _y: &[usize], v: &[F], hv: &mut [F]) {
         let top = largest(y_hat);
         let sum = F::ONE + exponentials(y_hat, top, hv);

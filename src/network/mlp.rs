@@ -45,7 +45,8 @@ impl Constant {
     }
 }
 
-/// SingleStep number for each parameter of a network, in the order `θ = [w[0], c[0], w[1], …, alpha, b]`: parameters or a gradient.
+/// SingleStep number for each parameter of a network, in the order
+/// `θ = [w[0], c[0], w[1], …, alpha, b]`: parameters or a gradient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameters<F> {
     /// `w[0]`, …, `w[T−1]`, alpha
@@ -83,7 +84,8 @@ impl<F: Scalar> Parameters<F> {
     /// All zero, in the shape of a network with these widths (input and output included).
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for parameters that do not fit into memory.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for
+    /// parameters that do not fit into memory.
     pub fn zeros(widths: &[usize], constant: Constant) -> Result<Self> {
         let layers = layers(widths, constant)?;
         // For all of them before the first is filled, which takes its time where they are large.
@@ -117,7 +119,8 @@ impl<F: Scalar> Parameters<F> {
         &self.w[..self.depth()]
     }
 
-    /// The columns `c[0]`, …, `c[T−1]` that meet the constant 1; `c[t]` is `(d[t+1])`, or empty where `z[t]` has no constant.
+    /// The columns `c[0]`, …, `c[T−1]` that meet the constant 1; `c[t]` is `(d[t+1])`, or empty
+    /// where `z[t]` has no constant.
     #[must_use]
     pub fn c(&self) -> &[Array1<F>] {
         &self.c[..self.depth()]
@@ -135,7 +138,8 @@ impl<F: Scalar> Parameters<F> {
         self.c[self.depth()].view()
     }
 
-    /// The T + 1 layers, the head the last of them: (`w[0]`, `c[0]`), …, (`w[T−1]`, `c[T−1]`), (alpha, b).
+    /// The T + 1 layers, the head the last of them: (`w[0]`, `c[0]`), …, (`w[T−1]`, `c[T−1]`),
+    /// (alpha, b).
     pub fn layers(&self) -> impl ExactSizeIterator<Item = (ArrayView2<'_, F>, ArrayView1<'_, F>)> {
         self.w.iter().zip(&self.c).map(|(w, c)| (w.view(), c.view()))
     }
@@ -171,8 +175,9 @@ impl<F: Scalar> Parameters<F> {
 
     /// All numbers, in the order of θ, each matrix row by row.
     ///
-    /// A loop over `a.iter_mut().zip(b.iter())` is many times slower than one by [`zip_mut_with`](Self::zip_mut_with) or over
-    /// [`slices`](Self::slices), which a compiler can vectorise.
+    /// A loop over `a.iter_mut().zip(b.iter())` is many times slower than one by
+    /// [`zip_mut_with`](Self::zip_mut_with) or over [`slices`](Self::slices), which a compiler can
+    /// vectorise.
     pub fn iter(&self) -> impl Iterator<Item = &F> {
         self.slices().flatten()
     }
@@ -182,8 +187,8 @@ impl<F: Scalar> Parameters<F> {
         self.slices_mut().flatten()
     }
 
-    /// All numbers, in the order of θ, as a slice for each array: `w[0]` row by row, `c[0]`, …, alpha, b. A c where there is no
-    /// constant is an empty one.
+    /// All numbers, in the order of θ, as a slice for each array: `w[0]` row by row, `c[0]`, …,
+    /// alpha, b. A c where there is no constant is an empty one.
     pub fn slices(&self) -> impl Iterator<Item = &[F]> {
         let arrays = self.w.iter().zip(&self.c);
         arrays.flat_map(|(w, c)| [w.as_slice(), c.as_slice()]).map(in_one_piece)
@@ -195,7 +200,8 @@ impl<F: Scalar> Parameters<F> {
         arrays.flat_map(|(w, c)| [w.as_slice_mut(), c.as_slice_mut()]).map(in_one_piece)
     }
 
-    /// `f(a, b)` for each number a of this one and the number b in the same place of the other, at the speed of memory.
+    /// `f(a, b)` for each number a of this one and the number b in the same place of the other, at
+    /// the speed of memory.
     ///
     /// # Errors
     /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
@@ -277,7 +283,8 @@ impl<F: Scalar> Parameters<F> {
     }
 }
 
-/// The parameters of a network, to be changed in place: their numbers, not their shapes. What only reads is that of [`Parameters`].
+/// The parameters of a network, to be changed in place: their numbers, not their shapes. What only
+/// reads is that of [`Parameters`].
 ///
 /// ```
 /// use gemmprop::{Constant, Mlp};
@@ -383,14 +390,16 @@ pub struct Mlp<F> {
 }
 
 impl<F: Scalar> Mlp<F> {
-    /// He initialisation: `w[t]` ~ N(0, 2/`d[t]`), which keeps the second moment of u from layer to layer under ReLU (He et al.
-    /// 2015, *Delving deep into rectifiers*, eq. 10); alpha ~ N(0, 1/`d[T]`), since no ReLU follows it; c = 0 and b = 0.
+    /// He initialisation: `w[t]` ~ N(0, 2/`d[t]`), which keeps the second moment of u from layer to
+    /// layer under ReLU (He et al. 2015, *Delving deep into rectifiers*, eq. 10); alpha ~ N(0,
+    /// 1/`d[T]`), since no ReLU follows it; c = 0 and b = 0.
     ///
-    /// `widths` are `d[0]`, …, `d[T]`, m: input and output included. Two of them make a linear model. The same seed gives the
-    /// same network on every run.
+    /// `widths` are `d[0]`, …, `d[T]`, m: input and output included. Two of them make a linear
+    /// model. The same seed gives the same network on every run.
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for parameters that do not fit into memory.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for
+    /// parameters that do not fit into memory.
     pub fn he(widths: &[usize], constant: Constant, seed: u64) -> Result<Self> {
         let depth = widths.len().saturating_sub(2);
         Self::from_weights(widths, constant, seed, |t, fan_in, generator| {
@@ -400,11 +409,12 @@ impl<F: Scalar> Mlp<F> {
         })
     }
 
-    /// An initialisation of the caller's: `weight(t, d[t], generator)` is called for each entry of `w[0]`, …, `w[T−1]`, alpha
-    /// (t = T), row by row. c and b are 0.
+    /// An initialisation of the caller's: `weight(t, d[t], generator)` is called for each entry of
+    /// `w[0]`, …, `w[T−1]`, alpha (t = T), row by row. c and b are 0.
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for parameters that do not fit into memory.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for
+    /// parameters that do not fit into memory.
     pub fn from_weights(
         widths: &[usize],
         constant: Constant,
@@ -422,7 +432,8 @@ impl<F: Scalar> Mlp<F> {
     /// A network with given parameters.
     ///
     /// # Errors
-    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::Shape`] if θ belongs to another network.
+    /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::Shape`] if θ belongs
+    /// to another network.
     pub fn from_parameters(widths: &[usize], constant: Constant, theta: Parameters<F>) -> Result<Self> {
         theta.check_shape_is("parameters", &layers(widths, constant)?)?;
         Ok(Self { widths: widths.to_vec(), constant, theta })
@@ -490,7 +501,8 @@ impl<F: Scalar> Mlp<F> {
         self.theta.zeros_like()
     }
 
-    /// Edges and nodes of the graph: the size that the lecture's bounds speak of. Constants are nodes, and have edges.
+    /// Edges and nodes of the graph: the size that the lecture's bounds speak of. Constants are
+    /// nodes, and have edges.
     #[must_use]
     pub fn graph_size(&self) -> (usize, usize) {
         let constants = self.theta.c.iter().filter(|c| !c.is_empty()).count();
@@ -546,8 +558,9 @@ pub(crate) fn not_finite<F: Scalar>(a: ArrayView2<F>) -> Option<(usize, usize, f
     first.map(|((row, column), a)| (row, column, a.to_f64()))
 }
 
-/// False if there is a NaN or an infinity. All data go through here before each call, so it has to run at the speed of memory:
-/// x − x is 0 for finite numbers and NaN for all others, and sums of that, side by side, vectorise.
+/// False if there is a NaN or an infinity. All data go through here before each call, so it has to
+/// run at the speed of memory: x − x is 0 for finite numbers and NaN for all others, and sums of
+/// that, side by side, vectorise.
 #[expect(clippy::eq_op, reason = "x − x is not 0 for NaN and the infinities")]
 fn all_finite<F: Scalar>(x: &[F]) -> bool {
     const LANES: usize = 16;

@@ -8,7 +8,8 @@
 //! `f32` would shift a column of large numbers by more than they differ. A column is constant if
 //! its largest number is its least one; it is shifted and not scaled.
 //!
-//! Mean and deviation are those of the data it was fitted on, the training part, and stay the same for all data after.
+//! Mean and deviation are those of the data it was fitted on, the training part, and stay the same
+//! for all data after.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
@@ -120,8 +121,8 @@ impl Standardizer {
     /// where it is multiplied, and then to F.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not finite, and [`Error::Standardized`] for
-    /// one whose z is not.
+    /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not
+    /// finite, and [`Error::Standardized`] for one whose z is not.
     pub fn transform<F: Scalar>(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         if x.ncols() != self.mean.len() {
             let expected = vec![x.nrows(), self.mean.len()];

@@ -29,8 +29,8 @@ use crate::rungs::trace::Trace;
 /// The forward pass of a batch that keeps u and z of all neurons.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit; [`Error::Output`] for a ŷ that is not
-/// finite; [`Error::BlasThreads`].
+/// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit;
+/// [`Error::Output`] for a ŷ that is not finite; [`Error::BlasThreads`].
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2>> {
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
@@ -75,8 +75,8 @@ pub fn output_gradient<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>, k: usize, g: &
 /// `g` = (1/B) Σ ∇θ ℓ(ŷ, y), the mean over the batch. Returns the mean ℓ.
 ///
 /// # Errors
-/// As [`output_gradient`]; [`Error::Length`], [`Error::Outputs`], [`Error::Label`] or [`Error::Target`] for a y that does not fit;
-/// [`Error::Diverged`] for a loss of NaN.
+/// As [`output_gradient`]; [`Error::Length`], [`Error::Outputs`], [`Error::Label`] or
+/// [`Error::Target`] for a y that does not fit; [`Error::Diverged`] for a loss of NaN.
 pub fn loss_gradient<'y, F: Scalar, L: Loss<F>>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
@@ -100,7 +100,8 @@ where
 /// `g` = a Σ ∂ℓ/∂θ over the batch. Returns Σ ℓ.
 ///
 /// # Errors
-/// [`Error::Output`] for the first row whose ŷ is not finite, and [`Error::Diverged`] for a loss of NaN; `g` is unchanged then.
+/// [`Error::Output`] for the first row whose ŷ is not finite, and [`Error::Diverged`] for a loss of
+/// NaN; `g` is unchanged then.
 fn sum_of_gradients<F: Scalar>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,

@@ -1,7 +1,8 @@
 //! Counting the multiplications of the code that really runs.
 //!
-//! Every rung is generic over its number type. Run with [`Counted`] it is the same code, in which each `*` adds one to a
-//! counter and a product of matrices is written out as loops. With `f32` and `f64` nothing is counted and nothing costs.
+//! Every rung is generic over its number type. Run with [`Counted`] it is the same code, in which
+//! each `*` adds one to a counter and a product of matrices is written out as loops. With `f32` and
+//! `f64` nothing is counted and nothing costs.
 
 use std::cell::Cell;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -19,7 +20,8 @@ thread_local! {
 #[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
 pub struct Counted(pub f64);
 
-/// Runs `work` on one thread; returns its result and how many multiplications of [`Counted`] numbers it made.
+/// Runs `work` on one thread; returns its result and how many multiplications of [`Counted`]
+/// numbers it made.
 ///
 /// # Panics
 /// If the operating system gives no thread.

@@ -19,8 +19,9 @@ use crate::rungs::trace::{Trace, check_output};
 /// The forward pass of one sample, layer by layer.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
-/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite; [`Error::BlasThreads`](crate::Error::BlasThreads).
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x
+/// that does not fit; [`Error::Output`](crate::Error::Output) for a ŷ that is not finite;
+/// [`Error::BlasThreads`](crate::Error::BlasThreads).
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1>> {
     mlp.check_sample(x)?;
     let _one = one_blas_thread()?;

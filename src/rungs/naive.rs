@@ -9,8 +9,9 @@
 //! ∂ŷ_k/∂w = alpha_k ∂z[T]/∂w
 //! ```
 //!
-//! Each weight costs a pass over the layers above it, O((size of the graph)²) in all. Plain loops and no BLAS, so simple that
-//! it is unlikely to be wrong. The only zeros skipped are structural: one neuron alone feels `w[t]_ij` directly.
+//! Each weight costs a pass over the layers above it, O((size of the graph)²) in all. Plain loops
+//! and no BLAS, so simple that it is unlikely to be wrong. The only zeros skipped are structural:
+//! one neuron alone feels `w[t]_ij` directly.
 
 use ndarray::{Array1, ArrayView1};
 
@@ -23,8 +24,8 @@ use crate::rungs::trace::Trace;
 /// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x or a `g` that does not fit;
-/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite.
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x
+/// or a `g` that does not fit; [`Error::Output`](crate::Error::Output) for a ŷ that is not finite.
 ///
 /// # Panics
 /// If there is no output k.

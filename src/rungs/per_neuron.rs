@@ -1,6 +1,7 @@
 //! Rung 2, neuron by neuron: the lecture's backpropagation.
 //!
-//! With u and z of all neurons stored, one sweep from the output to the input; each edge is met once:
+//! With u and z of all neurons stored, one sweep from the output to the input; each edge is met
+//! once:
 //!
 //! ```text
 //! δ_ŷ = the dy: e_k for ∂ŷ_k/∂θ, ∂ℓ/∂ŷ for ∇θ ℓ
@@ -21,8 +22,8 @@ use crate::rungs::trace::Trace;
 /// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x or a `g` that does not fit;
-/// [`Error::Output`](crate::Error::Output) for a ŷ that is not finite.
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x
+/// or a `g` that does not fit; [`Error::Output`](crate::Error::Output) for a ŷ that is not finite.
 ///
 /// # Panics
 /// If there is no output k.

@@ -1,4 +1,5 @@
-//! The forward pass that keeps the inputs and outputs of all neurons, neuron by neuron as the lecture writes it.
+//! The forward pass that keeps the inputs and outputs of all neurons, neuron by neuron as the
+//! lecture writes it.
 
 use ndarray::{Array, Array1, ArrayView1, Axis, Dimension, Ix1};
 
@@ -52,8 +53,8 @@ impl<F: Scalar> Trace<F, Ix1> {
     /// The forward pass of one sample, by plain loops: `d[0]d[1] + … + m d[T]` multiplications.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x that does not fit;
-    /// [`Error::Output`] for a ŷ that is not finite.
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for
+    /// an x that does not fit; [`Error::Output`] for a ŷ that is not finite.
     pub fn new(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Self> {
         mlp.check_sample(x)?;
         let theta = mlp.parameters();
