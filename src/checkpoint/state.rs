@@ -39,7 +39,8 @@ use crate::checkpoint::archive::{CheckpointError, Checkpoints, Contents, Damaged
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::blas_description;
 use crate::network::loss::Loss;
-use crate::network::mlp::{Constant, Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::{Constant, Parameters};
 use crate::network::standardizer::Standardizer;
 use crate::optim::optimizer::Decay;
 use crate::random::Generator;

@@ -125,7 +125,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// SingleStep at each end, to six digits, in at most 200 products.
+    /// One at each end, to six digits, in at most 200 products.
     fn default() -> Self {
         Self { largest: 1, smallest: 1, tolerance: 1e-6, steps: 200, repeated: true, seed: 0 }
     }
@@ -371,7 +371,7 @@ struct Krylov {
     products: usize,
 }
 
-/// Coefficients of h on both sides of the diagonal that differ by more than this, of the largest
+/// Numbers of h on both sides of the diagonal that differ by more than this, of the largest
 /// number in h, are no rounding: 10⁻³, where the products of a network in `f32` are good to some
 /// 10⁻⁶.
 const ASYMMETRY: f64 = 1e-3;

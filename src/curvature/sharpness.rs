@@ -50,7 +50,8 @@ use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::Loss;
-use crate::network::mlp::{Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
 use crate::train::dataset::Dataset;
 use crate::train::model::ModelRef;
 

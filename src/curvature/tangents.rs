@@ -11,7 +11,7 @@ use crate::engine::parameter_tiles::{ParameterBlock, ParameterTiles, SharedParam
 use crate::engine::plan::{LayerSlots, LayerTile, Operations};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 use crate::parallel::team::ActiveTeam;
 
 /// A tangent pass over one block of samples. `curvature(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample

@@ -8,7 +8,7 @@ use crate::engine::cut::{split, tile_count};
 use crate::linalg::blas::{Claimed, SharedTiles, Tile, TileTable};
 use crate::linalg::rows;
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 use crate::parallel::team::{Workload, workload};
 
 /// The tiles of all w[t] and c[t]. Those of c[t] are empty where there is no constant.

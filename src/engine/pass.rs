@@ -7,7 +7,7 @@ use crate::engine::samples::Samples;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 
 /// What all tiles of a pass read beside the layers.
 pub(crate) struct GradientPass<'a, 's, F, L> {

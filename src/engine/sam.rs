@@ -9,7 +9,7 @@ use ndarray::s;
 use crate::engine::parameter_tiles::{ParameterBlock, SharedParameters, for_each_run};
 use crate::engine::update::{Scratch, Update};
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 use crate::optim::optimizer::{Rule, largest};
 
 /// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing

@@ -12,7 +12,8 @@ use crate::engine::update::{Scratch, Update};
 use crate::error::Error;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
-use crate::network::mlp::{Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
 use crate::optim::optimizer::{Moments, OverflowBounds, Rule};
 use crate::parallel::team::{ActiveTeam, Team};
 

@@ -24,7 +24,7 @@ use crate::engine::samples::BatchLayers;
 use crate::linalg::blas::Tile;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 use crate::optim::optimizer::{Coefficients, Moments, Optimizer, Rule};
 use crate::parallel::team::ActiveTeam;
 

@@ -90,3 +90,38 @@ pub(crate) fn relu<F: Scalar>(u: F) -> F {
 pub(crate) fn masked<F: Scalar>(a: F, z: F) -> F {
     if z > F::ZERO { a } else { F::ZERO }
 }
+
+/// False if there is a NaN or an infinity. All data pass through here before each call, so it has to
+/// run at the speed of memory: x − x is 0 for finite numbers and NaN for all others, and sums of
+/// that, side by side, vectorise.
+#[expect(clippy::eq_op, reason = "x − x is not 0 for NaN and the infinities")]
+pub(crate) fn all_finite<F: Scalar>(x: &[F]) -> bool {
+    const LANES: usize = 16;
+    let mut sums = [F::ZERO; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += x - x);
+    }
+    sums.iter_mut().zip(rest).for_each(|(sum, &x)| *sum += x - x);
+    sums.iter().all(|&sum| sum == F::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_is_found_wherever_it_stands() {
+        for len in [1, 15, 16, 17, 40] {
+            let mut x = vec![f32::MAX; len];
+            assert!(all_finite(&x));
+            for i in 0..len {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    x[i] = bad;
+                    assert!(!all_finite(&x), "{bad} at {i} of {len}");
+                    x[i] = f32::MIN;
+                }
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ use crate::linalg::scalar::Scalar;
 /// than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰
 /// in `f32`. A finite ŷ never gives NaN.
 pub trait Loss<F: Scalar>: Send + Sync {
-    /// SingleStep number of a target: `F` for real targets, `usize` for labels.
+    /// One number of a target: `F` for real targets, `usize` for labels.
     type Target: Copy + Send + Sync;
 
     /// What a checkpoint calls this loss, so that a run does not go on with another one: the name
@@ -218,7 +218,7 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
 
 /// Targets of a batch: an array with one row a sample, or with one number a sample.
 pub trait Targets<'a, T> {
-    /// SingleStep row a sample.
+    /// One row a sample.
     fn rows(self) -> ArrayView2<'a, T>;
 }
 

@@ -2,4 +2,5 @@
 
 pub(crate) mod loss;
 pub(crate) mod mlp;
+pub(crate) mod parameters;
 pub(crate) mod standardizer;

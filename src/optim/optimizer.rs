@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 
 /// How a step follows from the gradient g = (1/B) Σ ∇θ ℓ.
 ///

@@ -23,7 +23,8 @@ use crate::linalg::rows;
 use crate::linalg::scalar::{Scalar, relu};
 use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
-use crate::network::mlp::{Mlp, Parameters, check_outputs};
+use crate::network::mlp::{Mlp, check_outputs};
+use crate::network::parameters::Parameters;
 use crate::rungs::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.

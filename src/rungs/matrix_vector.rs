@@ -13,7 +13,8 @@ use crate::linalg::layout::copied;
 use crate::linalg::scalar::{Scalar, masked, relu};
 use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, checked_target};
-use crate::network::mlp::{Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
 use crate::rungs::trace::{Trace, check_output};
 
 /// The forward pass of one sample, layer by layer.

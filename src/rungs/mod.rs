@@ -1,4 +1,4 @@
-//! SingleStep gradient four ways, from the chain rule written out to batched products.
+//! One gradient four ways, from the chain rule written out to batched products.
 //!
 //! Each module is to be read beside its equations. All four give ∂ŷ/∂θ (`output_gradient`) and ∇θ ℓ
 //! (`loss_gradient`).

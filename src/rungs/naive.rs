@@ -18,7 +18,8 @@ use ndarray::{Array1, ArrayView1};
 use crate::error::Result;
 use crate::linalg::scalar::{Scalar, masked};
 use crate::network::loss::{Loss, checked_target};
-use crate::network::mlp::{Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
 use crate::rungs::trace::Trace;
 
 /// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.
@@ -68,7 +69,7 @@ fn chain_to_output<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, ndarray::Ix1>, t: u
     if t + 1 == mlp.depth() {
         return alpha[(k, i)] * dz_i;
     }
-    // SingleStep layer up, only neuron i carries a derivative: column i of w[t+1].
+    // One layer up, only neuron i carries a derivative: column i of w[t+1].
     let mut dz: Array1<F> = theta.w[t + 1].column(i).mapv(|w| w * dz_i);
     mask(&mut dz, &trace.z[t + 2]);
     // From there on every neuron does.

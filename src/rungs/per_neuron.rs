@@ -16,7 +16,8 @@ use ndarray::{Array1, ArrayView1, Ix1};
 use crate::error::Result;
 use crate::linalg::scalar::{Scalar, masked};
 use crate::network::loss::{Loss, checked_target};
-use crate::network::mlp::{Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
 use crate::rungs::trace::Trace;
 
 /// `g` = ∂ŷ_k/∂θ at one sample x. Returns the trace of the forward pass.

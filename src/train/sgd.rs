@@ -22,7 +22,8 @@ use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
-use crate::network::mlp::{Mlp, Parameters};
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
 use crate::optim::optimizer::{Decay, Moments, Optimizer, Rule, check_not_0};
 use crate::random::{Generator, Stream, generator};
 

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::Loss;
-use crate::network::mlp::Parameters;
+use crate::network::parameters::Parameters;
 use crate::network::standardizer::Standardizer;
 use crate::optim::learning_rate::Now;
 use crate::optim::optimizer::{Moments, Rule, check_not_0};
