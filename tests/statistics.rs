@@ -1,11 +1,6 @@
 //! The statistics of the experiments, against cases worked out by hand.
 
-#![allow(unreachable_pub, dead_code)]
-
-#[path = "../benches/experiments/statistics.rs"]
-mod statistics;
-
-use statistics::{Drawn, Interval, Verdict, bootstrap, verdict};
+use report::statistics::{self, Drawn, Interval, Verdict, bootstrap, verdict};
 
 /// Of points of as many clusters.
 fn kendall(points: &[(f64, f64)]) -> Option<f64> {

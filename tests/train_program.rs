@@ -6,12 +6,6 @@
 
 #![cfg(all(feature = "files", feature = "progress"))]
 
-#[path = "../benches/figures/font.rs"]
-mod font;
-#[allow(dead_code, reason = "the benches draw more")]
-#[path = "../benches/figures/plot.rs"]
-mod plot;
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +18,7 @@ use gemmprop::{
 use ndarray::{Array1, Array2};
 use ndarray_npy::write_npy;
 use rand::{RngExt, SeedableRng};
+use report::plot;
 use tempfile::TempDir;
 
 /// A folder in which the program runs.

@@ -14,9 +14,9 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
 use crate::learning::accuracy;
-use crate::page::Table;
-use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, colour};
-use crate::progress::Progress;
+use report::page::Table;
+use report::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, colour};
+use report::progress::Progress;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

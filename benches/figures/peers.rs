@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use gemmprop::{Constant, Mlp, Sgd, SquaredError};
 use ndarray::{Array2, ArrayView2, Axis};
-use plotters::style::RGBColor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Table;
-use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
-use crate::progress::Progress;
 use crate::step::{median, short};
+use report::page::Table;
+use report::plot::{Axis as FigureAxis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke, colour};
+use report::progress::Progress;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 

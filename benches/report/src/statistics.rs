@@ -1,14 +1,14 @@
 //! Rank correlation with its uncertainty, and the verdict rule, which was written down before the experiments were run.
 
-use gemmprop::Generator;
 use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// A value in a resample: of which cluster it is, and by which draw it came.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Drawn<T> {
-    pub(crate) cluster: usize,
-    pub(crate) draw: usize,
-    pub(crate) value: T,
+pub struct Drawn<T> {
+    pub cluster: usize,
+    pub draw: usize,
+    pub value: T,
 }
 
 /// Kendall's τ-b of points: (concordant − discordant) / √((pairs not tied in x)(pairs not tied in y)) (Kendall 1945). `None` if all x or
@@ -16,7 +16,7 @@ pub(crate) struct Drawn<T> {
 ///
 /// Of a cluster that was drawn twice, no pairs are made between the two draws: they would pass for pairs of different clusters, and runs of one
 /// seed are more alike than that.
-pub(crate) fn kendall(points: &[Drawn<(f64, f64)>]) -> Option<f64> {
+pub fn kendall(points: &[Drawn<(f64, f64)>]) -> Option<f64> {
     let (mut score, mut untied_x, mut untied_y) = (0.0, 0.0, 0.0);
     for (i, a) in points.iter().enumerate() {
         for b in points[..i].iter().filter(|b| a.cluster != b.cluster || a.draw == b.draw) {
@@ -43,17 +43,14 @@ fn sign(x: f64) -> f64 {
 
 /// A statistic with its 95 % interval by the percentile bootstrap (Efron 1979).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Interval {
-    pub(crate) value: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
+pub struct Interval {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
 }
 
 /// Resamples the clusters with replacement: the runs of one seed share their data order and initialisation and stay together.
-pub(crate) fn bootstrap<T: Copy>(
-    clusters: &[Vec<T>],
-    statistic: impl Fn(&[Drawn<T>]) -> Option<f64>,
-) -> Option<Interval> {
+pub fn bootstrap<T: Copy>(clusters: &[Vec<T>], statistic: impl Fn(&[Drawn<T>]) -> Option<f64>) -> Option<Interval> {
     const RESAMPLES: usize = 2000;
     let of = |chosen: &[usize]| {
         let drawn = chosen
@@ -64,7 +61,7 @@ pub(crate) fn bootstrap<T: Copy>(
     };
     let mut chosen: Vec<usize> = (0..clusters.len()).collect();
     let value = of(&chosen)?;
-    let mut generator = Generator::seed_from_u64(1);
+    let mut generator = ChaCha8Rng::seed_from_u64(1);
     let mut values: Vec<f64> = (0..RESAMPLES)
         .filter_map(|_| {
             chosen.fill_with(|| generator.random_range(0..clusters.len()));
@@ -78,7 +75,7 @@ pub(crate) fn bootstrap<T: Copy>(
 
 /// What a correlation of sharpness and test error says about "flat minima generalise better".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     Supports,
     Contradicts,
     Inconclusive,
@@ -87,7 +84,7 @@ pub(crate) enum Verdict {
 /// The rule: the claim is supported if sharper minima have the larger test error both over all runs and among runs of the same learning rate,
 /// each with an interval above 0; contradicted if both intervals lie below 0; in all other cases nothing is concluded. (Within one learning
 /// rate, because the rate alone moves both.)
-pub(crate) fn verdict(over_all: Option<Interval>, within: Option<Interval>) -> Verdict {
+pub fn verdict(over_all: Option<Interval>, within: Option<Interval>) -> Verdict {
     match (over_all, within) {
         (Some(a), Some(b)) if a.low > 0.0 && b.low > 0.0 => Verdict::Supports,
         (Some(a), Some(b)) if a.high < 0.0 && b.high < 0.0 => Verdict::Contradicts,

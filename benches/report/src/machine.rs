@@ -4,17 +4,16 @@ use std::process::Command;
 
 use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
-/// Facts, as sentences of one caption.
-pub(crate) fn facts() -> String {
+/// Facts, as sentences of one caption; `blas` names the library that is linked, and its kernels.
+pub fn facts(blas: &str) -> String {
     let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
     let cpu = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "{} ({}), {cores} {}. {}. Threads: rayon {}, BLAS 1. {}. gemmprop {} at commit {}. {}.",
+        "{} ({}), {cores} {}. {blas}. Threads: rayon {}, BLAS 1. {}. gemmprop {} at commit {}. {}.",
         if cpu.is_empty() { "CPU of unknown name" } else { cpu },
         std::env::consts::ARCH,
         if cores == 1 { "core" } else { "cores" },
-        gemmprop::blas_description(),
         rayon::current_num_threads(),
         output("rustc", &["--version"]).unwrap_or_else(|| "rustc of unknown version".to_owned()),
         env!("CARGO_PKG_VERSION"),
@@ -39,7 +38,7 @@ fn commit() -> String {
 
 /// What a command prints, or nothing if it cannot be run.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+    let output = Command::new(program).args(arguments).current_dir(crate::ROOT).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }

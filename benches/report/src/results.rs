@@ -14,14 +14,15 @@ use serde::de::DeserializeOwned;
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// A folder of them.
-pub(crate) struct Results {
+#[derive(Debug)]
+pub struct Results {
     directory: PathBuf,
     facts: BTreeMap<String, String>,
 }
 
 impl Results {
     /// The results that lie in a folder, which is made if it is not there.
-    pub(crate) fn open(directory: &Path) -> Result<Self> {
+    pub fn open(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let mut results = Self { directory: directory.to_owned(), facts: BTreeMap::new() };
         if results.csv("facts").exists() {
@@ -30,7 +31,7 @@ impl Results {
         Ok(results)
     }
 
-    pub(crate) fn directory(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -39,7 +40,7 @@ impl Results {
     }
 
     /// Keeps what has been measured.
-    pub(crate) fn keep(&mut self, name: &str, rows: &[impl Serialize], facts: &str) -> Result {
+    pub fn keep(&mut self, name: &str, rows: &[impl Serialize], facts: &str) -> Result {
         let mut writer = csv::Writer::from_path(self.csv(name))?;
         rows.iter().try_for_each(|row| writer.serialize(row))?;
         writer.flush()?;
@@ -50,19 +51,25 @@ impl Results {
         Ok(writer.flush()?)
     }
 
-    pub(crate) fn read<R: DeserializeOwned>(&self, name: &str) -> Result<Vec<R>> {
+    pub fn read<R: DeserializeOwned>(&self, name: &str) -> Result<Vec<R>> {
         let path = self.csv(name);
         let rows = csv::Reader::from_path(&path)?.into_deserialize().collect::<csv::Result<_>>();
         Ok(rows.map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
     /// Those of these names that have been measured.
-    pub(crate) fn measured<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+    pub fn measured<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
         names.iter().copied().filter(|&name| self.facts.contains_key(name)).collect()
     }
 
     /// What the rows do not say.
-    pub(crate) fn facts(&self, name: &str) -> &str {
+    pub fn facts(&self, name: &str) -> &str {
         self.facts.get(name).map_or("", String::as_str)
     }
+}
+
+/// A folder of this name in the directory that cargo builds into; a relative one is taken from the repository's folder.
+pub fn directory(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Path::new(crate::ROOT).join(target).join(name)
 }

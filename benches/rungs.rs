@@ -7,7 +7,7 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
 /// Samples of one call of the batched rung.
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// T, the number of hidden layers: from 3 on, the naive method costs (size of the graph)².
 const DEPTH: usize = 4;
@@ -15,7 +15,7 @@ const DEPTH: usize = 4;
 /// One way to compute the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Rung {
+pub enum Rung {
     Naive,
     PerNeuron,
     MatrixVector,
@@ -23,10 +23,10 @@ pub(crate) enum Rung {
 }
 
 impl Rung {
-    pub(crate) const ALL: [Self; 4] = [Self::Naive, Self::PerNeuron, Self::MatrixVector, Self::BatchedGemm];
+    pub const ALL: [Self; 4] = [Self::Naive, Self::PerNeuron, Self::MatrixVector, Self::BatchedGemm];
 
     /// As the CSV files write it.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Naive => "naive",
             Self::PerNeuron => "per_neuron",
@@ -36,12 +36,12 @@ impl Rung {
     }
 
     /// Samples of one call.
-    pub(crate) fn batch(self) -> usize {
+    pub fn batch(self) -> usize {
         if self == Self::BatchedGemm { BATCH } else { 1 }
     }
 
     /// `g` = Σ ∂ŷ/∂θ over the call's samples, the first rows of x. The same code is timed with `f32` and counted with `Counted`.
-    pub(crate) fn gradient<F: Scalar>(self, mlp: &Mlp<F>, x: ArrayView2<F>, g: &mut Parameters<F>) {
+    pub fn gradient<F: Scalar>(self, mlp: &Mlp<F>, x: ArrayView2<F>, g: &mut Parameters<F>) {
         match self {
             Self::Naive => naive::output_gradient(mlp, x.row(0), 0, g).map(drop),
             Self::PerNeuron => per_neuron::output_gradient(mlp, x.row(0), 0, g).map(drop),
@@ -53,7 +53,7 @@ impl Rung {
 }
 
 /// `T` hidden layers as wide as the input, and one output.
-pub(crate) fn equal_widths(n: usize) -> Vec<usize> {
+pub fn equal_widths(n: usize) -> Vec<usize> {
     let mut widths = vec![n; DEPTH + 1];
     widths.push(1);
     widths
@@ -64,7 +64,7 @@ pub(crate) fn equal_widths(n: usize) -> Vec<usize> {
 ///
 /// Each hidden neuron has three weights of ±1 on average (more would make the sums outgrow 2²⁴ on the way up) and zeros
 /// else; the head's are all ±1. No rung knows that: each multiplies by all of them.
-pub(crate) fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
+pub fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
     let sign = |generator: &mut Generator| if generator.random_bool(0.5) { 1.0 } else { -1.0 };
     let weight = |t, fan_in: usize, generator: &mut Generator| {
         let share = if t == widths.len() - 2 { 1.0 } else { (3.0 / fan_in as f64).min(1.0) };
@@ -91,7 +91,7 @@ pub(crate) fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
 
 /// Asserts that these rungs give the same gradient, bit for bit: on the first sample that of the first rung listed, and
 /// summed over the batch that of backpropagation neuron by neuron, itself one of the list.
-pub(crate) fn assert_agreement(rungs: &[Rung], mlp: &Mlp<f32>, x: ArrayView2<f32>) {
+pub fn assert_agreement(rungs: &[Rung], mlp: &Mlp<f32>, x: ArrayView2<f32>) {
     let mut reference = mlp.zero_gradient();
     rungs[0].gradient(mlp, x, &mut reference);
     let mut sum = mlp.zero_gradient();

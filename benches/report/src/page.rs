@@ -7,9 +7,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::plot::Figure;
 
 /// Shown at the end of a run, and on the page.
-pub(crate) struct Table {
-    pub(crate) header: Vec<String>,
-    pub(crate) rows: Vec<Vec<String>>,
+#[derive(Debug)]
+pub struct Table {
+    pub header: Vec<String>,
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
@@ -33,9 +34,10 @@ impl std::fmt::Display for Table {
 }
 
 /// A figure on the page, with the tables under it.
-pub(crate) struct Entry {
-    pub(crate) figure: Figure,
-    pub(crate) tables: Vec<Table>,
+#[derive(Debug)]
+pub struct Entry {
+    pub figure: Figure,
+    pub tables: Vec<Table>,
 }
 
 const STYLE: &str = "
@@ -43,7 +45,6 @@ const STYLE: &str = "
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #f6f6f4; margin: 0; }
 main { max-width: 1100px; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.9rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 0 0 .8rem; }
 section { background: #fff; border: 1px solid #e0e0dc; border-radius: 10px; padding: 1.4rem; margin-top: 1.6rem; }
 svg { display: block; width: 100%; height: auto; }
 .table { overflow-x: auto; margin-top: 1rem; }
@@ -55,16 +56,15 @@ a { color: #0072b2; }
 nav a { margin-right: 1rem; }
 ";
 
-/// Writes a page beside the figures that were saved there. Needs no other file: each SVG is part of it.
-pub(crate) fn write(page: &Path, entries: &[Entry], facts: &str) -> std::io::Result<()> {
+/// Writes a page beside the figures that were saved there. Needs no other file: each SVG is part of it, with its title, its
+/// caption, and the description for those who do not see it.
+pub fn write(page: &Path, entries: &[Entry], facts: &str) -> std::io::Result<()> {
     let mut sections = Vec::new();
     for Entry { figure, tables } in entries {
         let svg = std::fs::read_to_string(page.with_file_name(figure.name).with_extension("svg"))?;
         sections.push(html! {
             section #(figure.name) {
-                h2 { (figure.title) }
                 (PreEscaped(svg))
-                p.caption { (figure.caption) }
                 @for table in tables { (table.markup()) }
                 p { "Data and images: "
                     @for extension in ["csv", "svg", "png"] {

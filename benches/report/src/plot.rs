@@ -1,16 +1,18 @@
 //! Figures as data, and one function that draws any of them, as SVG and as PNG.
 
 use std::error::Error;
+use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 
-use image::RgbImage;
 use image::imageops::thumbnail;
+use image::{ImageOutputFormat, RgbImage};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
+use plotters::style::FontTransform;
+pub use plotters::style::RGBColor;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontTransform, RGBColor};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -33,49 +35,59 @@ const fn px(pixels: i32) -> i32 {
 /// The embedded font's name; a browser that shows the SVG takes the first of these that it has.
 const FONT: &str = "DejaVu Sans, Verdana, sans-serif";
 
+/// Makes the embedded font known: a machine may have none.
+fn register_font() {
+    if plotters::style::register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).is_err() {
+        unreachable!("the embedded font is a font");
+    }
+}
+
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const FAINT: RGBColor = RGBColor(0x50, 0x50, 0x50);
 const GRID: RGBColor = RGBColor(0xe2, 0xe2, 0xe2);
 
 /// Okabe and Ito's colours, which colour-blind readers can tell apart.
-pub(crate) mod colour {
+pub mod colour {
     use super::RGBColor;
-    pub(crate) const VERMILION: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
-    pub(crate) const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xb2);
-    pub(crate) const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
-    pub(crate) const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
-    pub(crate) const ORANGE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
-    pub(crate) const SKY: RGBColor = RGBColor(0x56, 0xb4, 0xe9);
-    pub(crate) const GREY: RGBColor = RGBColor(0x88, 0x88, 0x88);
+    pub const VERMILION: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
+    pub const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xb2);
+    pub const GREEN: RGBColor = RGBColor(0x00, 0x9e, 0x73);
+    pub const PURPLE: RGBColor = RGBColor(0xcc, 0x79, 0xa7);
+    pub const ORANGE: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
+    pub const SKY: RGBColor = RGBColor(0x56, 0xb4, 0xe9);
+    pub const GREY: RGBColor = RGBColor(0x88, 0x88, 0x88);
 }
 
 /// A figure: panels in rows over one caption.
 ///
 /// Axes that say the same are the same: panels whose axes have one label and one scale span one range there, so that they can be
 /// compared. If all panels have one legend, it is drawn once, above them.
-pub(crate) struct Figure {
+#[derive(Debug)]
+pub struct Figure {
     /// Of the files.
-    pub(crate) name: &'static str,
-    pub(crate) title: String,
-    pub(crate) panels: Vec<Panel>,
-    pub(crate) caption: String,
+    pub name: &'static str,
+    pub title: String,
+    pub panels: Vec<Panel>,
+    pub caption: String,
 }
 
 /// A panel; one with cells is a map, in which a unit is as long on both axes.
-pub(crate) struct Panel {
-    pub(crate) title: String,
-    pub(crate) x: Axis,
-    pub(crate) y: Axis,
-    pub(crate) series: Vec<Series>,
+#[derive(Debug)]
+pub struct Panel {
+    pub title: String,
+    pub x: Axis,
+    pub y: Axis,
+    pub series: Vec<Series>,
 }
 
-pub(crate) struct Axis {
-    pub(crate) label: &'static str,
-    pub(crate) scale: Scale,
+#[derive(Debug)]
+pub struct Axis {
+    pub label: &'static str,
+    pub scale: Scale,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scale {
+pub enum Scale {
     Linear,
     /// Of things that are counted.
     Whole,
@@ -86,24 +98,24 @@ pub(crate) enum Scale {
 
 /// Marks, a line, bars, a band and cells, each where it has points; one entry of the legend, if it has a label.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Series {
-    pub(crate) label: String,
-    pub(crate) colour: RGBColor,
-    pub(crate) marker: Marker,
-    pub(crate) marks: Vec<(f64, f64)>,
-    pub(crate) stroke: Stroke,
-    pub(crate) line: Vec<(f64, f64)>,
+pub struct Series {
+    pub label: String,
+    pub colour: RGBColor,
+    pub marker: Marker,
+    pub marks: Vec<(f64, f64)>,
+    pub stroke: Stroke,
+    pub line: Vec<(f64, f64)>,
     /// x, lower and upper edge.
-    pub(crate) band: Vec<(f64, f64, f64)>,
+    pub band: Vec<(f64, f64, f64)>,
     /// Intervals, from one end to the other.
-    pub(crate) bars: Vec<[(f64, f64); 2]>,
+    pub bars: Vec<[(f64, f64); 2]>,
     /// Filled rectangles, by two opposite corners: one level of a map.
-    pub(crate) cells: Vec<[(f64, f64); 2]>,
+    pub cells: Vec<[(f64, f64); 2]>,
 }
 
 /// Shapes that stay distinct where points coincide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Marker {
+pub enum Marker {
     #[default]
     Diamond,
     Circle,
@@ -114,7 +126,7 @@ pub(crate) enum Marker {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Stroke {
+pub enum Stroke {
     #[default]
     Solid,
     Dashed,
@@ -149,29 +161,49 @@ type Span = (f64, f64);
 
 impl Figure {
     /// Writes `name`.svg and `name`.png.
-    pub(crate) fn save(&self, directory: &Path) -> Result {
+    pub fn save(&self, directory: &Path) -> Result {
         let path = |extension: &str| directory.join(self.name).with_extension(extension);
         std::fs::write(path("svg"), self.svg()?)?;
-        self.png()?.save(path("png"))?;
+        std::fs::write(path("png"), self.png()?)?;
         Ok(())
     }
 
-    pub(crate) fn svg(&self) -> Result<String> {
-        crate::font::register(FONT);
+    pub fn svg(&self) -> Result<String> {
+        register_font();
         let size = self.size()?;
         let drawn = (size.0 * SCALE, size.1 * SCALE);
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, drawn).into_drawing_area())?;
         // The size in which it is shown; the view box stays that of the drawing.
-        Ok(svg.replacen(&size_attributes(drawn), &size_attributes(size), 1))
+        let shown = format!(r#"role="img" {}"#, size_attributes(size));
+        let svg = svg.replacen(&size_attributes(drawn), &shown, 1);
+        let words = format!("<title>{}</title>\n<desc>{}</desc>\n", escaped(&self.title), escaped(&self.description()));
+        let inside = svg.find("<svg").and_then(|start| Some(start + svg[start..].find('>')? + 1)).ok_or("no <svg>")?;
+        Ok(format!("{}\n{words}{}", &svg[..inside], svg[inside..].trim_start()))
     }
 
-    pub(crate) fn png(&self) -> Result<RgbImage> {
-        crate::font::register(FONT);
+    /// What the figure shows, for those who do not see it.
+    fn description(&self) -> String {
+        let panel = |panel: &Panel| {
+            let labels: Vec<&str> = panel.legend().map(|series| series.label.as_str()).collect();
+            let axes = match (panel.y.label, panel.x.label) {
+                ("", x) => x.to_owned(),
+                (y, x) => format!("{y} against {x}"),
+            };
+            format!("{}: {axes} ({}). ", panel.title, labels.join("; "))
+        };
+        self.panels.iter().map(panel).chain([self.caption.clone()]).collect()
+    }
+
+    /// The bytes of a PNG file.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        register_font();
         let (width, height) = self.size()?;
         let mut pixels = RgbImage::new(width * SCALE, height * SCALE);
         self.draw(&BitMapBackend::with_buffer(&mut pixels, (width * SCALE, height * SCALE)).into_drawing_area())?;
-        Ok(thumbnail(&pixels, width, height))
+        let mut bytes = Cursor::new(Vec::new());
+        thumbnail(&pixels, width, height).write_to(&mut bytes, ImageOutputFormat::Png)?;
+        Ok(bytes.into_inner())
     }
 
     fn size(&self) -> Result<(u32, u32)> {
@@ -426,7 +458,7 @@ impl Panel {
     }
 
     /// From the least to the greatest position on each axis, of all points that have one.
-    pub(crate) fn ranges(&self) -> (Span, Span) {
+    pub fn ranges(&self) -> (Span, Span) {
         let points = self.series.iter().flat_map(|series| {
             let band = series.band.iter().flat_map(|&(x, lower, upper)| [(x, lower), (x, upper)]);
             let corners = series.cells.iter().chain(&series.bars).flatten().copied();
@@ -603,6 +635,10 @@ fn number(value: f64) -> String {
 
 fn size_attributes((width, height): (u32, u32)) -> String {
     format!(r#"width="{width}" height="{height}""#)
+}
+
+fn escaped(words: &str) -> String {
+    words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// 10ⁿ

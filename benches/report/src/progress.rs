@@ -2,10 +2,11 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub(crate) struct Progress(ProgressBar);
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
 
 impl Progress {
-    pub(crate) fn new(name: &str, steps: usize) -> Self {
+    pub fn new(name: &str, steps: usize) -> Self {
         let bar = ProgressBar::new(steps as u64);
         let style = "{prefix:>12} {bar:30} {pos}/{len} {elapsed:>4}  {msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
@@ -14,7 +15,7 @@ impl Progress {
     }
 
     /// A step begins.
-    pub(crate) fn begin(&self, what: String) {
+    pub fn begin(&self, what: String) {
         if self.0.is_hidden() {
             let length = self.0.length().unwrap_or(0);
             eprintln!("{:>12} {}/{length}  {what}", self.0.prefix(), self.0.position() + 1);
@@ -24,7 +25,7 @@ impl Progress {
     }
 
     /// It ends.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.0.inc(1);
     }
 }
