@@ -42,6 +42,9 @@ struct Arguments {
     /// Measures nothing, and draws the figures of the CSV files in a folder anew, with the facts that `facts.csv` there has
     #[arg(long, value_name = "FOLDER")]
     draw: Option<PathBuf>,
+    /// Draws nothing, and checks what `peers` runs of gemmprop itself
+    #[arg(long)]
+    check_our_peers: bool,
     /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
     filter: Option<String>,
 }
@@ -66,9 +69,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let asked_for = |name: &&str| filter.is_none_or(|filter| name.contains(filter));
         return results.measured(&RESULTS).into_iter().filter(asked_for).try_for_each(|name| draw(&results, name));
     }
+    if arguments.check_our_peers {
+        return peers::check_ours(&directory("peers"));
+    }
     let facts = machine::facts(&gemmprop::blas_description());
     let mut results = Results::open(&directory("figures"))?;
-    let measured = measure(&mut results, &arguments, &facts)?;
+    let (measured, left_out) = measure(&mut results, &arguments, &facts)?;
     if measured.is_empty() {
         return Ok(());
     }
@@ -84,15 +90,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Also kept, so that `ci/bench` can show it after criterion's output.
     std::fs::write(results.directory().join("summary.txt"), &summary)?;
     println!("\n{summary}{}", page.display());
+    left_out.iter().for_each(|peer| eprintln!("left out: {peer}"));
     Ok(())
 }
 
-/// Measures what is asked for, and returns the names of the results. Each part is drawn as soon as it is measured, the
-/// README's figure first.
-fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<Vec<&'static str>, Box<dyn Error>> {
+/// The names of the results, and the peers that could not be measured.
+type Measured = (Vec<&'static str>, Vec<String>);
+
+/// Measures what is asked for. Each part is drawn as soon as it is measured, the README's figure first.
+fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<Measured, Box<dyn Error>> {
     let (quick, filter) = (arguments.quick, arguments.filter.as_deref());
     let asked_for = |name: &str| filter.is_none_or(|filter| name.contains(filter));
-    let (mut measured, mut start) = (Vec::new(), Instant::now());
+    let (mut measured, mut left_out, mut start) = (Vec::new(), Vec::new(), Instant::now());
     let mut done = |results: &Results, names: &[&'static str]| {
         names.iter().try_for_each(|name| draw(results, name))?;
         measured.extend(names);
@@ -136,11 +145,12 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
     }
     // Needs what `ci/peers` has built.
     if filter == Some("peers") {
-        let (rows, about) = peers::measure(&directory("peers"), quick)?;
+        let peers::Measured { rows, about, left_out: missing } = peers::measure(&directory("peers"), quick)?;
         results.keep("peers", &rows, &format!("{about} {facts}"))?;
         done(results, &["peers"])?;
+        left_out = missing;
     }
-    Ok(measured)
+    Ok((measured, left_out))
 }
 
 /// Draws the figures of some results beside them.

@@ -110,7 +110,7 @@ fn initialised(seed: u64) -> gemmprop::Result<Mlp<f32>> {
 pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Row>> {
     let (train, test) = split(folder)?;
     let python = peers.join("python/bin/python");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/python/mnist.py");
+    let script = Path::new(report::ROOT).join("benches/peers/python/mnist.py");
     let file = peers.join("mnist.bin");
     if python.exists() {
         write(&file, &train, &test)?;
