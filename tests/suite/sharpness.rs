@@ -2,9 +2,7 @@
 
 #![cfg(feature = "curvature")]
 
-mod common;
-#[path = "common/second_order.rs"]
-mod second_order;
+use crate::common::{self, second_order};
 
 use common::{Real, flat, gamma, integer_network, integers, network, uniform};
 use gemmprop::lanczos::{Extremes, Operator, Options, density, extremes, trace};

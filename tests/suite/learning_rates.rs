@@ -1,6 +1,6 @@
 //! Learning rates: the η of each step of a run, as an observer sees it, against the formula of its schedule.
 
-mod common;
+use crate::common;
 
 use std::f64::consts::PI;
 use std::ops::ControlFlow;

@@ -1,7 +1,6 @@
 //! The trainer: what it repeats bit for bit, where it stops, and what it keeps.
 
-#[path = "../common/mod.rs"]
-mod common;
+use crate::common;
 mod data;
 mod divergence;
 mod refusals;

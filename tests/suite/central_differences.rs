@@ -4,7 +4,7 @@
 //! Equal masks at both ends are equal masks between them: u[1] is affine in the weight, so an entry with one sign at both ends
 //! keeps it between; then z[1] is affine there, and so on upwards.
 
-mod common;
+use crate::common;
 
 use std::cell::Cell;
 

@@ -1,6 +1,6 @@
 //! The mean loss of a model over data: that of the oracle's samples, for any number of threads.
 
-mod common;
+use crate::common;
 
 use gemmprop::{
     Constant, Dataset, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training, per_neuron,

@@ -13,7 +13,7 @@
 //! Twice: on dyadic numbers, where nothing is rounded and whole trajectories agree bit for bit; and on random ones, where a running
 //! error bound is carried along with m and v. The gradient is the per-neuron rung's, in f64.
 
-mod common;
+use crate::common;
 
 use common::{BoundedLoss, Real, Reference, flat, gamma};
 use gemmprop::{

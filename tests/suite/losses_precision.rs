@@ -12,7 +12,7 @@
 //! ln(1 + rest)       u (8 ln(1 + rest) + S/Σ)
 //! ```
 
-mod common;
+use crate::common;
 
 use std::collections::HashMap;
 

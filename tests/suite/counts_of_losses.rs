@@ -4,7 +4,7 @@
 //! With widths d[0] … d[T], d[T+1] = m outputs and E = Σ d[t] d[t+1], the head included, forward makes E and backward
 //! 2E − d[0]d[1]. Rung 1 makes a forward and a chain-rule pass for each output.
 
-mod common;
+use crate::common;
 
 use gemmprop::count::{Counted, multiplications};
 use gemmprop::{

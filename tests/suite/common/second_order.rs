@@ -15,12 +15,10 @@
 //! then through 2n + 6 of the sum over samples and its mean, and 4 (m + 16) of the loss: its exponentials, of arguments of at most 8
 //! in size and to 4 ulp, a sum and two products.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use gemmprop::{Loss, Mlp, Parameters, Scalar};
 use ndarray::{Array1, Array2, ArrayView2};
 
-use crate::common::{Real, gamma};
+use super::{Real, gamma};
 
 /// Matrix and constant (perhaps empty) of each layer.
 type Layers = Vec<(Array2<f64>, Array1<f64>)>;

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "files")]
 
-mod common;
+use crate::common;
 
 use std::ops::ControlFlow;
 
@@ -360,7 +360,7 @@ fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
 #[ignore = "needs Python with PyTorch and safetensors; ci/peers has them and runs it"]
 fn pytorch_computes_the_same_from_a_checkpoint_by_the_documented_lines() {
     let python = std::env::var_os("PYTHON").expect("PYTHON: the path of a Python with PyTorch");
-    let source = include_str!("../src/checkpoint.rs");
+    let source = include_str!("../../src/checkpoint.rs");
     let (_, rest) = source.split_once("//! ```python\n").unwrap();
     let (lines, _) = rest.split_once("//! ```\n").unwrap();
     let line = |line: &str| format!("{}\n", line.strip_prefix("//! ").unwrap_or(""));

@@ -1,6 +1,6 @@
 //! What every public call makes of bad or odd input: `docs/bad-input.md` is written from here, and compared with it.
 //!
-//! `BLESS=1 cargo test --test bad_input` writes it anew.
+//! `BLESS=1 cargo test --test suite bad_input` writes it anew.
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -626,7 +626,7 @@ What every call of the library that takes data or settings makes of it. `f32` th
 outputs (or 1) whose weights are all 1, unless the table says otherwise. A text is that of the `gemmprop::Error` that comes back;
 nothing has been changed then, but for the steps before one that diverges.
 
-Written by `BLESS=1 cargo test --test bad_input`, and compared with what happens whenever the tests run.
+Written by `BLESS=1 cargo test --test suite bad_input`, and compared with what happens whenever the tests run.
 
 The calls on data, in groups:
 
@@ -654,7 +654,7 @@ fn the_page_on_bad_input_says_what_happens() {
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         let lines = kept.lines().map(Some).chain(std::iter::repeat(None)).zip(page.lines());
         for (kept, found) in lines {
-            assert_eq!(kept, Some(found), "to write the page anew: BLESS=1 cargo test --test bad_input");
+            assert_eq!(kept, Some(found), "to write the page anew: BLESS=1 cargo test --test suite bad_input");
         }
         assert_eq!(kept, page);
     }

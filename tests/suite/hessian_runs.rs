@@ -1,6 +1,6 @@
 //! What a Hessian is around its products: the loss and gradient that come with it, bits, cost, refusals.
 
-mod common;
+use crate::common;
 
 use common::{flat, network, uniform};
 use gemmprop::count::{Counted, multiplications};

@@ -1,7 +1,5 @@
 //! Shapes far from square: a layer with more columns than a chunk of a gradient has, and batches of up to a million samples.
 
-mod common;
-
 use gemmprop::{
     Constant, Dataset, LearningRate, Mlp, Optimizer, Parameters, Scalar, SquaredError, Trainer, Training, batched,
     per_neuron,

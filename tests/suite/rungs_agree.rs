@@ -1,7 +1,7 @@
 //! The four rungs compute the same gradient: on random networks within the rounding bounds of `common`, on small whole numbers
 //! bit for bit.
 
-mod common;
+use crate::common;
 
 use std::cell::Cell;
 use std::ops::AddAssign;

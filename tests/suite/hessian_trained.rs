@@ -1,7 +1,7 @@
 //! The Hessian of what was trained: inputs as the model standardises them, data with their weights. Small whole numbers, on which all
 //! arithmetic is exact.
 
-mod common;
+use crate::common;
 
 use common::{flat, integer_network, integers};
 use gemmprop::{

@@ -1,6 +1,6 @@
 //! A mini-batch gradient is an unbiased estimate of the full one: over an epoch exactly, over many shuffles in the mean.
 
-mod common;
+use crate::common;
 
 use std::sync::Mutex;
 

@@ -2,7 +2,7 @@
 //!
 //! Steps of every optimiser with it, one after another, are checked against the formulas in `optimizers.rs`.
 
-mod common;
+use crate::common;
 
 use gemmprop::{
     Constant, Dataset, LearningRate, Mlp, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer, Training,

@@ -1,6 +1,6 @@
 //! SGD: what a run repeats bit for bit, where it converges to, and how it gives up.
 
-mod common;
+use crate::common;
 
 use gemmprop::{Constant, Error, Generator, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, array};

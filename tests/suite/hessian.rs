@@ -1,8 +1,6 @@
 //! H v against plain loops, against differenced gradients and closed forms; its bits, its symmetry and its cost.
 
-mod common;
-#[path = "common/second_order.rs"]
-mod second_order;
+use crate::common::{self, second_order};
 
 use common::{Real, assert_within, flat, integer_network, integers, network, uniform};
 use gemmprop::{
