@@ -1,12 +1,9 @@
 //! Figures as data, and one function that draws any of them, as SVG and as PNG.
 
 use std::error::Error;
-use std::io::Cursor;
 use std::ops::Range;
 use std::path::Path;
 
-use image::imageops::thumbnail;
-use image::{ImageOutputFormat, RgbImage};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -199,11 +196,14 @@ impl Figure {
     pub fn png(&self) -> Result<Vec<u8>> {
         register_font();
         let (width, height) = self.size()?;
-        let mut pixels = RgbImage::new(width * SCALE, height * SCALE);
-        self.draw(&BitMapBackend::with_buffer(&mut pixels, (width * SCALE, height * SCALE)).into_drawing_area())?;
-        let mut bytes = Cursor::new(Vec::new());
-        thumbnail(&pixels, width, height).write_to(&mut bytes, ImageOutputFormat::Png)?;
-        Ok(bytes.into_inner())
+        let drawn = (width * SCALE, height * SCALE);
+        let mut pixels = vec![0; (3 * drawn.0 * drawn.1) as usize];
+        self.draw(&BitMapBackend::with_buffer(&mut pixels, drawn).into_drawing_area())?;
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header()?.write_image_data(&averaged(&pixels, width as usize, height as usize))?;
+        Ok(bytes)
     }
 
     fn size(&self) -> Result<(u32, u32)> {
@@ -635,6 +635,20 @@ fn number(value: f64) -> String {
 
 fn size_attributes((width, height): (u32, u32)) -> String {
     format!(r#"width="{width}" height="{height}""#)
+}
+
+/// The pixels of the drawing, averaged over squares of `SCALE` each; both images are rows of red, green and blue.
+fn averaged(drawing: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let scale = SCALE as usize;
+    let mut image = Vec::with_capacity(3 * width * height);
+    for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+        for channel in 0..3 {
+            let square = (0..scale * scale).map(|i| (scale * y + i / scale, scale * x + i % scale));
+            let sum: usize = square.map(|(y, x)| usize::from(drawing[3 * (y * scale * width + x) + channel])).sum();
+            image.push(((sum + scale * scale / 2) / (scale * scale)) as u8);
+        }
+    }
+    image
 }
 
 fn escaped(words: &str) -> String {
