@@ -4,19 +4,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-
-#[path = "figures/font.rs"]
-mod font;
-#[path = "figures/rungs.rs"]
-mod rungs;
-
 use rungs::{Rung, assert_agreement, equal_widths, integers};
 
 fn naive_vs_backprop(criterion: &mut Criterion) {
-    font::register("sans-serif");
     let mut group = criterion.benchmark_group("naive_vs_backprop");
     // The naive rung takes a tenth of a second on the widest of them.
-    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
     for n in [16, 32, 64] {
         let (mlp, x) = integers::<f32>(&equal_widths(n));
         assert_agreement(&Rung::ALL, &mlp, x.view());
@@ -31,5 +24,10 @@ fn naive_vs_backprop(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, naive_vs_backprop);
+// What there is to see, `figures` draws.
+criterion_group! {
+    name = benches;
+    config = Criterion::default().without_plots();
+    targets = naive_vs_backprop
+}
 criterion_main!(benches);

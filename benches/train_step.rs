@@ -9,9 +9,6 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-#[path = "figures/font.rs"]
-mod font;
-
 /// Widths, input and output included, and the batch.
 const SHAPES: [(&[usize], usize); 4] =
     [(&[16, 16, 16, 1], 32), (&[64, 64, 64, 1], 32), (&[64, 256, 256, 1], 64), (&[784, 512, 512, 1], 128)];
@@ -24,9 +21,8 @@ fn flops(widths: &[usize], batch: usize) -> usize {
 }
 
 fn train_step(criterion: &mut Criterion) {
-    font::register("sans-serif");
     let mut group = criterion.benchmark_group("train_step");
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
     for (widths, batch) in SHAPES {
         let mut generator = ChaCha8Rng::seed_from_u64(0);
         let mut number = || generator.random_range(-1.0..1.0);
@@ -45,5 +41,10 @@ fn train_step(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, train_step);
+// What there is to see, `figures` draws.
+criterion_group! {
+    name = benches;
+    config = Criterion::default().without_plots();
+    targets = train_step
+}
 criterion_main!(benches);

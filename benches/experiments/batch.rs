@@ -7,13 +7,11 @@
 //! Held fixed: data, network, cross-entropy, plain SGD, η unless named, and the training loss at which to stop.
 //! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10. Seeds 0 … 4. s with all 1437 H_i, in the first series.
 
-use plotters::style::RGBColor;
-
-use crate::page::{Entry, Table};
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
-use crate::results::Results;
 use crate::run::{Job, Recipe, Row, Stop, digits, in_parallel, mean, measured};
 use crate::{Context, Outcome};
+use report::page::{Entry, Table};
+use report::plot::{Axis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke, colour};
+use report::results::Results;
 
 const ETA: f64 = 0.1;
 

@@ -10,11 +10,11 @@
 use gemmprop::SquaredError;
 use serde::{Deserialize, Serialize};
 
-use crate::page::{Entry, Table};
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
-use crate::results::Results;
 use crate::run::{End, Recipe, Run, Stop, digits, in_parallel, lambda_max, mean_loss, network};
 use crate::{Context, Outcome};
+use report::page::{Entry, Table};
+use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use report::results::Results;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {

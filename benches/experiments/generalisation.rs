@@ -12,12 +12,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{self, marks_and_means};
-use crate::page::{Entry, Table};
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
-use crate::results::Results;
 use crate::run::{Job, Recipe, Row, Stop, digits, in_parallel, mean, measured};
-use crate::statistics::{Drawn, Interval, bootstrap, kendall, verdict};
 use crate::{Context, Outcome};
+use report::page::{Entry, Table};
+use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
+use report::results::Results;
+use report::statistics::{Drawn, Interval, bootstrap, kendall, verdict};
 
 /// A measure's name and its value.
 type Measure = (&'static str, fn(&Row) -> Option<f64>);
@@ -217,7 +217,7 @@ fn verdicts_figure(judged: &[Judged], facts: &str) -> Figure {
             add(&mut within, i as f64 + 0.12, [j.within_eta, j.within_eta_low, j.within_eta_high]);
         }
         let zero = Series {
-            stroke: crate::plot::Stroke::Dashed,
+            stroke: report::plot::Stroke::Dashed,
             line: vec![(0.0, -0.6), (0.0, NAMES.len() as f64 - 0.4)],
             ..series("no correlation", colour::GREY, Marker::Circle)
         };

@@ -7,14 +7,13 @@
 
 use gemmprop::{Mlp, SoftmaxCrossEntropy};
 use ndarray::Array2;
-use plotters::style::RGBColor;
 use serde::{Deserialize, Serialize};
 
-use crate::page::{Entry, Table};
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
-use crate::results::Results;
 use crate::run::{Recipe, Run, Stop, digits, in_parallel, network, sharpness};
 use crate::{Context, Outcome};
+use report::page::{Entry, Table};
+use report::plot::{Axis, Figure, Marker, Panel, RGBColor, Scale, Series, colour};
+use report::results::Results;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {

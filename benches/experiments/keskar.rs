@@ -15,11 +15,11 @@ use gemmprop::sharpness::Landscape;
 use gemmprop::{Constant, Dataset, Mlp, Optimizer, Scalar, SoftmaxCrossEntropy};
 use serde::{Deserialize, Serialize};
 
-use crate::page::{Entry, Table};
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
-use crate::results::Results;
 use crate::run::{End, ITERATIONS, Recipe, Run, Set, Stop, digits, error_rate, in_parallel, mean, mean_loss};
 use crate::{Context, Outcome};
+use report::page::{Entry, Table};
+use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
+use report::results::Results;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Row {

@@ -14,31 +14,17 @@ mod invariance;
 mod keskar;
 mod picture;
 mod run;
-mod statistics;
-
-#[path = "../figures/font.rs"]
-mod font;
-#[path = "../figures/machine.rs"]
-mod machine;
-#[path = "../figures/page.rs"]
-mod page;
-#[allow(dead_code, reason = "not all that the other figures are drawn with is used here")]
-#[path = "../figures/plot.rs"]
-mod plot;
-#[path = "../figures/progress.rs"]
-mod progress;
-#[path = "../figures/results.rs"]
-mod results;
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
 use serde::Serialize;
 
-use page::Entry;
-use results::Results;
+use report::page::Entry;
+use report::results::{Results, directory};
+use report::{machine, page};
 
 /// What `cargo bench` passes to every bench. Other flags are criterion's, and then the experiments are not asked for.
 #[derive(Parser)]
@@ -101,6 +87,8 @@ fn main() -> Outcome {
         Err(error) if !error.use_stderr() => error.exit(),
         _ => return Ok(()),
     };
+    // Cargo runs a bench in its package's folder, and paths are given from the repository's.
+    std::env::set_current_dir(report::ROOT)?;
     let Arguments { quick, mnist, draw, filter, .. } = arguments;
     let asked_for = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     if let Some(folder) = draw {
@@ -114,8 +102,8 @@ fn main() -> Outcome {
     }
     // The runs go side by side, each on one thread; the bits are the same for any number.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
-    let (facts, start) = (machine::facts(), Instant::now());
-    let mut context = Context { quick, mnist, results: Results::open(&directory())?, facts, start };
+    let (facts, start) = (machine::facts(&gemmprop::blas_description()), Instant::now());
+    let mut context = Context { quick, mnist, results: Results::open(&directory("experiments"))?, facts, start };
     let mut entries = Vec::new();
     for (name, experiment, names, entry) in EXPERIMENTS {
         if asked_for(name) {
@@ -141,10 +129,4 @@ fn main() -> Outcome {
     std::fs::write(directory.join("summary.txt"), &summary)?;
     println!("\n{summary}{}", page.display());
     Ok(())
-}
-
-/// `experiments` in the directory that cargo builds into; a relative one is taken from the package's root.
-fn directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("experiments")
 }

@@ -9,14 +9,13 @@
 
 use gemmprop::sharpness::{Landscape, filter_normalised};
 use gemmprop::{Dataset, Mlp, Parameters, SoftmaxCrossEntropy};
-use plotters::style::RGBColor;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Entry;
-use crate::plot::{Axis, Figure, Panel, Scale, Series, Stroke, colour};
-use crate::results::Results;
 use crate::run::{End, Recipe, Run, Set, Stop, digits, error_rate, in_parallel, lambda_max, mean, mean_loss, network};
 use crate::{Context, Outcome};
+use report::page::Entry;
+use report::plot::{Axis, Figure, Panel, RGBColor, Scale, Series, Stroke, colour};
+use report::results::Results;
 
 const ETA: f64 = 0.1;
 const SMALL: usize = 8;

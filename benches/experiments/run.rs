@@ -13,7 +13,7 @@ use gemmprop::{
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
+use report::progress::Progress;
 
 /// The small network of most experiments, with a constant on every layer.
 pub(crate) const WIDTHS: [usize; 4] = [64, 32, 32, 10];

@@ -4,31 +4,30 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use gemmprop::count::{Counted, multiplications};
-use plotters::style::RGBColor;
 use serde::{Deserialize, Serialize};
 
 use crate::fit::Line;
-use crate::page::Table;
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
-use crate::progress::Progress;
-use crate::rungs::{BATCH, Rung, assert_agreement, equal_widths, integers};
+use report::page::Table;
+use report::plot::{Axis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke, colour};
+use report::progress::Progress;
+use rungs::{BATCH, Rung, assert_agreement, equal_widths, integers};
 
 /// How much is measured.
 pub(crate) struct Plan {
     widths: &'static [usize],
     /// Above this width the naive rung takes too long.
     widest_naive: usize,
-    /// Measurements of a point; the median counts.
+    /// Measurements of a point, or 3 where a call takes over a second; the median counts.
     measurements: usize,
     /// Each repeats its call for at least so long.
     duration: Duration,
 }
 
 pub(crate) const FULL: Plan = Plan {
-    widths: &[6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512],
-    widest_naive: 192,
+    widths: &[6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512],
+    widest_naive: 128,
     measurements: 7,
-    duration: Duration::from_millis(50),
+    duration: Duration::from_millis(30),
 };
 
 pub(crate) const QUICK: Plan = Plan {
@@ -146,7 +145,8 @@ fn median_seconds(plan: &Plan, mut call: impl FnMut()) -> f64 {
         let factor = plan.duration.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
         calls = (f64::from(calls) * factor.clamp(1.3, 8.0)).ceil() as u32;
     };
-    let measured = std::iter::once(first).chain((1..plan.measurements).map(|_| time(calls)));
+    let measurements = if first > Duration::from_secs(1) { 3 } else { plan.measurements };
+    let measured = std::iter::once(first).chain((1..measurements).map(|_| time(calls)));
     let mut seconds: Vec<f64> = measured.map(|elapsed| elapsed.as_secs_f64() / f64::from(calls)).collect();
     seconds.sort_by(f64::total_cmp);
     seconds[seconds.len() / 2]
@@ -219,7 +219,7 @@ fn panel(points: &[Point], title: &str, label: &'static str, y: impl Fn(&Point) 
 
 /// What the points do not say.
 pub(crate) fn about(plan: &Plan) -> String {
-    format!("Each time is the median of {} measurements.", plan.measurements)
+    format!("Each time is the median of {} measurements, or of 3 where a call takes over a second.", plan.measurements)
 }
 
 pub(crate) fn figure(points: &[Point], facts: &str) -> Figure {

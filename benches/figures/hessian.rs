@@ -7,9 +7,9 @@ use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Table;
-use crate::progress::Progress;
 use crate::step::median;
+use report::page::Table;
+use report::progress::Progress;
 
 /// A shape with so many threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub(crate) struct Row {
 const SHAPES: [(&[usize], usize); 2] = [(&[64, 64, 64, 10], 1437), (&[784, 512, 512, 10], 2000)];
 
 pub(crate) fn measure(quick: bool) -> Vec<Row> {
-    let rounds = if quick { 3 } else { 15 };
+    let rounds = if quick { 3 } else { 7 };
     let progress = Progress::new("hessian", SHAPES.len() * 2);
     let mut rows = Vec::new();
     for (widths, samples) in SHAPES {

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use gemmprop::{Constant, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
-use plotters::style::RGBColor;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Table;
-use crate::plot::{Axis, Figure, Panel, Scale, Series, Stroke, colour};
-use crate::progress::Progress;
+use report::page::Table;
+use report::plot::{Axis, Figure, Panel, RGBColor, Scale, Series, Stroke, colour};
+use report::progress::Progress;
 
 const SEEDS: u64 = 5;
 const EPOCHS: usize = 60;

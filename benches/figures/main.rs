@@ -10,27 +10,22 @@
 mod bare;
 mod complexity;
 mod fit;
-mod font;
 mod hessian;
 mod learning;
-mod machine;
 mod mnist;
-mod page;
 mod peers;
-mod plot;
-mod progress;
-mod results;
-mod rungs;
 mod step;
 mod training;
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Parser;
 
-use page::Entry;
-use results::Results;
+use report::page::Entry;
+use report::results::{Results, directory};
+use report::{machine, page};
 
 /// What `cargo bench` passes to every bench. Other flags are criterion's, and then the figures are not asked for.
 #[derive(Parser)]
@@ -47,6 +42,9 @@ struct Arguments {
     /// Measures nothing, and draws the figures of the CSV files in a folder anew, with the facts that `facts.csv` there has
     #[arg(long, value_name = "FOLDER")]
     draw: Option<PathBuf>,
+    /// Draws nothing, and checks what `peers` runs of gemmprop itself
+    #[arg(long)]
+    check_our_peers: bool,
     /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
     filter: Option<String>,
 }
@@ -63,19 +61,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !arguments.bench {
         return Ok(());
     }
+    // Cargo runs a bench in its package's folder, and paths are given from the repository's.
+    std::env::set_current_dir(report::ROOT)?;
     let filter = arguments.filter.as_deref();
     if let Some(folder) = &arguments.draw {
         let results = Results::open(folder)?;
         let asked_for = |name: &&str| filter.is_none_or(|filter| name.contains(filter));
-        for name in results.measured(&RESULTS).into_iter().filter(asked_for) {
-            for entry in entries(&results, name)? {
-                entry.figure.save(folder)?;
-            }
-        }
-        return Ok(());
+        return results.measured(&RESULTS).into_iter().filter(asked_for).try_for_each(|name| draw(&results, name));
     }
-    let mut results = Results::open(&directory())?;
-    let measured = measure(&mut results, &arguments)?;
+    if arguments.check_our_peers {
+        return peers::check_ours(&directory("peers"));
+    }
+    let facts = machine::facts(&gemmprop::blas_description());
+    let mut results = Results::open(&directory("figures"))?;
+    let (measured, left_out) = measure(&mut results, &arguments, &facts)?;
     if measured.is_empty() {
         return Ok(());
     }
@@ -83,66 +82,80 @@ fn main() -> Result<(), Box<dyn Error>> {
     for name in measured {
         all.extend(entries(&results, name)?);
     }
-    for entry in &all {
-        entry.figure.save(results.directory())?;
-    }
     // A run of some figures leaves the page over all of them as it is.
     let page = results.directory().join(filter.unwrap_or("index")).with_extension("html");
-    let facts = machine::facts();
     page::write(&page, &all, &facts)?;
     let tables: String = all.iter().flat_map(|entry| &entry.tables).map(|table| format!("{table}\n")).collect();
     let summary = format!("{facts}\n{tables}");
     // Also kept, so that `ci/bench` can show it after criterion's output.
     std::fs::write(results.directory().join("summary.txt"), &summary)?;
     println!("\n{summary}{}", page.display());
+    left_out.iter().for_each(|peer| eprintln!("left out: {peer}"));
     Ok(())
 }
 
-/// Measures what is asked for, and says what that was.
-fn measure(results: &mut Results, arguments: &Arguments) -> Result<Vec<&'static str>, Box<dyn Error>> {
-    let (quick, filter, facts) = (arguments.quick, arguments.filter.as_deref(), machine::facts());
+/// The names of the results, and the peers that could not be measured.
+type Measured = (Vec<&'static str>, Vec<String>);
+
+/// Measures what is asked for. Each part is drawn as soon as it is measured, the README's figure first.
+fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<Measured, Box<dyn Error>> {
+    let (quick, filter) = (arguments.quick, arguments.filter.as_deref());
     let asked_for = |name: &str| filter.is_none_or(|filter| name.contains(filter));
-    let mut measured = Vec::new();
-    if asked_for("digits") {
-        results.keep("digits", &learning::digits(), &facts)?;
-        measured.push("digits");
-    }
-    if asked_for("wine") {
-        results.keep("wine", &learning::wine(), &facts)?;
-        measured.push("wine");
-    }
+    let (mut measured, mut left_out, mut start) = (Vec::new(), Vec::new(), Instant::now());
+    let mut done = |results: &Results, names: &[&'static str]| {
+        names.iter().try_for_each(|name| draw(results, name))?;
+        measured.extend(names);
+        eprintln!("figures: {} took {:.0} s", names.join(" and "), start.elapsed().as_secs_f64());
+        start = Instant::now();
+        Ok::<(), Box<dyn Error>>(())
+    };
     if asked_for("complexity") {
         let plan = if quick { complexity::QUICK } else { complexity::FULL };
         let points = complexity::measure(&plan);
         results.keep("complexity", &points, &format!("{} {facts}", complexity::about(&plan)))?;
-        results.keep("speedup", &complexity::speedups(&points), &facts)?;
-        measured.extend(["complexity", "speedup"]);
+        results.keep("speedup", &complexity::speedups(&points), facts)?;
+        done(results, &["complexity", "speedup"])?;
+    }
+    if asked_for("digits") {
+        results.keep("digits", &learning::digits(), facts)?;
+        done(results, &["digits"])?;
+    }
+    if asked_for("wine") {
+        results.keep("wine", &learning::wine(), facts)?;
+        done(results, &["wine"])?;
     }
     if asked_for("step") {
         for (set, rows) in step::measure(quick) {
             let name = if set == step::Set::Table { "step" } else { "gflops" };
-            results.keep(name, &rows, &facts)?;
-            measured.push(name);
+            results.keep(name, &rows, facts)?;
         }
+        done(results, &["step", "gflops"])?;
     }
     if asked_for("training") {
-        results.keep("training", &training::measure(quick), &facts)?;
-        results.keep("hessian", &hessian::measure(quick), &facts)?;
-        measured.extend(["training", "hessian"]);
+        results.keep("hessian", &hessian::measure(quick), facts)?;
+        done(results, &["hessian"])?;
+        results.keep("training", &training::measure(quick), facts)?;
+        done(results, &["training"])?;
     }
     // Needs a folder that not everybody has.
     if let Some(folder) = arguments.mnist.as_deref().filter(|_| filter == Some("mnist")) {
-        let rows = mnist::measure(folder, &results.directory().with_file_name("peers"), quick)?;
-        results.keep("mnist", &rows, &facts)?;
-        measured.push("mnist");
+        let rows = mnist::measure(folder, &directory("peers"), quick)?;
+        results.keep("mnist", &rows, facts)?;
+        done(results, &["mnist"])?;
     }
     // Needs what `ci/peers` has built.
     if filter == Some("peers") {
-        let (rows, about) = peers::measure(&results.directory().with_file_name("peers"), quick)?;
+        let peers::Measured { rows, about, left_out: missing } = peers::measure(&directory("peers"), quick)?;
         results.keep("peers", &rows, &format!("{about} {facts}"))?;
-        measured.push("peers");
+        done(results, &["peers"])?;
+        left_out = missing;
     }
-    Ok(measured)
+    Ok((measured, left_out))
+}
+
+/// Draws the figures of some results beside them.
+fn draw(results: &Results, name: &str) -> Result<(), Box<dyn Error>> {
+    entries(results, name)?.iter().try_for_each(|entry| entry.figure.save(results.directory()))
 }
 
 /// All that can be drawn.
@@ -187,10 +200,4 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
         }
         _ => vec![],
     })
-}
-
-/// `figures` in the directory that cargo builds into; a relative one is taken from the package's root.
-fn directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("figures")
 }

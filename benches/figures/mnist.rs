@@ -14,9 +14,9 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
 use crate::learning::accuracy;
-use crate::page::Table;
-use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, colour};
-use crate::progress::Progress;
+use report::page::Table;
+use report::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, colour};
+use report::progress::Progress;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -110,7 +110,7 @@ fn initialised(seed: u64) -> gemmprop::Result<Mlp<f32>> {
 pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Row>> {
     let (train, test) = split(folder)?;
     let python = peers.join("python/bin/python");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/python/mnist.py");
+    let script = Path::new(report::ROOT).join("benches/peers/python/mnist.py");
     let file = peers.join("mnist.bin");
     if python.exists() {
         write(&file, &train, &test)?;

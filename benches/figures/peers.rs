@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use gemmprop::{Constant, Mlp, Sgd, SquaredError};
 use ndarray::{Array2, ArrayView2, Axis};
-use plotters::style::RGBColor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Table;
-use crate::plot::{Axis as FigureAxis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
-use crate::progress::Progress;
 use crate::step::{median, short};
+use report::page::Table;
+use report::plot::{Axis as FigureAxis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke, colour};
+use report::progress::Progress;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -61,6 +60,10 @@ const WINDOW: f64 = 0.1;
 
 /// The one by which the others are divided.
 const OURS: &str = "gemmprop";
+const OURS_BY_EPOCHS: &str = "gemmprop, epoch";
+
+/// In the order of the table, which shows those that are missing too.
+const NAMES: [&str; 7] = [OURS, OURS_BY_EPOCHS, "PyTorch", "JAX", "scikit-learn", "candle", "burn"];
 
 struct Peer {
     name: &'static str,
@@ -202,75 +205,121 @@ fn joined(widths: &[usize]) -> String {
     widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
-/// Times all peers that there are in `programs`; and says how, and which are left out.
-pub(crate) fn measure(programs: &Path, quick: bool) -> Result<(Vec<Row>, String)> {
+/// What a comparison has found.
+pub(crate) struct Measured {
+    pub(crate) rows: Vec<Row>,
+    /// How it was measured, and what is left out.
+    pub(crate) about: String,
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Times all peers that there are in `programs`. Others may be missing, gemmprop may not.
+pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
     let (shapes, rounds) = if quick { (&SHAPES[..6], 3) } else { (&SHAPES[..], 9) };
-    let progress = Progress::new("peers", shapes.len());
-    let threads = std::thread::available_parallelism()?.get();
-    let (mut problems, mut rows) = (Vec::new(), Vec::new());
-    let mut peers = start(programs, threads, &mut problems);
-    let directory = tempfile::tempdir()?;
-    let file = directory.path().join("task");
-    for &shape in shapes {
-        let task = Task::new(shape);
-        progress.begin(task.name());
-        task.write(&file)?;
-        let expected = task.losses()?;
-        keep(&mut peers, &mut problems, |peer| peer.load(&task, &file, &expected));
-        for _ in 0..rounds {
-            keep(&mut peers, &mut problems, Peer::measure);
-        }
-        rows.extend(peers.iter().map(|peer| Row {
-            peer: peer.name.to_owned(),
-            version: peer.version.clone(),
-            widths: joined(task.widths),
-            batch: task.batch,
-            threads,
-            step_seconds: median(peer.seconds.clone()),
-        }));
-        progress.end();
-    }
+    let mut peers = Peers::ours(programs)?;
+    peers.start_others(programs)?;
+    let rows = peers.compare(shapes, rounds)?;
     let mut about = format!("Each time is the median of {rounds} rounds.");
-    problems.iter().for_each(|problem| about += &format!(" Left out: {problem}."));
-    Ok((rows, about))
+    peers.left_out.iter().for_each(|peer| about += &format!(" Left out: {peer}."));
+    Ok(Measured { rows, about, left_out: std::mem::take(&mut peers.left_out) })
 }
 
-/// Lets all peers do something; those that fail are reported and go.
-fn keep(peers: &mut Vec<Peer>, problems: &mut Vec<String>, mut act: impl FnMut(&mut Peer) -> Result) {
-    peers.retain_mut(|peer| act(peer).map_err(|error| report(problems, peer.name, &*error)).is_ok());
+/// Runs gemmprop's own part alone, on the smallest shapes: its programs start, and find the right losses.
+pub(crate) fn check_ours(programs: &Path) -> Result {
+    let rows = Peers::ours(programs)?.compare(&SHAPES[..4], 1)?;
+    rows.iter().for_each(|row| println!("{}, {} B {}: the losses are right", row.peer, row.widths, row.batch));
+    Ok(())
 }
 
-fn report(problems: &mut Vec<String>, name: &str, error: &dyn Error) {
-    let problem = format!("{name}: {error}");
-    eprintln!("{problem}");
-    problems.push(problem);
+/// Those that take part, and why others do not.
+struct Peers {
+    threads: usize,
+    running: Vec<Peer>,
+    left_out: Vec<String>,
 }
 
-fn start(programs: &Path, threads: usize, problems: &mut Vec<String>) -> Vec<Peer> {
-    let rust = |name: &str| Command::new(programs.join("release").join(name));
-    let python = |script: &str| {
-        let mut command = Command::new(programs.join("python/bin/python"));
-        // -B: leaves no compiled files among the sources.
-        command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/python").join(script));
-        command.env("OMP_NUM_THREADS", threads.to_string()).env("OPENBLAS_NUM_THREADS", threads.to_string());
-        command
-    };
-    let mut peers = Vec::new();
-    let mut start =
-        |name, mut command: Command| match Peer::start(name, command.env("RAYON_NUM_THREADS", threads.to_string())) {
-            Ok(peer) => peers.push(peer),
-            Err(error) => report(problems, name, &*error),
-        };
-    start(OURS, rust("gemmprop"));
-    let mut epochs = rust("gemmprop");
-    epochs.arg("epoch");
-    start("gemmprop, epoch", epochs);
-    start("PyTorch", python("with_torch.py"));
-    start("JAX", python("with_jax.py"));
-    start("scikit-learn", python("with_sklearn.py"));
-    start("candle", rust("candle"));
-    start("burn", rust("burn"));
-    peers
+impl Peers {
+    fn ours(programs: &Path) -> Result<Self> {
+        let threads = std::thread::available_parallelism()?.get();
+        let mut peers = Self { threads, running: Vec::new(), left_out: Vec::new() };
+        peers.start(OURS, &mut rust(programs, "gemmprop"))?;
+        peers.start(OURS_BY_EPOCHS, rust(programs, "gemmprop").arg("epoch"))?;
+        Ok(peers)
+    }
+
+    fn start_others(&mut self, programs: &Path) -> Result {
+        let threads = self.threads;
+        self.start("PyTorch", &mut python(programs, "with_torch.py", threads))?;
+        self.start("JAX", &mut python(programs, "with_jax.py", threads))?;
+        self.start("scikit-learn", &mut python(programs, "with_sklearn.py", threads))?;
+        self.start("candle", &mut rust(programs, "candle"))?;
+        self.start("burn", &mut rust(programs, "burn"))
+    }
+
+    fn start(&mut self, name: &'static str, command: &mut Command) -> Result {
+        match Peer::start(name, command.env("RAYON_NUM_THREADS", self.threads.to_string())) {
+            Ok(peer) => self.running.push(peer),
+            Err(error) => self.leave_out(name, &*error)?,
+        }
+        Ok(())
+    }
+
+    /// Reports a peer that cannot take part; a comparison without gemmprop would compare nothing.
+    fn leave_out(&mut self, name: &str, error: &dyn Error) -> Result {
+        let peer = format!("{name}: {error}");
+        if [OURS, OURS_BY_EPOCHS].contains(&name) {
+            return Err(peer.into());
+        }
+        eprintln!("{peer}");
+        self.left_out.push(peer);
+        Ok(())
+    }
+
+    /// Lets all peers do something, and leaves out those that fail.
+    fn all(&mut self, mut act: impl FnMut(&mut Peer) -> Result) -> Result {
+        let mut failed = Vec::new();
+        self.running.retain_mut(|peer| act(peer).map_err(|error| failed.push((peer.name, error))).is_ok());
+        failed.iter().try_for_each(|(name, error)| self.leave_out(name, &**error))
+    }
+
+    fn compare(&mut self, shapes: &[Shape], rounds: usize) -> Result<Vec<Row>> {
+        let progress = Progress::new("peers", shapes.len());
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("task");
+        let mut rows = Vec::new();
+        for &shape in shapes {
+            let task = Task::new(shape);
+            progress.begin(task.name());
+            task.write(&file)?;
+            let expected = task.losses()?;
+            self.all(|peer| peer.load(&task, &file, &expected))?;
+            for _ in 0..rounds {
+                self.all(Peer::measure)?;
+            }
+            rows.extend(self.running.iter().map(|peer| Row {
+                peer: peer.name.to_owned(),
+                version: peer.version.clone(),
+                widths: joined(task.widths),
+                batch: task.batch,
+                threads: self.threads,
+                step_seconds: median(peer.seconds.clone()),
+            }));
+            progress.end();
+        }
+        Ok(rows)
+    }
+}
+
+fn rust(programs: &Path, name: &str) -> Command {
+    Command::new(programs.join("release").join(name))
+}
+
+fn python(programs: &Path, script: &str, threads: usize) -> Command {
+    let mut command = Command::new(programs.join("python/bin/python"));
+    // -B: leaves no compiled files among the sources.
+    command.arg("-B").arg(Path::new(report::ROOT).join("benches/peers/python").join(script));
+    command.env("OMP_NUM_THREADS", threads.to_string()).env("OPENBLAS_NUM_THREADS", threads.to_string());
+    command
 }
 
 /// The rows, by shape and peer.
@@ -311,11 +360,11 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     let cell = |peer, shape| match (compared.row(peer, shape), compared.ratio(peer, shape)) {
         (Some(row), Some(ratio)) => format!("{} ({ratio:.2})", time(row.step_seconds)),
         (Some(row), None) => time(row.step_seconds),
-        (None, _) => "—".to_owned(),
+        (None, _) => "missing".to_owned(),
     };
-    let header = ["widths", "batch"].into_iter().chain(compared.peers().into_iter().map(|(peer, _)| peer));
+    let header = ["widths", "batch"].into_iter().chain(NAMES);
     let rows = compared.shapes().into_iter().map(|(widths, batch)| {
-        let cells = compared.peers().into_iter().map(|(peer, _)| cell(peer, (widths, batch)));
+        let cells = NAMES.map(|peer| cell(peer, (widths, batch)));
         [widths.to_owned(), batch.to_string()].into_iter().chain(cells).collect()
     });
     Table { header: header.map(str::to_owned).collect(), rows: rows.collect() }

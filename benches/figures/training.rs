@@ -10,10 +10,10 @@ use ndarray::{Array1, Array2, s};
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::page::Table;
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
-use crate::progress::Progress;
 use crate::step::median;
+use report::page::Table;
+use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
+use report::progress::Progress;
 
 /// One shape, trained in one way with so many threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,8 +113,8 @@ impl Batches<usize> for Array1<usize> {
 impl<L: Loss<f32> + Clone, Y> Timed<L, Y> {
     fn new(widths: &[usize], batch: usize, loss: L, y: impl FnOnce(usize) -> Y, quick: bool) -> Self {
         let edges: usize = widths.windows(2).map(|d| d[0] * d[1]).sum();
-        let steps = ((if quick { 1e9 } else { 1e10 }) / (6 * batch * edges) as f64) as usize;
-        let batches = steps.clamp(32, 64);
+        let steps = ((if quick { 1e9 } else { 4e9 }) / (6 * batch * edges) as f64) as usize;
+        let batches = steps.clamp(8, 64);
         let x =
             Array2::from_shape_fn((batches * batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
         let mlp = Mlp::he(widths, Constant::EveryLayer, 1).expect("valid widths");
@@ -249,7 +249,7 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
             series,
         }],
         caption: format!(
-            "f32, epochs of up to 64 batches, medians of the ratios of interleaved measurements. The engine's step: Sgd::step on \
+            "f32, epochs of 8 to 64 batches, medians of the ratios of interleaved measurements. The engine's step: Sgd::step on \
              batches where they lie. All of the trainer's steps are watched for overflow. {facts}"
         ),
     }

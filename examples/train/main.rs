@@ -5,13 +5,8 @@
 //! ```
 
 mod arguments;
-#[path = "../../benches/figures/font.rs"]
-mod font;
 mod guess;
 mod origin;
-#[allow(dead_code, reason = "the benches draw more")]
-#[path = "../../benches/figures/plot.rs"]
-mod plot;
 mod predict;
 mod report;
 mod samples;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Display};
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use gemmprop::{History, Model, Observer, Record};
 use tempfile::NamedTempFile;
 
 use crate::arguments::Train;
-use crate::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 use crate::predict::{Predicted, predicted};
 use crate::samples::{Samples, Target, Task};
 use crate::{Result, say};
+use ::report::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 
 /// A number of things: 1 sample, 2 samples.
 pub(crate) fn counted(number: usize, thing: &str) -> String {
@@ -186,9 +186,7 @@ pub(crate) fn write_plot(history: &History, arguments: &Train, task: &Task) -> R
     }
     let figure = figure(history, task);
     if path.extension().is_some_and(|ending| ending == "png") {
-        let mut bytes = Cursor::new(Vec::new());
-        figure.png()?.write_to(&mut bytes, image::ImageOutputFormat::Png)?;
-        replace(path, bytes.get_ref())
+        replace(path, &figure.png()?)
     } else {
         replace(path, figure.svg()?.as_bytes())
     }

@@ -1,0 +1,17 @@
+//! What the benches and `examples/train` report with: figures, and for the benches the page over the figures, the
+//! facts of the machine, progress, results as files, and the statistics of the experiments.
+
+pub mod plot;
+pub mod statistics;
+
+#[cfg(feature = "run")]
+pub mod machine;
+#[cfg(feature = "run")]
+pub mod page;
+#[cfg(feature = "run")]
+pub mod progress;
+#[cfg(feature = "run")]
+pub mod results;
+
+/// The repository's folder.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

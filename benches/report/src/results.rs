@@ -1,0 +1,75 @@
+//! Results as files: rows as CSV, and beside them `facts.csv`, which says of each what its rows do not: on what machine, at which
+//! commit and when it was measured.
+//!
+//! Figures are drawn from these files alone, right after a measurement or at any time later (`--draw FOLDER`), so that a figure
+//! that is drawn anew keeps the caption of its measurement.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// A folder of them.
+#[derive(Debug)]
+pub struct Results {
+    directory: PathBuf,
+    facts: BTreeMap<String, String>,
+}
+
+impl Results {
+    /// The results that lie in a folder, which is made if it is not there.
+    pub fn open(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        let mut results = Self { directory: directory.to_owned(), facts: BTreeMap::new() };
+        if results.csv("facts").exists() {
+            results.facts = results.read::<(String, String)>("facts")?.into_iter().collect();
+        }
+        Ok(results)
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn csv(&self, name: &str) -> PathBuf {
+        self.directory.join(name).with_extension("csv")
+    }
+
+    /// Keeps what has been measured.
+    pub fn keep(&mut self, name: &str, rows: &[impl Serialize], facts: &str) -> Result {
+        let mut writer = csv::Writer::from_path(self.csv(name))?;
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        writer.flush()?;
+        self.facts.insert(name.to_owned(), facts.to_owned());
+        let mut writer = csv::Writer::from_path(self.csv("facts"))?;
+        writer.write_record(["results", "facts"])?;
+        self.facts.iter().try_for_each(|entry| writer.serialize(entry))?;
+        Ok(writer.flush()?)
+    }
+
+    pub fn read<R: DeserializeOwned>(&self, name: &str) -> Result<Vec<R>> {
+        let path = self.csv(name);
+        let rows = csv::Reader::from_path(&path)?.into_deserialize().collect::<csv::Result<_>>();
+        Ok(rows.map_err(|error| format!("{}: {error}", path.display()))?)
+    }
+
+    /// Those of these names that have been measured.
+    pub fn measured<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|&name| self.facts.contains_key(name)).collect()
+    }
+
+    /// What the rows do not say.
+    pub fn facts(&self, name: &str) -> &str {
+        self.facts.get(name).map_or("", String::as_str)
+    }
+}
+
+/// A folder of this name in the directory that cargo builds into; a relative one is taken from the repository's folder.
+pub fn directory(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Path::new(crate::ROOT).join(target).join(name)
+}

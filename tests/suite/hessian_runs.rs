@@ -1,0 +1,134 @@
+//! What a Hessian is around its products: the loss and gradient that come with it, bits, cost, refusals.
+
+use crate::common;
+
+use common::{flat, network, uniform};
+use gemmprop::count::{Counted, multiplications};
+use gemmprop::{
+    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
+};
+use ndarray::{Array2, array};
+
+fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+fn direction<F: Scalar>(mlp: &Mlp<F>) -> Parameters<F> {
+    let mut v = mlp.zero_gradient();
+    v.iter_mut().enumerate().for_each(|(i, v)| *v = F::from_f64((i * 31 % 97) as f64 / 48.5 - 1.0));
+    v
+}
+
+/// Loss, gradient and two products, the second of which must not show the first.
+fn bits<F: common::Real>(widths: &[usize], n: usize) -> Vec<u64> {
+    fn of<F: common::Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) -> Vec<u64> {
+        let mlp = network::<F>(widths, Constant::EveryLayer, 1);
+        let x = uniform::<F>(y.nrows(), widths[0], 2);
+        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
+        let (v, mut hv, mut hhv, mut again) =
+            (direction(&mlp), mlp.zero_gradient(), mlp.zero_gradient(), mlp.zero_gradient());
+        hessian.apply(&v, &mut hv).unwrap();
+        hessian.apply(&hv, &mut hhv).unwrap();
+        hessian.apply(&v, &mut again).unwrap();
+        assert!(hv == again, "{widths:?}: the same product twice");
+        if y.nrows() <= 2048 {
+            let mut g = mlp.zero_gradient();
+            let value = batched::loss_gradient(&mlp, x.view(), y.view(), loss, &mut g).unwrap();
+            assert!(hessian.loss() == value && *hessian.gradient() == g, "{widths:?}: the gradient of rung 4");
+        }
+        let numbers = [hessian.gradient(), &hv, &hhv].map(flat).concat();
+        [hessian.loss()].into_iter().chain(numbers).map(f64::to_bits).collect()
+    }
+    match widths[widths.len() - 1] {
+        1 => of::<F, SquaredError>(widths, &uniform::<F>(n, 1, 3), &SquaredError),
+        m => of::<F, SoftmaxCrossEntropy>(widths, &Array2::from_shape_fn((n, 1), |(i, _)| i % m), &SoftmaxCrossEntropy),
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads() {
+    for (widths, n) in [
+        (&[64, 64, 64, 10][..], 1437),
+        (&[784, 300, 100, 10], 500),
+        (&[129, 200, 90, 1], 333),
+        (&[40, 256, 256, 1], 2048 + 100),
+        (&[46, 45, 7, 8, 3], 1000),
+        (&[300, 300, 1], 1),
+        (&[900, 40], 700),
+    ] {
+        let alone = (in_pool(1, || bits::<f32>(widths, n)), in_pool(1, || bits::<f64>(widths, n)));
+        for threads in [2, 3, 8] {
+            let shared = in_pool(threads, || (bits::<f32>(widths, n), bits::<f64>(widths, n)));
+            assert!(shared == alone, "{widths:?} n {n}: {threads} threads");
+        }
+    }
+}
+
+/// Of n samples: 6E − 4 d₀d₁ each, E with the head's, and what the loss makes (softmax 2m, squared error nothing); then the mean, which
+/// BLAS takes as a factor of each product: one for each number of w[t] for each product, and one for each of the constants'.
+#[test]
+fn multiplications_equal_the_closed_formula() {
+    fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Constant) {
+        let (n, mlp) = (y.nrows(), Mlp::<Counted>::he(widths, constant, 1).unwrap());
+        let x = Array2::from_shape_fn((n, widths[0]), |(i, j)| Counted(((i * 5 + j * 3) % 7) as f64 - 3.0));
+        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
+        let (v, mut hv) = (direction(&mlp), mlp.zero_gradient());
+        let found = multiplications(|| hessian.apply(&v, &mut hv).unwrap()).1 as usize;
+        let edges: Vec<usize> = widths.windows(2).map(|d| d[0] * d[1]).collect();
+        let all: usize = edges.iter().sum();
+        let constants = mlp.parameters().count() - all;
+        let mean = if n == 1 { 0 } else { 2 * all - edges[0] + constants };
+        assert_eq!(found, n * (6 * all - 4 * edges[0] + of_loss) + mean, "{widths:?} {constant:?} n {n}");
+    }
+    for widths in [&[3, 1][..], &[1, 4], &[5, 7, 1], &[4, 6, 3], &[2, 1, 5, 2], &[3, 8, 7, 4, 1], &[1, 1, 1, 1, 3]] {
+        for constant in [Constant::Input, Constant::EveryLayer, Constant::Absent] {
+            for n in [1, 2, 7, 9] {
+                let m = widths[widths.len() - 1];
+                check(widths, &Array2::from_elem((n, m), Counted(1.0)), &SquaredError, 0, constant);
+                if m > 1 {
+                    let labels = Array2::from_shape_fn((n, 1), |(i, _)| i % m);
+                    check(widths, &labels, &SoftmaxCrossEntropy, 2 * m, constant);
+                }
+            }
+        }
+    }
+}
+
+/// Columns of something larger, or transposed: copied where BLAS needs it.
+#[test]
+fn data_may_lie_in_any_order() {
+    let mlp = network::<f64>(&[5, 7, 3], Constant::Input, 1);
+    let (x, y) = (uniform::<f64>(9, 5, 2), uniform::<f64>(9, 3, 3));
+    let (x_t, y_t) = (x.t().as_standard_layout().into_owned(), y.t().as_standard_layout().into_owned());
+    let (mut straight, mut transposed) = (mlp.zero_gradient(), mlp.zero_gradient());
+    let v = direction(&mlp);
+    Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap().apply(&v, &mut straight).unwrap();
+    Hessian::new(&mlp, Dataset::new(x_t.t(), y_t.t()), &SquaredError).unwrap().apply(&v, &mut transposed).unwrap();
+    assert_eq!(straight, transposed);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let mlp = network::<f32>(&[2, 3, 2], Constant::Input, 1);
+    let (x, labels) = (array![[1.0, 2.0], [3.0, 4.0_f32]], array![0, 1]);
+    let softmax = |x: &Array2<f32>, labels: &ndarray::Array1<usize>| {
+        Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).map(drop).unwrap_err()
+    };
+    let narrow = softmax(&array![[1.0], [2.0]], &labels);
+    assert_eq!(narrow, Error::Shape { what: "x", expected: vec![2, 2], found: vec![2, 1] });
+    assert_eq!(softmax(&Array2::zeros((0, 2)), &array![]), Error::NoSamples);
+    assert!(matches!(softmax(&array![[1.0, f32::NAN]], &array![0]), Error::NotFinite { row: Some(0), column: 1, .. }));
+    assert_eq!(softmax(&x, &array![0]), Error::Length { what: "y", expected: 2, found: 1 });
+    assert_eq!(softmax(&x, &array![0, 2]), Error::Label { row: Some(1), classes: 2, found: 2 });
+    let narrow =
+        Hessian::new(&mlp, Dataset::new(x.view(), array![1.0, 2.0].view()), &SquaredError).map(drop).unwrap_err();
+    assert_eq!(narrow, Error::Shape { what: "y", expected: vec![2, 2], found: vec![2, 1] });
+
+    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
+    let other = Parameters::<f32>::zeros(&[2, 4, 2], Constant::Input).unwrap();
+    let (expected, found) = (vec![3, 2, 3, 2, 3, 2], vec![4, 2, 4, 2, 4, 2]);
+    let refused = hessian.apply(&other, &mut mlp.zero_gradient()).unwrap_err();
+    assert_eq!(refused, Error::Shape { what: "v", expected: expected.clone(), found: found.clone() });
+    let refused = hessian.apply(&mlp.zero_gradient(), &mut other.clone()).unwrap_err();
+    assert_eq!(refused, Error::Shape { what: "hv", expected, found });
+}

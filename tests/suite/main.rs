@@ -1,0 +1,35 @@
+//! The tests that can share a process, as one program: each file is a module, and `cargo test --test suite NAME` runs one of them. Those
+//! that need a process of their own, because they set what is global to it or bring their own BLAS or allocator, lie one folder up.
+
+mod common;
+
+mod bad_input;
+mod bits;
+mod central_differences;
+mod checkpoint;
+mod counts;
+mod counts_of_losses;
+mod data;
+mod digits;
+mod downstream;
+mod errors;
+mod hessian;
+mod hessian_runs;
+mod hessian_trained;
+mod history;
+mod lanczos;
+mod learning_rates;
+mod losses;
+mod losses_precision;
+mod model;
+mod optimizers;
+mod rungs_agree;
+mod sam;
+mod sgd;
+mod sharpness;
+mod statistics;
+mod train_program;
+mod trainer;
+mod unbiased;
+mod wide_and_tall;
+mod xor;

@@ -1,0 +1,76 @@
+//! The mean loss of a model over data: that of the oracle's samples, for any number of threads.
+
+use crate::common;
+
+use gemmprop::{
+    Constant, Dataset, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training, per_neuron,
+};
+use ndarray::{Array1, Array2, ArrayView2, s};
+
+/// More than one block, and a ragged one.
+const SAMPLES: usize = 5003;
+
+/// Small whole numbers, on which all arithmetic is exact, whatever the order.
+fn setting() -> (Mlp<f32>, Array2<f32>, Array2<f32>, Array1<f32>) {
+    let widths = [5, 40, 40, 2];
+    let x = common::integers(SAMPLES, widths[0], 1);
+    let weights = Array1::from_shape_fn(SAMPLES, |i| (i % 4) as f32);
+    (common::integer_network(&widths, Constant::EveryLayer, 3), x, common::integers(SAMPLES, 2, 2), weights)
+}
+
+fn by_the_oracle(mlp: &Mlp<f32>, x: ArrayView2<f32>, y: ArrayView2<f32>, weights: &Array1<f32>) -> f64 {
+    let mut g = mlp.zero_gradient();
+    let samples = x.outer_iter().zip(y.outer_iter()).zip(weights);
+    let losses = samples.map(|((x, y), &weight)| {
+        f64::from(weight * per_neuron::loss_gradient(mlp, x, &y.to_vec(), &SquaredError, &mut g).unwrap())
+    });
+    losses.sum::<f64>() / x.nrows() as f64
+}
+
+#[test]
+fn the_mean_loss_is_that_of_the_samples() {
+    let (mlp, x, y, weights) = setting();
+    let model = Model::from(mlp.clone());
+    for n in [1, 7, 2048, 2049, SAMPLES] {
+        let (x, y, weights) = (x.slice(s![..n, ..]), y.slice(s![..n, ..]), weights.slice(s![..n]).to_owned());
+        let plain = Dataset::new(x, y);
+        let loss = by_the_oracle(&mlp, x, y, &Array1::ones(n));
+        assert_eq!(model.loss(plain, &SquaredError).unwrap(), loss, "{n} samples");
+        let loss = by_the_oracle(&mlp, x, y, &weights);
+        assert_eq!(model.loss(plain.weights(weights.view()), &SquaredError).unwrap(), loss, "{n} samples, weighted");
+    }
+}
+
+/// Of numbers that are rounded.
+#[test]
+fn the_mean_loss_has_the_same_bits_for_any_number_of_threads() {
+    let (_, x, _, weights) = setting();
+    let standardizer = Some(Standardizer::fit(x.view()).unwrap());
+    let model = Model { mlp: common::network::<f32>(&[5, 200, 200, 3], Constant::Input, 1), standardizer };
+    let labels = Array1::from_shape_fn(SAMPLES, |i| i % 3);
+    let data = Dataset::new(x.view(), labels.view()).weights(weights.view());
+    let losses = [1, 2, 3, 8].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| model.loss(data, &SoftmaxCrossEntropy).unwrap().to_bits())
+    });
+    assert!(losses.iter().all(|&loss| loss == losses[0]), "{losses:?}");
+}
+
+/// What a trainer records as the validation loss of an epoch is the loss of its model then, standardised and weighted alike. In exact
+/// numbers: x of as many 0 as 2 becomes ∓1, and a network that meets its targets does not learn.
+#[test]
+fn the_validation_loss_is_the_loss_of_the_model() {
+    let (mlp, .., weights) = setting();
+    let weights = weights.slice(s![..4096]);
+    let x = Array2::from_shape_fn((4096, 5), |(i, j)| (i >> (2 * j) & 1) as f32 * 2.0);
+    let met = mlp.predict(x.mapv(|x| x - 1.0).view()).unwrap();
+    let y = &met + 1.0;
+    let training = Training { epochs: 1, standardize: true, ..Training::default() };
+    let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
+    let validation = Dataset::new(x.view(), y.view()).weights(weights);
+    trainer.fit(Dataset::new(x.view(), met.view()), Some(validation), &mut ()).unwrap();
+    assert_eq!(trainer.model().mlp, mlp);
+    // Two outputs that miss by 1 each, and weights of 1.5 on average.
+    assert_eq!(trainer.model().loss(validation, &SquaredError).unwrap(), 1.5);
+    assert_eq!(trainer.history().records[0].validation_loss, Some(1.5));
+}

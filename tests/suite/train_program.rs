@@ -1,0 +1,1213 @@
+//! The program `examples/train`, as it is used: files in, exit codes and messages out; what it predicts is what its network predicts; and
+//! stopped and resumed, it ends with the bits of a run that was never stopped.
+//!
+//! The program is built by `cargo test --features progress` (`ci/test` does that), before the tests run; for this file alone:
+//! `cargo build --features progress --example train` first.
+
+#![cfg(all(feature = "files", feature = "progress"))]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use gemmprop::{
+    Checkpoints, Constant, Dataset, Generator, LearningRate, Mlp, Model, Notes, SoftmaxCrossEntropy, SquaredError,
+    Trainer, Training, data,
+};
+use ndarray::{Array1, Array2};
+use ndarray_npy::write_npy;
+use rand::{RngExt, SeedableRng};
+use report::plot;
+use tempfile::TempDir;
+
+/// A folder in which the program runs.
+struct Folder(TempDir);
+
+/// How a run of the program ended.
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut program = std::env::current_exe().unwrap();
+        program.pop();
+        program.pop();
+        program.extend(["examples".to_owned(), format!("train{}", std::env::consts::EXE_SUFFIX)]);
+        assert!(program.exists(), "{} is not built", program.display());
+        let mut command = Command::new(program);
+        command.current_dir(self.0.path()).args(line.split_whitespace()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, line: &str) -> Run {
+        let Output { status, stdout, stderr } = self.command(line).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let run = Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) };
+        assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
+        run
+    }
+
+    /// Must go well.
+    fn fine(&self, line: &str) -> Run {
+        let run = self.run(line);
+        assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+        run
+    }
+
+    /// Must fail with this code and one line that has this text.
+    fn refused(&self, line: &str, code: i32, text: &str) {
+        let run = self.run(line);
+        assert_eq!(run.code, Some(code), "{line}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{line}: {}", run.stderr);
+        if code == 1 {
+            assert_eq!(run.stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{}", run.stderr);
+        }
+    }
+
+    /// What the newest checkpoint says of its run.
+    fn task(&self, name: &str) -> serde_json::Value {
+        let saved = Checkpoints::open(self.path(name)).unwrap().model::<f32>().unwrap();
+        serde_json::from_str(&saved.notes["task"]).unwrap()
+    }
+
+    /// A file of this text.
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn model(&self, name: &str) -> Model<f32> {
+        Checkpoints::open(self.path(name)).unwrap().model().unwrap().value
+    }
+
+    /// Three kinds that two measurements tell apart; their columns in this order.
+    fn flowers(&self, name: &str, columns: &[&str], rows: usize) {
+        let mut generator = Generator::seed_from_u64(1);
+        let mut text = columns.join(",") + "\n";
+        for row in 0..rows {
+            let kind = row % 3;
+            let length = 4.0 + 2.0 * kind as f32 + generator.random_range(-1.0..1.0_f32);
+            let width = 20.0 - 7.0 * kind as f32 + generator.random_range(-4.0..4.0_f32);
+            let fields = columns.iter().map(|&column| match column {
+                "length" => length.to_string(),
+                "width" => width.to_string(),
+                "species" => ["rose", "lily", "aster"][kind].to_owned(),
+                _ => format!("no. {row}"),
+            });
+            writeln!(text, "{}", fields.collect::<Vec<_>>().join(",")).unwrap();
+        }
+        fs::write(self.path(name), text).unwrap();
+    }
+}
+
+const FLOWERS: [&str; 3] = ["length", "width", "species"];
+
+fn number_after(text: &str, word: &str) -> f64 {
+    let (_, rest) = text.rsplit_once(word).unwrap_or_else(|| panic!("no {word:?} in {text}"));
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    rest[..end].trim_end_matches('.').parse().unwrap()
+}
+
+fn newest(folder: &Path) -> PathBuf {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors")).max().unwrap()
+}
+
+#[test]
+fn classes_of_a_table_are_learned_with_the_defaults_and_predicted() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 300);
+    let run = folder
+        .fine("--csv flowers.csv --target species --validation 0.2 --checkpoint run --history h.csv --plot c.svg");
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains(r#"loss: softmax, as "species" has 3 classes"#), "{}", run.stderr);
+    assert!(run.stderr.contains("240 samples to train on, 60 to validate with; network 2-128-64-3"), "{}", run.stderr);
+    assert!(number_after(&run.stderr, "accuracy ") > 0.9, "{}", run.stderr);
+    assert_eq!(fs::read_to_string(folder.path("h.csv")).unwrap().lines().count(), 201);
+    assert!(fs::read_to_string(folder.path("c.svg")).unwrap().starts_with("<svg"));
+    folder.fine("--csv flowers.csv --resume --checkpoint run --history h.json --plot c.png");
+    assert!(fs::read_to_string(folder.path("h.json")).unwrap().starts_with('['));
+    assert!(fs::read(folder.path("c.png")).unwrap().starts_with(b"\x89PNG"));
+
+    // Other columns in another order, and one that is not known.
+    folder.flowers("others.csv", &["species", "width", "name", "length"], 90);
+    let run = folder.fine("predict --checkpoint run --csv others.csv");
+    assert!(number_after(&run.stderr, "accuracy ") > 0.9, "{}", run.stderr);
+    folder.flowers("unknown.csv", &["width", "length"], 90);
+    let unknown = folder.fine("predict --checkpoint run --csv unknown.csv");
+    assert_eq!(unknown.stdout, run.stdout);
+    assert_eq!(unknown.stderr, "");
+
+    // The network says the same of inputs that are standardised as the checkpoint's note has it.
+    folder.flowers("ordered.csv", &FLOWERS, 90);
+    let mut x = data::csv_classes::<f64>(folder.path("ordered.csv"), "species").unwrap().x;
+    let scales = folder.task("run")["inputs"].clone();
+    for (mut column, scale) in x.columns_mut().into_iter().zip(scales.as_array().unwrap()) {
+        let (mean, deviation) = (scale[0].as_f64().unwrap(), scale[1].as_f64().unwrap());
+        column.mapv_inplace(|x| (x - mean) / deviation);
+    }
+    let y_hat = folder.model("run").predict(x.mapv(|x| x as f32).view()).unwrap();
+    let mut lines = run.stdout.lines();
+    assert_eq!(lines.next(), Some("species,probability"));
+    for y_hat in y_hat.outer_iter() {
+        let exps: Vec<f64> = y_hat.iter().map(|&y| f64::from(y).exp()).collect();
+        let best = (0..3).max_by(|&a, &b| exps[a].total_cmp(&exps[b])).unwrap();
+        let (class, probability) = lines.next().unwrap().split_once(',').unwrap();
+        assert_eq!(class, ["aster", "lily", "rose"][best]);
+        let probability: f64 = probability.parse().unwrap();
+        assert!((probability - exps[best] / exps.iter().sum::<f64>()).abs() < 1e-5);
+    }
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn numbers_of_any_size_are_learned_with_the_defaults() {
+    let folder = Folder::new();
+    let mut generator = Generator::seed_from_u64(2);
+    let mut text = "area,rooms,price\n".to_owned();
+    for _ in 0..300 {
+        let (area, rooms) = (generator.random_range(30.0..200.0_f64), generator.random_range(1..8));
+        writeln!(text, "{area:.1},{rooms},{:.2}", 3000.0 * area + 10_000.0 * f64::from(rooms)).unwrap();
+    }
+    fs::write(folder.path("houses.csv"), text).unwrap();
+    let run = folder.fine("--csv houses.csv --target price --validation 0.2 --checkpoint run");
+    assert!(run.stderr.contains("loss: squared"), "{}", run.stderr);
+    // The prices' deviation is about 150 000.
+    assert!(number_after(&run.stderr, "RMSE ") < 10_000.0, "{}", run.stderr);
+    let run = folder.fine("predict --checkpoint run --csv houses.csv");
+    folder.fine("predict --checkpoint run --csv houses.csv --output y.npy");
+    let numbers: Array2<f32> = data::npy(folder.path("y.npy")).unwrap();
+    let (header, lines) = run.stdout.split_once('\n').unwrap();
+    assert_eq!(header, "price");
+    assert_eq!(
+        lines.lines().map(|line| line.parse().unwrap()).collect::<Vec<f32>>(),
+        numbers.into_raw_vec_and_offset().0
+    );
+}
+
+#[test]
+fn arrays_of_numpy_are_learned() {
+    let folder = Folder::new();
+    let mut generator = Generator::seed_from_u64(3);
+    let x = Array2::from_shape_simple_fn((200, 2), || generator.random_range(-1.0..1.0_f32));
+    let labels: Array1<i64> = x.outer_iter().map(|x| i64::from(x[0] > x[1])).collect();
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    write_npy(folder.path("labels.npy"), &labels).unwrap();
+    write_npy(folder.path("y.npy"), &x.map(|x| 3.0 * x)).unwrap();
+    let run = folder.fine(
+        "--data x.npy --targets labels.npy --loss logistic --optimizer nesterov --schedule cosine --checkpoint run",
+    );
+    assert!(run.stderr.contains("network 2-128-64-1"), "{}", run.stderr);
+    folder.fine("predict --checkpoint run --data x.npy --output classes.npy");
+    let classes = data::npy_labels(folder.path("classes.npy")).unwrap();
+    let right = classes.iter().zip(&labels).filter(|&(&class, &label)| class as i64 == label).count();
+    assert!(right > 190, "{right} of 200");
+
+    let run = folder.fine("--data x.npy --targets y.npy --widths none --epochs 3 --checkpoint numbers");
+    assert!(run.stderr.contains("loss: squared, as the targets are floating-point"), "{}", run.stderr);
+    assert!(run.stderr.contains("network 2-2"), "{}", run.stderr);
+    assert!(folder.fine("predict --checkpoint numbers --data x.npy").stdout.starts_with("y0,y1\n"));
+    folder.refused(
+        "--data x.npy --targets y.npy --loss softmax",
+        1,
+        "y.npy: expected one class for each row, found 2 numbers",
+    );
+    write_npy(folder.path("few.npy"), &Array1::from(vec![0_i64, 1])).unwrap();
+    let few = "few.npy: expected a target for each of the 200 rows of x.npy, found 2 targets";
+    folder.refused("--data x.npy --targets few.npy", 1, few);
+}
+
+#[test]
+fn images_and_labels_are_learned() {
+    let folder = Folder::new();
+    let idx = |name: &str, images: usize| {
+        let pixel = |i: usize, at: usize| if at == i % 4 { 255 } else { (i * 31 + at * 17) as u8 % 100 };
+        let mut bytes = [0, 0, 8, 3].to_vec();
+        [images as u32, 2, 2].iter().for_each(|d| bytes.extend(d.to_be_bytes()));
+        (0..images).for_each(|i| bytes.extend((0..4).map(|at| pixel(i, at))));
+        fs::write(folder.path(&format!("{name}-images-idx3-ubyte")), &bytes).unwrap();
+        bytes = [0, 0, 8, 1].to_vec();
+        bytes.extend((images as u32).to_be_bytes());
+        bytes.extend((0..images).map(|i| (i % 4) as u8));
+        fs::write(folder.path(&format!("{name}-labels-idx1-ubyte")), &bytes).unwrap();
+    };
+    idx("train", 200);
+    idx("t10k", 40);
+    let run = folder.fine("--idx . --checkpoint run");
+    assert!(run.stderr.contains("200 samples to train on, 40 to validate with; network 4-128-64-4"), "{}", run.stderr);
+    let run = folder.fine("predict --checkpoint run --idx .");
+    assert!(run.stderr.contains("of 40 samples") && number_after(&run.stderr, "accuracy ") == 1.0, "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), 41);
+    let run = folder.fine("--idx . --validation 0.5 --epochs 1");
+    assert!(run.stderr.contains("100 samples to train on, 100 to validate with"), "{}", run.stderr);
+}
+
+/// A run that takes some seconds.
+#[cfg(unix)]
+const LONG: &str = "--csv flowers.csv --target species --validation 0.2 --epochs 300 --batch 8 --schedule cosine --seed 5 \
+                    --early-stopping 300";
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not() {
+    use std::io::{BufRead, BufReader, Read};
+
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 600);
+    folder.fine(&format!("{LONG} --checkpoint whole --history whole.csv"));
+    let begin = format!("{LONG} --checkpoint stopped --history stopped.csv");
+    let mut line = begin.clone();
+    let (mut stops, mut too_late) = (0, 0);
+    loop {
+        let mut child = folder.command(&line).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        // To the first report of an epoch.
+        let mut text = String::new();
+        while !text.lines().last().is_some_and(|line| line.starts_with("epoch ")) {
+            if stderr.read_line(&mut text).unwrap() == 0 {
+                break;
+            }
+        }
+        if stops < 3 {
+            let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            assert!(kill.success());
+        }
+        stderr.read_to_string(&mut text).unwrap();
+        let code = child.wait().unwrap().code();
+        if code == Some(0) && stops == 3 {
+            break;
+        }
+        if code == Some(0) {
+            // On a machine that was busy elsewhere, it had come to its end before the signal.
+            too_late += 1;
+            assert!(too_late < 20, "stopped {stops} times, then at its end before the signal, {too_late} times over");
+            fs::remove_dir_all(folder.path("stopped")).unwrap();
+            fs::remove_file(folder.path("stopped.csv")).unwrap();
+            (stops, line) = (0, begin.clone());
+            continue;
+        }
+        assert_eq!(code, Some(130), "{text}");
+        assert!(text.contains("stopped by Ctrl-C") && text.contains("checkpoint in "), "{text}");
+        assert!(folder.path("stopped.csv").exists());
+        stops += 1;
+        line = "--csv flowers.csv --resume --checkpoint stopped --history stopped.csv".to_owned();
+    }
+    assert_eq!(folder.model("stopped"), folder.model("whole"));
+    let losses = |name| {
+        let text = fs::read_to_string(folder.path(name)).unwrap();
+        // All but the time, which is last.
+        text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("stopped.csv"), losses("whole.csv"));
+    let predictions = |name| folder.fine(&format!("predict --checkpoint {name} --csv flowers.csv")).stdout;
+    assert_eq!(predictions("stopped"), predictions("whole"));
+}
+
+/// Before the second save, which is due after 10 s.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_killed_at_once_can_be_resumed_and_ends_with_the_same_bits() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 600);
+    folder.fine(&format!("{LONG} --checkpoint whole"));
+    let first = folder.path("killed").join(format!("step-{:012}.safetensors", 1));
+    loop {
+        let mut child = folder.command(&format!("{LONG} --checkpoint killed")).stderr(Stdio::null()).spawn().unwrap();
+        while !first.exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "it has ended before its first checkpoint");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if newest(&folder.path("killed")) == first {
+            break;
+        }
+        // On a machine that was busy elsewhere, it had come to its end.
+        fs::remove_dir_all(folder.path("killed")).unwrap();
+    }
+    folder.fine("--csv flowers.csv --resume --checkpoint killed");
+    assert_eq!(folder.model("killed"), folder.model("whole"));
+}
+
+#[test]
+fn a_run_that_has_stopped_early_is_over_until_it_gets_more_epochs() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let train = "--csv flowers.csv --target species --validation 0.3 --rate 0.03 --early-stopping 2 --epochs 400";
+    let run = folder.fine(&format!("{train} --checkpoint run"));
+    assert!(run.stderr.contains("then nothing had got better"), "{}", run.stderr);
+    let (model, file) = (folder.model("run"), newest(&folder.path("run")));
+    let run = folder.fine("--csv flowers.csv --resume --checkpoint run");
+    assert!(run.stderr.contains("nothing to do, nothing had got better"), "{}", run.stderr);
+    assert_eq!((folder.model("run"), newest(&folder.path("run"))), (model, file.clone()));
+    folder.fine("--csv flowers.csv --resume --checkpoint run --epochs 401");
+    assert!(newest(&folder.path("run")) > file);
+}
+
+/// Decimals so near to the middle of two f32 that they round to one as they are, and to the other by way of f64.
+#[test]
+fn a_resumed_run_reads_the_same_numbers() {
+    let folder = Folder::new();
+    let mut text = "a,b,y\n".to_owned();
+    for row in 0..64 {
+        // 1 + 2^-24, and a little.
+        let middle = "1.00000005960464477539062500000001";
+        writeln!(text, "{middle},{row},{}{middle}", ["", "-"][row % 2]).unwrap();
+    }
+    fs::write(folder.path("a.csv"), text).unwrap();
+    let train = "--csv a.csv --target y --standardize=no --optimizer sgd --rate 0.0001";
+    folder.fine(&format!("{train} --epochs 4 --checkpoint whole"));
+    folder.fine(&format!("{train} --epochs 2 --checkpoint run"));
+    let run = folder.fine("--csv a.csv --resume --checkpoint run --epochs 4");
+    assert_eq!(folder.model("run"), folder.model("whole"));
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+}
+
+/// Of as many rows and columns, so that nothing else would show it.
+#[test]
+fn a_run_that_is_resumed_with_other_samples_says_so() {
+    let folder = Folder::new();
+    let text: String = (0..64).map(|row| format!("{row},{}\n", row % 7)).collect();
+    fs::write(folder.path("a.csv"), format!("x,y\n{text}")).unwrap();
+    folder.fine("--csv a.csv --target y --loss squared --epochs 2 --checkpoint run");
+    let other = "warning: these are not the samples that the run began with";
+    for (changed, epochs) in [("63,0", 3), ("63.5,0", 4), ("63,0.5", 5)] {
+        fs::write(folder.path("a.csv"), format!("x,y\n{}", text.replace("63,0", changed))).unwrap();
+        let run = folder.fine(&format!("--csv a.csv --resume --checkpoint run --epochs {epochs}"));
+        assert_eq!(run.stderr.contains(other), changed != "63,0", "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_run_that_diverges_leaves_its_last_good_parameters_and_its_history() {
+    let folder = Folder::new();
+    let mut text = "x,y\n".to_owned();
+    (0..32).for_each(|x| writeln!(text, "{x},{}", f64::from(x) * 1.5 + f64::from(x % 5) + 0.25).unwrap());
+    fs::write(folder.path("a.csv"), text).unwrap();
+    // One step an epoch.
+    let train = "--csv a.csv --target y --widths none --optimizer sgd --rate 3 --epochs 5000";
+    let line = format!("{train} --checkpoint run --history h.csv --plot c.svg");
+    folder.refused(&line, 1, "a smaller --rate may help");
+    let epochs = fs::read_to_string(folder.path("h.csv")).unwrap().lines().count() - 1;
+    assert!(epochs > 10, "{epochs}");
+    assert!(folder.path("c.svg").exists());
+    let saved = Checkpoints::open(folder.path("run")).unwrap().resume::<f32, _>(SquaredError).unwrap();
+    assert_eq!(saved.value.steps(), epochs as u64);
+    let theta = saved.value.model().mlp.parameters();
+    assert!(theta.w().iter().flatten().chain(theta.c().iter().flatten()).all(|w| w.is_finite()));
+    // At once: no epoch, and a header all the same.
+    let train = "--csv a.csv --target y --optimizer sgd --rate 1e30 --batch 8 --checkpoint none --history none.csv";
+    folder.refused(train, 1, "a smaller --rate may help");
+    let history = fs::read_to_string(folder.path("none.csv")).unwrap();
+    assert!(history.starts_with("epoch,steps,loss,") && history.lines().count() == 1, "{history}");
+}
+
+#[test]
+fn an_epoch_without_a_loss_is_not_the_best() {
+    let folder = Folder::new();
+    // A number that overflows in the network, in a row that validates: in one of them.
+    let run = (0..20).find_map(|huge| {
+        let row =
+            |i: usize| format!("{},{}\n", if i == huge { "3e38".into() } else { i.to_string() }, ["a", "b"][i % 2]);
+        fs::write(folder.path("a.csv"), format!("x,y\n{}", (0..20).map(row).collect::<String>())).unwrap();
+        let run = folder.run("--csv a.csv --target y --standardize=no --validation 0.5 --early-stopping 3 --rate 0.01");
+        (run.code == Some(0) && run.stderr.contains("validation loss NaN")).then_some(run)
+    });
+    let summary = run.expect("a loss that is NaN").stderr;
+    let summary = summary.lines().last().unwrap();
+    assert!(summary.contains("validation loss NaN") && !summary.contains("best epoch"), "{summary}");
+}
+
+#[test]
+fn rows_without_a_known_answer_are_predicted_and_not_scored() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    folder.fine("--csv flowers.csv --target species --checkpoint run");
+    let all = folder.fine("predict --checkpoint run --csv flowers.csv");
+    let text = fs::read_to_string(folder.path("flowers.csv")).unwrap();
+    // Every lily without its name, every second aster as something else.
+    let some = text.replace("lily", "").replacen("aster", "oak", 15);
+    fs::write(folder.path("some.csv"), some).unwrap();
+    let run = folder.fine("predict --checkpoint run --csv some.csv");
+    assert_eq!(run.stdout, all.stdout);
+    assert!(run.stderr.starts_with("accuracy ") && run.stderr.contains("of 45 samples; of 90"), "{}", run.stderr);
+    assert!(number_after(&run.stderr, "accuracy ") > 0.9, "{}", run.stderr);
+    let none = text.replace("lily", "").replace("aster", "").replace("rose", "fir");
+    fs::write(folder.path("none.csv"), none).unwrap();
+    let run = folder.fine("predict --checkpoint run --csv none.csv");
+    assert_eq!(run.stdout, all.stdout);
+    assert!(run.stderr.starts_with("0 of 90 samples scored"), "{}", run.stderr);
+
+    fs::write(folder.path("numbers.csv"), "x,y\n1,1.5\n2,2.5\n3,3.5\n").unwrap();
+    folder.fine("--csv numbers.csv --target y --epochs 1 --loss squared --checkpoint numbers");
+    fs::write(folder.path("gap.csv"), "x,y\n1,1.5\n2,\n3,3.5\n").unwrap();
+    let run = folder.fine("predict --checkpoint numbers --csv gap.csv");
+    assert!(run.stderr.starts_with("RMSE ") && run.stderr.contains("of 2 samples; of 3"), "{}", run.stderr);
+    let refused = r#"gap.csv:3: column "y": expected a number, found """#;
+    folder.refused("--csv gap.csv --resume --checkpoint numbers --epochs 2", 1, refused);
+}
+
+#[test]
+fn flat_minima_are_sought_if_asked_for() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let train = "--csv flowers.csv --target species --epochs 3";
+    folder.fine(&format!("{train} --checkpoint run"));
+    folder.fine(&format!("{train} --sam 0.05 --checkpoint flat"));
+    let saved = Checkpoints::open(folder.path("flat")).unwrap().resume::<f32, _>(SoftmaxCrossEntropy).unwrap();
+    assert_eq!(saved.value.training().sam, Some(0.05));
+    assert_ne!(folder.model("flat"), folder.model("run"));
+}
+
+#[test]
+fn more_epochs_go_on_from_a_run_that_was_done_and_from_the_one_before_a_damaged_file() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    folder.fine("--csv flowers.csv --target species --epochs 4 --checkpoint whole");
+    folder.fine("--csv flowers.csv --target species --epochs 2 --checkpoint run");
+    let more = "--csv flowers.csv --resume --checkpoint run --epochs 4";
+    folder.fine(more);
+    assert_eq!(folder.model("run"), folder.model("whole"));
+    assert!(folder.fine(more).stderr.contains("nothing to do, 4 epochs were done before"));
+
+    let file = newest(&folder.path("run"));
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let run = folder.fine(more);
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let warning = run.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    assert!(warning.contains(name) && warning.contains("instead"), "{warning}");
+    assert_eq!(folder.model("run"), folder.model("whole"));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 30);
+    folder.flowers("short.csv", &["length", "species"], 30);
+    fs::write(folder.path("bad.csv"), "length,width,species\n1,2,rose\n1,x,lily\n").unwrap();
+    fs::write(folder.path("other.csv"), "length,width,species\n1,2,oak\n").unwrap();
+    fs::write(folder.path("twice.csv"), "length,width,species,width\n1,2,lily,3\n").unwrap();
+    let train = "--csv flowers.csv --target species --epochs 1";
+    folder.fine(&format!("{train} --checkpoint run"));
+
+    // Flags: 2.
+    folder.refused("", 2, "Usage: train");
+    folder.refused("--csv flowers.csv", 2, "--target COLUMN");
+    folder.refused("--data x.npy", 2, "--targets Y.npy");
+    folder.refused("--csv flowers.csv --idx . --target species", 2, "cannot be used with");
+    folder.refused(&format!("{train} --resume"), 2, "--checkpoint");
+    let resume = format!("{train} --resume --checkpoint run --batch 3");
+    folder.refused(&resume, 2, "'--resume' cannot be used with '--batch <N>'");
+    folder.refused(&format!("{train} --rate 0"), 2, "expected a number above 0");
+    folder.refused(&format!("{train} --sam 0"), 2, "expected a number above 0");
+    folder.refused(&format!("{train} --schedule fast"), 2, "expected constant, cosine");
+    folder.refused(&format!("{train} --plot c.gif"), 2, ".svg or .png");
+    folder.refused("predict --csv flowers.csv", 2, "--checkpoint");
+
+    // Files: 1.
+    folder.refused("--csv none.csv --target species", 1, "error: none.csv: ");
+    folder.refused(
+        "--csv flowers.csv --target color",
+        1,
+        r#"flowers.csv: column: expected "color", found "length", "width""#,
+    );
+    folder.refused("--csv bad.csv --target species", 1, r#"bad.csv:3: column "width": expected a number, found "x""#);
+    folder.refused("--idx .", 1, "error: .: files: expected images and labels");
+    folder.refused(&format!("{train} --loss logistic"), 1, "expected 2 classes, found 3");
+    folder.refused(&format!("{train} --plot none/c.svg"), 1, "error: none: there is no such folder");
+    folder.refused(&format!("{train} --checkpoint run"), 1, "--resume");
+    folder.refused(&format!("{train} --resume --checkpoint none"), 1, "none");
+    fs::create_dir(folder.path("empty")).unwrap();
+    folder.refused(&format!("{train} --resume --checkpoint empty"), 1, "expected a whole checkpoint, found none");
+    folder.refused("--csv short.csv --resume --checkpoint run", 1, r#"short.csv: column: expected "width", found "#);
+    folder.refused(
+        "--csv other.csv --resume --checkpoint run",
+        1,
+        r#"other.csv:2: column "species": expected a known class, found "oak""#,
+    );
+    folder.refused(
+        "--csv twice.csv --resume --checkpoint run",
+        1,
+        r#"twice.csv:1: column "width": expected a name for"#,
+    );
+    folder.refused("--csv flowers.csv --target length --resume --checkpoint run", 1, r#"expected "species""#);
+    folder.refused("predict --checkpoint run --csv short.csv", 1, r#"short.csv: column: expected "width", found "#);
+    let bad = r#"bad.csv:3: column "width": expected a number, found "x""#;
+    folder.refused("predict --checkpoint run --csv bad.csv", 1, bad);
+    folder.refused("predict --checkpoint run --idx .", 1, "expected --csv");
+    folder.refused("--csv flowers.csv --target species --rate 1e30 --optimizer sgd", 1, "a smaller --rate may help");
+}
+
+#[test]
+fn whoever_reads_only_the_first_lines_is_no_error() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 30_000);
+    folder.fine("--csv flowers.csv --target species --epochs 1 --widths 4 --checkpoint run");
+    let mut child = folder.command("predict --checkpoint run --csv flowers.csv");
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.starts_with("accuracy ") && stderr.lines().count() == 1, "{stderr}");
+}
+
+/// What follows `cargo run … --` in a text, the lines that go on joined.
+fn commands(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
+    let command = |line: &str| {
+        let (_, rest) = line.trim_start().strip_prefix("cargo run ")?.split_once(" --example train -- ")?;
+        Some(rest.to_owned())
+    };
+    text.lines().filter_map(command).collect()
+}
+
+#[test]
+fn the_help_and_the_readme_have_two_commands_that_work_as_they_stand() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let help = |flag| Folder::new().fine(flag).stdout;
+    for text in [help("-h"), help("--help"), fs::read_to_string(root.join("README.md")).unwrap()] {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("examples")).unwrap();
+        fs::copy(root.join("examples/flowers.csv"), folder.path("examples/flowers.csv")).unwrap();
+        let [train, predict] = &commands(&text)[..] else { panic!("{text}") };
+        let run = folder.fine(train);
+        assert!(run.stderr.contains("150 samples to train on; network 4-128-64-3"), "{}", run.stderr);
+        let run = folder.fine(predict);
+        assert!(number_after(&run.stderr, "accuracy ") > 0.95, "{}", run.stderr);
+        assert_eq!(run.stdout.lines().count(), 151);
+    }
+    let help = help("--help").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("times F when more than N epochs in a row bring nothing better"), "{help}");
+}
+
+/// A line for each of these rows, under a header.
+fn table(header: &str, rows: impl Iterator<Item = String>) -> String {
+    rows.fold(format!("{header}\n"), |text, row| text + &row + "\n")
+}
+
+/// The offset is such that all sums are whole numbers below 2^53, and so exact: the standardised numbers have the same bits.
+#[test]
+fn an_offset_of_a_column_changes_nothing() {
+    const OFFSET: i64 = 1_700_000_000;
+    let folder = Folder::new();
+    for (name, x, y) in [("plain", 0, 0), ("x", OFFSET, 0), ("y", 0, OFFSET), ("both", OFFSET, OFFSET)] {
+        let row = |i: i64| format!("{},{}", x + i, y + 3 * (i - 20).abs());
+        folder.write(&format!("{name}.csv"), table("x,y", (0..64).map(row)));
+        folder.fine(&format!("--csv {name}.csv --target y --loss squared --epochs 30 --checkpoint {name}"));
+        assert_eq!(folder.model(name), folder.model("plain"), "{name}");
+    }
+    let predicted = |run: &str| {
+        let run = folder.fine(&format!("predict --checkpoint {run} --csv {run}.csv"));
+        run.stdout.lines().skip(1).map(|line| line.parse().unwrap()).collect::<Vec<f64>>()
+    };
+    let plain = predicted("plain");
+    assert_eq!(predicted("x"), plain);
+    for (both, plain) in predicted("both").iter().zip(&plain) {
+        // The mean is added with one rounding, to numbers below 2^31.
+        let rounding = f64::from(1_u32 << 31) * f64::EPSILON;
+        assert!((both - OFFSET as f64 - plain).abs() <= rounding, "{both} {plain}");
+    }
+}
+
+#[test]
+fn classes_are_those_that_occur_and_many_whole_numbers_are_none() {
+    let folder = Folder::new();
+    let x: Array2<f64> = (0..60).map(|i| f64::from(i % 3)).collect::<Array1<_>>().insert_axis(ndarray::Axis(1));
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    let targets = |name: &str, y: &dyn Fn(i64) -> i64| {
+        let y: Array1<i64> = (0..60).map(y).collect();
+        write_npy(folder.path(&format!("{name}.npy")), &y).unwrap();
+        folder.write(&format!("{name}.csv"), table("x,y", (0..60).map(|i| format!("{},{}", i % 3, y[i as usize]))));
+    };
+    targets("far", &|i| [-1, 3, 1_000_000_000_000][i as usize % 3]);
+    targets("prices", &|i| 100_000 + 997 * i);
+    targets("ids", &|i| i / 2);
+    targets("grades", &|i| i % 20);
+    // One rule for both formats.
+    for (name, loss, network) in [
+        ("far", "softmax, as WHAT 3 classes", "1-128-64-3"),
+        ("prices", "squared, as WHAT whole numbers of 60 values in 60 rows", "1-128-64-1"),
+        ("ids", "squared, as WHAT whole numbers of 30 values in 60 rows", "1-128-64-1"),
+        ("grades", "softmax, as WHAT 20 classes", "1-128-64-20"),
+    ] {
+        for (data, what) in [
+            (format!("--csv {name}.csv --target y"), r#""y" has"#),
+            (format!("--data x.npy --targets {name}.npy"), "the targets are"),
+        ] {
+            let run = folder.fine(&format!("{data} --epochs 1"));
+            let loss = format!("loss: {};", loss.replace("WHAT", what));
+            assert!(
+                run.stderr.contains(&loss) && run.stderr.contains(&format!("network {network}\n")),
+                "{}",
+                run.stderr
+            );
+        }
+    }
+    // The classes come back as they were.
+    folder.fine("--data x.npy --targets far.npy --rate 0.01 --checkpoint far");
+    let run = folder.fine("predict --checkpoint far --data x.npy");
+    assert!(
+        run.stdout.starts_with("class,probability\n-1,") && run.stdout.contains("\n1000000000000,"),
+        "{}",
+        run.stdout
+    );
+    folder.fine("predict --checkpoint far --data x.npy --output y.npy");
+    assert_eq!(fs::read(folder.path("y.npy")).unwrap(), fs::read(folder.path("far.npy")).unwrap());
+    // A run knows its classes again, and no others.
+    let resume = "--data x.npy --resume --checkpoint far --epochs 201 --targets";
+    folder.fine(&format!("{resume} far.npy"));
+    folder.refused(&format!("{resume} grades.npy"), 1, r#"grades.npy[0]: expected a known class, found 0"#);
+}
+
+#[test]
+fn a_column_that_may_be_numbers_or_classes_is_refused_with_the_cure() {
+    let folder = Folder::new();
+    let refused = |texts: &[&str], text: &str| {
+        folder.write("a.csv", table("x,t", texts.iter().enumerate().map(|(i, text)| format!("{i},\"{text}\""))));
+        folder.refused("--csv a.csv --target t", 1, text);
+        if !texts.contains(&"") {
+            let run = folder.fine("--csv a.csv --target t --loss softmax --epochs 1");
+            assert!(!run.stderr.contains("loss: "), "{}", run.stderr);
+        }
+    };
+    let cure = "or --loss softmax takes all texts of the column as classes";
+    refused(
+        &["0.5", "1.5", "NA"],
+        r#"a.csv:4: column "t": expected a number, as it is a column of numbers, found "NA""#,
+    );
+    refused(&["0.5", "1.5", "NA"], cure);
+    refused(&["1", "2", "1", "2", "nan"], r#"a.csv:6: column "t": expected a number"#);
+    refused(&["1", "", "1", "2", "1", "2"], r#"a.csv:3: column "t": expected a number"#);
+    refused(&["1", "2", "1", "2", "inf"], r#"found "inf""#);
+    refused(&["0,5", "1,5", "2,5"], r#"a.csv:2: column "t": expected a number with a decimal point"#);
+    refused(&["7", "1,5", "7", "1,5"], r#"a.csv:3: column "t": expected a number with a decimal point"#);
+    refused(&["1.5", "2.5", "many", "many"], r#"a.csv:4: column "t""#);
+    let names = r#"a.csv: column "t": expected classes, of 2 rows or more on average, found 3 texts in 3 rows"#;
+    refused(&["Ann", "Bob", "Eve"], names);
+    refused(&["Ann", "Bob", "Eve"], "--loss softmax takes them all the same");
+
+    // Clearly classes.
+    let grades = ["1", "2", "3a", "3b"].repeat(2);
+    folder.write("a.csv", table("x,t", grades.iter().enumerate().map(|(i, text)| format!("{i},{text}"))));
+    let run = folder.fine("--csv a.csv --target t --epochs 1");
+    assert!(run.stderr.contains(r#"softmax, as "t" has 4 classes"#), "{}", run.stderr);
+    folder.write("a.csv", "x,t\n1,a\n2,a\n3,a\n");
+    folder.refused("--csv a.csv --target t", 1, r#"a.csv: column "t": expected 2 classes or more, found 1: "a""#);
+}
+
+/// A class that two samples have, for the first seeds: sometimes both validate.
+/// From 2^53 on, two whole numbers may be one in double precision.
+#[test]
+fn labels_that_double_precision_cannot_tell_apart_are_refused() {
+    let folder = Folder::new();
+    write_npy(folder.path("x.npy"), &Array2::<f64>::from_shape_fn((40, 1), |(i, _)| i as f64)).unwrap();
+    let y: Array1<i64> = (0..40).map(|i| [1 << 53, (1 << 53) + 1, 1, 2][i % 4]).collect();
+    write_npy(folder.path("y.npy"), &y).unwrap();
+    let run = folder.run("--data x.npy --targets y.npy --loss softmax --epochs 1");
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("y.npy"), "{}", run.stderr);
+}
+
+/// A rate that has become 0 ends a run, and what the run has come to is kept.
+#[test]
+fn a_run_that_an_error_ends_keeps_what_it_has() {
+    let folder = Folder::new();
+    folder.write("a.csv", table("x,t", (0..40).map(|i| format!("{i},{}", ["a", "b"][i % 2]))));
+    let run = folder.run(
+        "--csv a.csv --target t --widths none --schedule step:1,0.1 --epochs 60 --history h.csv --plot p.svg --checkpoint run",
+    );
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("learning_rate: "), "{}", run.stderr);
+    let epochs = fs::read_to_string(folder.path("h.csv")).unwrap().lines().count() - 1;
+    assert!((30..60).contains(&epochs) && folder.path("p.svg").exists(), "{epochs}");
+    // Two steps an epoch, and all of them are in the checkpoint.
+    let newest = fs::read_dir(folder.path("run")).unwrap().map(|entry| entry.unwrap().file_name()).max().unwrap();
+    assert_eq!(newest.to_str(), Some(format!("step-{:012}.safetensors", 2 * epochs).as_str()));
+}
+
+#[test]
+fn a_class_that_no_sample_is_left_of_to_train_on_is_named() {
+    let folder = Folder::new();
+    let class = |i: usize| if i % 20 == 7 { "rare" } else { ["a", "b"][i % 2] };
+    folder.write("a.csv", table("x,t", (0..40).map(|i| format!("{i},{}", class(i)))));
+    let mut warned = 0;
+    for seed in 0..12 {
+        let train = format!("--csv a.csv --target t --widths none --validation 0.5 --epochs 1 --seed {seed}");
+        let run = folder.fine(&format!("{train} --checkpoint run{seed}"));
+        let warning = r#"warning: there is no sample to train on of the class: "rare" (2 to validate with)"#;
+        warned += usize::from(run.stderr.contains(warning));
+        assert_eq!(run.stderr.contains("warning"), run.stderr.contains(warning), "{}", run.stderr);
+    }
+    assert!((1..12).contains(&warned), "{warned}");
+}
+
+#[test]
+fn prediction_takes_no_older_checkpoint_unless_it_is_named() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    folder.fine("--csv flowers.csv --target species --epochs 3 --checkpoint run");
+    let file = newest(&folder.path("run"));
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let first = folder.path("run").join(format!("step-{:012}.safetensors", 1));
+    let run = folder.run("predict --checkpoint run --csv flowers.csv");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    let names = |text: &str| run.stderr.contains(text);
+    assert!(names(file.file_name().unwrap().to_str().unwrap()) && names("expected"), "{}", run.stderr);
+    let cure = format!("--checkpoint {}", first.canonicalize().unwrap().display());
+    assert!(names(&cure) || names(&format!("--checkpoint {}", first.display())), "{}", run.stderr);
+    let run = folder.fine(&format!("predict --csv flowers.csv --checkpoint {}", first.display()));
+    assert_eq!(run.stdout.lines().count(), 91);
+    folder.refused(&format!("predict --csv flowers.csv --checkpoint {}", file.display()), 1, "expected ");
+}
+
+#[cfg(unix)]
+#[test]
+fn each_input_is_opened_once_and_may_be_a_pipe() {
+    use std::io::Write as _;
+
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let text = fs::read(folder.path("flowers.csv")).unwrap();
+    let piped = |line: &str| {
+        let mut child = folder.command(line);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&text).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    folder.fine("--csv flowers.csv --target species --validation 0.2 --epochs 2 --checkpoint file");
+    piped("--csv /dev/stdin --target species --validation 0.2 --epochs 2 --checkpoint pipe");
+    assert_eq!(folder.model("pipe"), folder.model("file"));
+    piped("--csv /dev/stdin --resume --epochs 3 --checkpoint pipe");
+    let predicted = folder.fine("predict --csv flowers.csv --checkpoint pipe").stdout;
+    assert_eq!(piped("predict --csv /dev/stdin --checkpoint pipe"), predicted);
+
+    // Named pipes, for arrays.
+    let x = Array2::from_shape_fn((60, 2), |(i, j)| (i * (j + 1) % 7) as f64);
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    write_npy(folder.path("y.npy"), &(0..60).map(|i| i % 3).collect::<Array1<i64>>()).unwrap();
+    let fifos = |line: &str, names: &[&str]| {
+        let writers: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let (file, fifo) = (folder.path(&format!("{name}.npy")), folder.path(&format!("{name}.fifo")));
+                _ = fs::remove_file(&fifo);
+                assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+                std::thread::spawn(move || fs::write(fifo, fs::read(file).unwrap()).unwrap())
+            })
+            .collect();
+        let run = folder.fine(line);
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        run
+    };
+    let run = fifos("--data x.fifo --targets y.fifo --epochs 2 --checkpoint fifo", &["x", "y"]);
+    assert!(run.stderr.contains("as the targets are 3 classes"), "{}", run.stderr);
+    fifos("predict --data x.fifo --checkpoint fifo --output z.npy", &["x"]);
+}
+
+#[test]
+fn what_is_wrong_with_data_is_said_with_the_row_of_the_file() {
+    let folder = Folder::new();
+    let mut x = Array2::from_shape_fn((40, 3), |(i, j)| (i * (j + 1) % 7) as f64);
+    let y = Array1::from_shape_fn(40, |i| i as f64 + 0.5);
+    write_npy(folder.path("x.npy"), &x).unwrap();
+    write_npy(folder.path("y.npy"), &y).unwrap();
+    folder.fine("--data x.npy --targets y.npy --epochs 1 --checkpoint run");
+    write_npy(folder.path("narrow.npy"), &x.slice(ndarray::s![.., ..2]).to_owned()).unwrap();
+    let narrow = "narrow.npy: expected 3 columns, as the run has learned from, found 2 columns";
+    folder.refused("predict --checkpoint run --data narrow.npy", 1, narrow);
+    folder.refused("--data narrow.npy --targets y.npy --resume --checkpoint run --epochs 2", 1, narrow);
+    for found in [f64::NAN, f64::INFINITY] {
+        let mut y = y.clone();
+        y[23] = found;
+        write_npy(folder.path("bad.npy"), &y).unwrap();
+        // Whatever the shuffle of the division.
+        let train = "--data x.npy --targets bad.npy --validation 0.3";
+        folder.refused(train, 1, &format!("error: bad.npy[23]: expected a finite number, found {found}"));
+        x[(17, 1)] = found;
+        write_npy(folder.path("bad.npy"), &x).unwrap();
+        let text = format!("error: bad.npy[17, 1]: expected a finite number, found {found}");
+        folder.refused("--data bad.npy --targets y.npy --validation 0.3", 1, &text);
+        folder.refused("predict --checkpoint run --data bad.npy", 1, &text);
+    }
+    write_npy(folder.path("half.npy"), &y).unwrap();
+    let class = "half.npy[0]: expected a class, found 0.5";
+    folder.refused("--data x.npy --targets half.npy --loss softmax", 1, class);
+    folder
+        .write("a.csv", table("a,b,y", (0..40).map(|i| format!("{i},{},{i}.5", if i == 31 { "1e300" } else { "1" }))));
+    let huge = r#"a.csv:33: column "b": expected a number that the network's f32 can hold, found 1e300"#;
+    folder.refused("--csv a.csv --target y --standardize=no --validation 0.4", 1, huge);
+    folder.write("a.csv", table("a,y", (0..40).map(|i| format!("{i},{}", if i == 31 { "1e300" } else { "1.5" }))));
+    let huge = r#"a.csv:33: column "y": expected a number that the network's f32 can hold, found "1e300""#;
+    folder.refused("--csv a.csv --target y --standardize=no --validation 0.4", 1, huge);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_be_written_is_found_before_training_and_none_that_is_read_is_overwritten() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let text = fs::read(folder.path("flowers.csv")).unwrap();
+    fs::create_dir(folder.path("folder.csv")).unwrap();
+    std::os::unix::fs::symlink("flowers.csv", folder.path("link.csv")).unwrap();
+    let train = "--csv flowers.csv --target species --epochs 1";
+    let refused = |line: &str, text: &str| {
+        let run = folder.run(line);
+        // Nothing has been said of the data.
+        assert_eq!((run.code, run.stderr.lines().count()), (Some(1), 1), "{line}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{line}: {}", run.stderr);
+    };
+    if cfg!(target_os = "linux") {
+        // Not even root can make a file there.
+        refused(&format!("{train} --history /proc/h.csv"), "/proc/h.csv: ");
+        refused(&format!("{train} --plot /proc/c.svg"), "/proc/c.svg: ");
+    }
+    refused(&format!("{train} --history folder.csv"), "folder.csv: expected a file to write, found a folder");
+    let lost = "expected a file to write, found one to read";
+    for history in ["flowers.csv", "./flowers.csv", "link.csv"] {
+        refused(&format!("{train} --history {history}"), lost);
+    }
+    folder.fine(&format!("{train} --checkpoint run --history h.csv --plot c.svg"));
+    for output in ["flowers.csv", "link.csv"] {
+        // Before anything is read, even the checkpoint.
+        refused(&format!("predict --checkpoint none --csv flowers.csv --output {output}"), lost);
+    }
+    let file = newest(&folder.path("run"));
+    fs::copy(&file, folder.path("network.npy")).unwrap();
+    refused("predict --checkpoint network.npy --csv flowers.csv --output network.npy", lost);
+    assert_eq!(fs::read(folder.path("flowers.csv")).unwrap(), text);
+    assert_eq!(fs::read(&file).unwrap(), fs::read(folder.path("network.npy")).unwrap());
+    let left = fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut left: Vec<String> = left.collect();
+    left.sort();
+    assert_eq!(left, ["c.svg", "flowers.csv", "folder.csv", "h.csv", "link.csv", "network.npy", "run"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_need_not_be_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let name = |ending: &str| OsStr::from_bytes(&[b"\xff.", ending.as_bytes()].concat()).to_owned();
+    fs::rename(folder.path("flowers.csv"), folder.0.path().join(name("csv"))).unwrap();
+    let fine = |line: &str, paths: &[(&str, &str)]| {
+        let mut command = folder.command(line);
+        paths.iter().for_each(|&(flag, ending)| {
+            command.arg(flag).arg(name(ending));
+        });
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let files = [("--csv", "csv"), ("--history", "json"), ("--plot", "svg"), ("--checkpoint", "run")];
+    fine("--target species --epochs 1", &files);
+    fine("predict", &[("--csv", "csv"), ("--checkpoint", "run"), ("--output", "npy")]);
+    for ending in ["json", "svg", "npy"] {
+        assert!(folder.0.path().join(name(ending)).exists(), "{ending}");
+    }
+}
+
+#[test]
+fn a_column_is_left_out_if_asked_for_and_an_index_has_to_be() {
+    let folder = Folder::new();
+    let rows = |columns: &str| table(columns, (0..20).map(|i| format!("{i},no. {i},{},{}.5", i % 5, i % 7)));
+    folder.write("named.csv", rows("index,name,x,y"));
+    folder.write("first.csv", rows(",name,x,y"));
+    folder.write("second.csv", rows("Unnamed: 0,name,x,y"));
+    let name = r#"named.csv:2: column "name": expected a number, found "no. 0"; --drop "name" leaves the column out"#;
+    folder.refused("--csv named.csv --target y", 1, name);
+    folder.refused("--csv first.csv --target y --drop name", 1, r#"--drop """#);
+    folder.refused("--csv second.csv --target y --drop name", 1, r#"--drop "Unnamed: 0" leaves it out"#);
+    folder.refused("--csv named.csv --target y --drop color", 1, r#"expected "color""#);
+    folder.refused("--csv named.csv --target y --drop name --resume --checkpoint run", 2, "cannot be used with");
+    for (file, index) in [("named.csv", "index"), ("first.csv", ""), ("second.csv", "Unnamed: 0")] {
+        let mut command = folder.command("--target y --drop name --epochs 1 --csv");
+        let output = command.arg(file).args(["--checkpoint", file.trim_end_matches(".csv"), "--drop", index]).output();
+        let output = output.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && stderr.contains("network 1-128-64-1"), "{stderr}");
+    }
+    // The run knows which columns it has learned from.
+    let predicted = |file: &str| folder.fine(&format!("predict --checkpoint named --csv {file}.csv")).stdout;
+    assert_eq!(predicted("first"), predicted("named"));
+    folder.write("alone.csv", "y\n1.5\n2.5\n");
+    folder.refused("--csv alone.csv --target y", 1, "alone.csv: columns: expected ");
+    for separator in [";", "\t"] {
+        folder.write("other.csv", ["x", "y\n1", "2\n3", "4\n"].join(separator));
+        folder.refused("--csv other.csv --target y", 1, &format!("separated by {separator:?}"));
+    }
+}
+
+/// A run that takes long enough for all that is done to it meanwhile.
+#[cfg(unix)]
+struct Running {
+    child: std::process::Child,
+    stderr: std::io::BufReader<std::process::ChildStderr>,
+    text: String,
+}
+
+#[cfg(unix)]
+impl Running {
+    const LINE: &str = "--csv flowers.csv --target species --validation 0.2 --epochs 10000000 --batch 8 --rate 0.03 --seed 5 --standardize=no";
+
+    fn new(folder: &Folder, more: &str) -> Self {
+        Self::of(folder.command(&format!("{} {more}", Self::LINE)))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr, text: String::new() }
+    }
+
+    /// Until a line has this text.
+    fn says(&mut self, text: &str) -> &str {
+        use std::io::BufRead;
+
+        loop {
+            let start = self.text.len();
+            assert!(self.stderr.read_line(&mut self.text).unwrap() > 0, "{text}: {}", self.text);
+            if self.text[start..].contains(text) {
+                return &self.text[start..];
+            }
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// How it ends, and what it has said.
+    fn ends(mut self) -> (Option<i32>, String) {
+        use std::io::Read;
+
+        self.stderr.read_to_string(&mut self.text).unwrap();
+        (self.child.wait().unwrap().code(), self.text)
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_stop_a_run_and_its_best_network_predicts() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    // Ignored by whoever has started the tests, it is not for us to say what it does.
+    let nohup =
+        fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("SigIgn:\t0000000000000001"));
+    let all = [("-INT", 130, "Ctrl-C"), ("-TERM", 143, "SIGTERM"), ("-HUP", 129, "SIGHUP")];
+    for (signal, code, name) in all.into_iter().filter(|(signal, ..)| !(nohup && *signal == "-HUP")) {
+        let files = format!("--checkpoint run{signal} --history h{signal}.csv --plot c{signal}.svg");
+        let mut run = Running::new(&folder, &format!("--early-stopping 10000000 {files}"));
+        run.says("epoch 1/");
+        run.signal(signal);
+        let (ended, text) = run.ends();
+        assert_eq!(ended, Some(code), "{text}");
+        let (summary, best) = text.rsplit_once("; predict takes the network of the best epoch, ").unwrap();
+        assert!(summary.contains(&format!("stopped by {name} after ")), "{text}");
+        // The best epoch by the history.
+        let history = fs::read_to_string(folder.path(&format!("h{signal}.csv"))).unwrap();
+        let loss = |line: &str| line.split(',').nth(3).unwrap().parse::<f64>().unwrap();
+        let least = history.lines().enumerate().skip(1).min_by(|a, b| loss(a.1).total_cmp(&loss(b.1))).unwrap();
+        assert_eq!(best.trim(), least.0.to_string());
+        assert!(folder.path(&format!("c{signal}.svg")).exists());
+
+        // Its network.
+        let stored = Checkpoints::open(folder.path(&format!("run{signal}"))).unwrap().read().unwrap().value;
+        let network: Model<f32> = stored.best_model().unwrap().unwrap();
+        let table = data::csv_classes::<f32>(folder.path("flowers.csv"), "species").unwrap();
+        let classes = network.classify(table.x.view()).unwrap();
+        let run = folder.fine(&format!("predict --checkpoint run{signal} --csv flowers.csv"));
+        let predicted = run.stdout.lines().skip(1).map(|line| line.split_once(',').unwrap().0);
+        assert!(predicted.eq(classes.iter().map(|&class| table.y.names[class].as_str())));
+        let differs = stored.model::<f32>().unwrap() != network;
+        assert_eq!(run.stderr.contains("predicting with the network of its best epoch"), differs, "{}", run.stderr);
+    }
+}
+
+/// As whoever has called nohup wants it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_is_ignored_stops_nothing() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    let program = folder.command("");
+    let mut command = Command::new("sh");
+    command.current_dir(folder.0.path()).args(["-c", r#"trap "" HUP; exec "$0" "$@""#]);
+    let mut run = Running::of({
+        command.arg(program.get_program()).args(Running::LINE.split_whitespace()).stdin(Stdio::null());
+        command
+    });
+    run.says("epoch 1/");
+    run.signal("-HUP");
+    run.says("epoch ");
+    run.says("epoch ");
+    run.signal("-TERM");
+    assert_eq!(run.ends().0, Some(143));
+}
+
+#[cfg(unix)]
+#[test]
+fn one_run_at_a_time_has_a_folder_and_prediction_goes_on_beside_it() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    let mut run = Running::new(&folder, "--checkpoint run");
+    run.says("epoch 1/");
+    // At once: what to read is not even there.
+    for line in ["--csv none.csv --target species --checkpoint run", "--csv none.csv --resume --checkpoint run"] {
+        folder.refused(line, 1, "expected no run that writes here");
+    }
+    folder.fine("predict --checkpoint run --csv flowers.csv");
+    run.signal("-TERM");
+    assert_eq!(run.ends().0, Some(143));
+    folder.fine("--csv flowers.csv --resume --checkpoint run --epochs 1");
+}
+
+/// A folder in the place of the file that is written first makes each try fail, root's too.
+#[cfg(unix)]
+#[test]
+fn a_state_that_cannot_be_kept_is_said_and_tried_again_and_the_run_goes_on() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 60);
+    let mut run = Running::new(&folder, "--checkpoint run --history h.csv --plot c.svg");
+    run.says("epoch 1/");
+    let first = folder.path("run").join(format!("step-{:012}.safetensors", 1));
+    assert!(first.exists());
+    fs::create_dir(folder.path("run/.writing")).unwrap();
+    let warning = run.says("warning: ");
+    assert!(warning.contains("the run goes on and tries to keep its state again"), "{warning}");
+    fs::remove_dir(folder.path("run/.writing")).unwrap();
+    run.says("checkpoints can be written again");
+    assert!(newest(&folder.path("run")) > first);
+    fs::create_dir(folder.path("run/.writing")).unwrap();
+    run.signal("-INT");
+    let (code, text) = run.ends();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("stopped by Ctrl-C after"), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("error: the run's last state could not be kept: "), "{text}");
+    assert!(folder.path("h.csv").exists() && folder.path("c.svg").exists());
+
+    // Where none has been written, nothing would be lost.
+    fs::create_dir_all(folder.path("new/.writing")).unwrap();
+    folder.refused("--csv flowers.csv --target species --checkpoint new", 1, ".writing");
+}
+
+/// A checkpoint as the program made them before it standardised by itself, of a network with these weights.
+fn older(folder: &Folder, name: &str, loss: &str, classes: &[&str], weight: f32, standardize: bool) -> Model<f32> {
+    let outputs = classes.len().max(1);
+    let mlp = Mlp::from_weights(&[2, outputs], Constant::Absent, 0, |_, _, _| f64::from(weight)).unwrap();
+    let training =
+        Training { standardize, epochs: 1, learning_rate: LearningRate::constant(1e-9), ..Training::default() };
+    let (x, y) = (ndarray::array![[1.0, 2.0], [3.0, 8.0]], Array2::zeros((2, outputs)));
+    let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
+    if standardize {
+        trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
+    }
+    let task = serde_json::json!({
+        "loss": loss, "classes": classes, "columns": ["a", "b"], "target": "t",
+        "scale": if classes.is_empty() { vec![(5.0, 2.0)] } else { vec![] },
+        "validation": null, "seed": 0, "checksum": 0,
+    });
+    let notes = Notes::from([("task".to_owned(), task.to_string())]);
+    Checkpoints::create(folder.path(name)).unwrap().save(&trainer, &notes).unwrap();
+    trainer.into_model()
+}
+
+#[test]
+fn a_run_of_an_older_version_still_predicts() {
+    let folder = Folder::new();
+    let model = older(&folder, "run", "Squared", &[], 0.75, true);
+    folder.write("a.csv", "b,a\n2,1\n8,3\n9.5,-4\n");
+    let y_hat = model.predict(ndarray::array![[1.0, 2.0], [3.0, 8.0], [-4.0, 9.5]].view()).unwrap();
+    let predicted = folder.fine("predict --checkpoint run --csv a.csv").stdout;
+    let expected = y_hat.iter().map(|&y| f64::from(y) * 2.0 + 5.0);
+    assert!(predicted.lines().skip(1).map(|line| line.parse::<f64>().unwrap() as f32).eq(expected.map(|y| y as f32)));
+}
+
+#[test]
+fn of_equal_outputs_the_first_is_the_class() {
+    let folder = Folder::new();
+    let model = older(&folder, "equal", "Softmax", &["a", "b", "c"], 0.5, false);
+    folder.write("a.csv", "a,b\n1,2\n-3,4\n");
+    assert_eq!(model.classify(ndarray::array![[1.0, 2.0], [-3.0, 4.0]].view()).unwrap(), ndarray::array![0, 0]);
+    let predicted = folder.fine("predict --checkpoint equal --csv a.csv").stdout;
+    assert!(predicted.lines().skip(1).all(|line| line.starts_with("a,0.333")), "{predicted}");
+}
+
+#[test]
+fn outputs_that_are_not_finite_are_refused_with_their_row() {
+    let folder = Folder::new();
+    older(&folder, "huge", "Softmax", &["a", "b", "c"], f32::MAX, false);
+    folder.write("a.csv", "a,b\n0.1,0.2\n\n0.1,-0.2\n30,5\n");
+    let run = folder.run("predict --checkpoint huge --csv a.csv");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.contains("error: a.csv:5: "), "{}", run.stderr);
+}
+
+#[test]
+fn numbers_that_are_not_finite_do_not_ruin_a_figure() {
+    let (nan, infinity) = (f64::NAN, f64::INFINITY);
+    let panel = |scale, points: &[(f64, f64)]| plot::Panel {
+        title: String::new(),
+        x: plot::Axis { label: "x", scale: plot::Scale::Linear },
+        y: plot::Axis { label: "y", scale },
+        series: vec![plot::Series { marks: points.to_vec(), line: points.to_vec(), ..plot::Series::default() }],
+    };
+    for scale in [plot::Scale::Linear, plot::Scale::Log] {
+        let good = [(1.0, 2.0), (2.0, 0.5), (6.0, 8.0)];
+        let bad = [(0.0, infinity), good[0], (9.0, nan), good[1], good[2], (7.0, -infinity), (nan, 1.0)];
+        assert_eq!(panel(scale.clone(), &bad).ranges(), panel(scale.clone(), &good).ranges());
+        let ((left, right), (low, high)) = panel(scale, &[(1.0, nan)]).ranges();
+        assert!(left <= right && low <= high && [left, right, low, high].iter().all(|end| end.is_finite()));
+    }
+    assert_eq!(
+        panel(plot::Scale::Log, &[(1.0, 0.0), (2.0, 3.0)]).ranges(),
+        panel(plot::Scale::Log, &[(2.0, 3.0)]).ranges()
+    );
+}
+
+/// A validation loss that overflows after some epochs.
+#[test]
+fn a_learning_curve_leaves_out_losses_that_are_not_finite() {
+    let folder = Folder::new();
+    let row = |i: usize| format!("{},{}.25", if i == 3 { "1e38".to_owned() } else { (i % 7).to_string() }, i % 5);
+    folder.write("a.csv", table("x,y", (0..20).map(row)));
+    // A seed by which the large number validates; the square of what it gives is infinite.
+    let run = (0..20).map(|seed| {
+        folder.run(&format!("--csv a.csv --target y --standardize=no --validation 0.5 --epochs 5 --seed {seed} --plot c.svg --history h.csv"))
+    });
+    let run = run.filter(|run| run.code == Some(0)).find(|run| run.stderr.contains("validation loss inf"));
+    let run = run.expect("a seed");
+    assert!(!run.stderr.contains("best epoch"), "{}", run.stderr);
+    let figure = fs::read_to_string(folder.path("c.svg")).unwrap();
+    let words = figure.split(['<', '>']).filter(|text| text.contains("left out") || text.contains("infinite")).count();
+    assert!(words > 0, "the caption says it");
+    assert!(!figure.contains("NaN,") && !figure.contains("inf,"));
+    // The training losses, in their colour, still fill the height: they are no line on the ground.
+    let heights = figure.split("<polyline").filter(|line| line.contains("#0072B2")).filter_map(|line| {
+        let (_, points) = line.split_once("points=\"")?;
+        let y = points
+            .split('"')
+            .next()?
+            .split_whitespace()
+            .filter_map(|point| point.split_once(',')?.1.parse::<f64>().ok());
+        let (low, high) = y.fold((f64::INFINITY, 0.0_f64), |(low, high), y| (low.min(y), high.max(y)));
+        Some(high - low)
+    });
+    assert!(heights.fold(0.0, f64::max) > 500.0);
+}
