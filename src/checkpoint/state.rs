@@ -36,8 +36,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::archive::{CheckpointError, Checkpoints, Contents, Damaged, Dtype, OURS, Tensor, read};
+use crate::linalg::blas::blas_description;
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::blas_description;
 use crate::network::loss::Loss;
 use crate::network::mlp::{Constant, Mlp, Parameters};
 use crate::network::standardizer::Standardizer;

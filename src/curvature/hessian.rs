@@ -23,14 +23,14 @@ use crate::engine::engine::Samples;
 use crate::engine::plan::{LayerSlots, Op, Plan, Update, tiles};
 use crate::engine::update::BatchLayers;
 use crate::error::{Error, Result};
-use crate::linalg::blas::{SharedTiles, Tile};
+use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::row_major;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, curvature, sample_loss};
 use crate::network::mlp::{Mlp, Parameters};
 use crate::parallel::team::{ActiveTeam, Team};
+use crate::parallel::tiles::{SharedTiles, Tile};
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
 

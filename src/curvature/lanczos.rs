@@ -45,7 +45,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Error;
-use crate::linalg::threads::one_blas_thread;
+use crate::linalg::blas::one_blas_thread;
 
 /// A symmetric operator A of which the products with vectors are known.
 pub trait Operator {

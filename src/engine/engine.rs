@@ -19,13 +19,13 @@ use ndarray::{Array2, ArrayView2, Axis, Slice};
 use crate::engine::plan::{LayerSlots, Op, Plan, Update, sum};
 use crate::engine::update::{BatchLayers, Scratch};
 use crate::error::Error;
-use crate::linalg::blas::{SharedTiles, Tile};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
 use crate::network::mlp::{Mlp, Parameters};
 use crate::optim::optimizer::{Moments, Rule};
 use crate::parallel::team::{ActiveTeam, Team, Workload};
+use crate::parallel::tiles::{SharedTiles, Tile};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///

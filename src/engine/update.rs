@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Ix1, Ix2, s};
 
 use crate::engine::plan::{LayerSlots, PER_NUMBER, Update, chunk, is_tall, sum, tiles, zeros};
-use crate::linalg::blas::{Claimed, SharedTiles, Tile};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
 use crate::optim::optimizer::{Coefficients, Moments, Optimizer, Rule, largest};
 use crate::parallel::team::ActiveTeam;
+use crate::parallel::tiles::{SharedTiles, Tile, TileGuard};
 
 /// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.
 pub(crate) struct BatchLayers<'a, F> {
@@ -144,8 +144,8 @@ impl<'a, F: Scalar> SharedParameters<'a, F> {
 
 /// A tile of it that this thread alone may write.
 struct ParameterTile<'s, 'a, F> {
-    w: Claimed<'s, 'a, F, Ix2>,
-    c: Claimed<'s, 'a, F, Ix1>,
+    w: TileGuard<'s, 'a, F, Ix2>,
+    c: TileGuard<'s, 'a, F, Ix1>,
 }
 
 impl<F: Scalar> ParameterTile<'_, '_, F> {

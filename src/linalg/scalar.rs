@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use crate::linalg::blas::Kernels;
+use crate::linalg::products::Kernels;
 
 /// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that counts its multiplications.
 ///

@@ -7,3 +7,4 @@ mod fork_join_tests;
 pub(crate) mod pace;
 pub(crate) mod sync;
 pub(crate) mod team;
+pub(crate) mod tiles;

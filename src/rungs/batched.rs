@@ -19,14 +19,14 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Ix2, s};
 use crate::engine::engine::{Engine, Forward, Samples};
 use crate::engine::plan::tiles;
 use crate::error::{Error, Result};
-use crate::linalg::blas::{SharedTiles, Tile, TileTable};
+use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::{copied, row_major};
 use crate::linalg::rows;
 use crate::linalg::scalar::{Scalar, relu};
-use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, Parameters, check_outputs};
 use crate::parallel::team::{ActiveTeam, with_team, workload};
+use crate::parallel::tiles::{SharedTiles, Tile, TileTable};
 use crate::rungs::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.

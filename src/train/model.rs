@@ -4,8 +4,8 @@ use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
 use crate::engine::engine::{Engine, loss_block};
 use crate::error::{Error, Result};
+use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::standardizer::Standardizer;

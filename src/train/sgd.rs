@@ -17,9 +17,9 @@ use rand::seq::SliceRandom;
 
 use crate::engine::engine::{Diverged, Engine, Samples, StepPolicy, StepReport};
 use crate::error::{Error, Result};
+use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, Parameters};
 use crate::optim::optimizer::{Decay, Moments, Optimizer, Rule, check_not_0};

@@ -22,8 +22,8 @@ use rand::seq::SliceRandom;
 
 use crate::engine::engine::{Engine, StepPolicy, StepReport, loss_block};
 use crate::error::{Error, Result};
+use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::one_blas_thread;
 use crate::network::loss::Loss;
 use crate::network::mlp::Parameters;
 use crate::network::standardizer::Standardizer;
