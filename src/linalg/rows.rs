@@ -221,8 +221,8 @@ pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
 }
 
 /// Samples that [`column_sums`] adds in the network's own precision; the sums of such blocks are
-/// added in double precision. A sum of n equal numbers is off by up to n/2 roundings, and a batch may have a million
-/// samples.
+/// added in double precision. A sum of n equal numbers is off by up to n/2 roundings, and a batch may
+/// have a million samples.
 const SUM_BLOCK: usize = 64;
 
 /// Samples over which one gemv of [`gradient`] sums. A gemv keeps one sum for each number of its

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::parallel::cores::{self, Allowed, Cores};
+use crate::parallel::cores::{self, Affinity, OccupiedCores};
 use crate::parallel::fork_join::{End, ForkJoin};
 use crate::parallel::pace::{Balance, Pace};
 
@@ -101,7 +101,7 @@ fn threads() -> usize {
     if STAYING.get() {
         return 1;
     }
-    let cores = cores::of_this_thread();
+    let cores = cores::available_to_thread();
     match THREADS.load(Ordering::Relaxed) {
         // SingleStep core needs no look at rayon, which would start its global pool.
         0 if cores > 1 => rayon::current_num_threads().min(cores),
@@ -113,7 +113,7 @@ fn threads() -> usize {
 /// The crate's own workers; none if the system gives no threads.
 fn pool() -> Option<&'static ThreadPool> {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let builder = || ThreadPoolBuilder::new().num_threads(cores::of_the_machine());
+    let builder = || ThreadPoolBuilder::new().num_threads(cores::available_to_process());
     let made = move || {
         let pool = builder().thread_name(|index| format!("gemmprop-{index}")).build().ok()?;
         // A worker that is still starting when it is first called would be waited for in vain.
@@ -166,7 +166,7 @@ pub(crate) struct Team {
     /// StepReport when helpers are invited for the first time.
     shared: Option<Arc<TeamState>>,
     /// Where the helpers were last told to run.
-    allowed: Allowed,
+    allowed: Affinity,
     /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
     before: Option<(Instant, usize)>,
     pace: Pace,
@@ -186,7 +186,7 @@ struct TeamState {
     /// Those of them that have come.
     arrived: AtomicUsize,
     /// Of the caller and of the helpers that have come.
-    cores: Cores,
+    cores: OccupiedCores,
 }
 
 impl std::fmt::Debug for Team {
@@ -197,7 +197,7 @@ impl std::fmt::Debug for Team {
 
 impl TeamState {
     /// Invites helpers until there are `wanted`, or as many as the pool has workers to spare for.
-    fn invite(self: &Arc<Self>, wanted: usize, allowed: Allowed) {
+    fn invite(self: &Arc<Self>, wanted: usize, allowed: Affinity) {
         let Some(pool) = pool() else { return };
         let most = pool.current_num_threads() - 1;
         while self.invited.load(Ordering::Relaxed) < wanted {
@@ -217,7 +217,7 @@ impl TeamState {
     }
 
     /// A worker's stay with this team.
-    fn be_helped(&self, allowed: Allowed) {
+    fn be_helped(&self, allowed: Affinity) {
         // Inside a tile there is no staying.
         if !STAYING.replace(true) {
             self.arrived.fetch_add(1, Ordering::Relaxed);
@@ -229,8 +229,8 @@ impl TeamState {
         STAYS.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn stay(&self, allowed: Allowed) {
-        let _core = self.cores.settle(allowed);
+    fn stay(&self, allowed: Affinity) {
+        let _core = self.cores.occupy_free(allowed);
         let (mut rounds, mut idle_since) = (0, None);
         loop {
             if self.fork_join.help(End::Back) {
@@ -290,7 +290,7 @@ impl Team {
                 self.0.open.store(false, Ordering::Relaxed);
             }
         }
-        let allowed = cores::allowed();
+        let allowed = cores::affinity();
         // Helpers that linger from the last call, more than there may be now, or on other cores.
         let fit = |shared: &TeamState| shared.invited.load(Ordering::Relaxed) < threads && self.allowed == allowed;
         if !self.shared.as_deref().is_some_and(fit) {
@@ -300,7 +300,7 @@ impl Team {
         let shared = self.shared.get_or_insert_default();
         shared.open.store(true, Ordering::Relaxed);
         let _close = Close(shared);
-        let _core = shared.cores.stay();
+        let _core = shared.cores.occupy_current();
         let team = ActiveTeam {
             helpers: Some(Helpers { shared, wanted: helpers, allowed }),
             share: Cell::new(true),
@@ -357,7 +357,7 @@ struct Helpers<'a> {
     shared: &'a Arc<TeamState>,
     wanted: usize,
     /// Where they may run.
-    allowed: Allowed,
+    allowed: Affinity,
 }
 
 impl ActiveTeam<'_> {
@@ -471,7 +471,7 @@ mod tests {
 
     #[test]
     fn threads_are_the_users_to_say() {
-        let cores = cores::of_this_thread();
+        let cores = cores::available_to_thread();
         let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         for size in [1, 2, 3, 64] {
             assert_eq!(pool(size).install(threads), size.min(cores));
@@ -479,11 +479,11 @@ mod tests {
         std::thread::scope(|scope| {
             // A thread of its own, since the mask is the thread's.
             scope.spawn(|| {
-                cores::run_on_one_core();
+                cores::bind_to_current_core();
                 assert_eq!(threads(), 1, "on one core there is nobody to share with");
             });
         });
-        assert_eq!(cores::of_this_thread(), cores, "and elsewhere there are as many as before");
+        assert_eq!(cores::available_to_thread(), cores, "and elsewhere there are as many as before");
     }
 
     /// A loss that waits in `rayon::join` inside a tile takes whatever its pool has to do, and that may be another stay.
@@ -497,7 +497,7 @@ mod tests {
             shared.invited.fetch_add(1, Ordering::Relaxed);
             STAYS.fetch_add(1, Ordering::Relaxed);
             // A stay would run the tiles that are left, inside this one.
-            shared.be_helped(cores::allowed());
+            shared.be_helped(cores::affinity());
             assert_eq!((ran.fetch_add(1, Ordering::Relaxed), threads()), (0, 1));
             STAYING.set(false);
         };
