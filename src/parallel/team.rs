@@ -41,7 +41,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::parallel::cores::{self, Affinity, OccupiedCores};
 use crate::parallel::fork_join::{End, ForkJoin};
-use crate::parallel::pace::{Balance, Pace};
+use crate::parallel::pace::{LargeSteps, SmallSteps};
 
 /// Floating-point operations below which waking a helper costs more than it brings: about 50 µs of a core. Of a whole call, or of
 /// calls in quick succession, as those of a caller's own loop over single steps.
@@ -169,8 +169,8 @@ pub(crate) struct Team {
     allowed: Affinity,
     /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
     before: Option<(Instant, usize)>,
-    pace: Pace,
-    balance: Balance,
+    pace: SmallSteps,
+    balance: LargeSteps,
 }
 
 /// What the caller and its helpers have in common.
@@ -349,8 +349,8 @@ pub(crate) struct ActiveTeam<'a> {
     timed: Cell<bool>,
     /// How often the caller will still let a helper that has not come go first.
     makes_way: Cell<u32>,
-    pace: Cell<Pace>,
-    balance: Cell<Balance>,
+    pace: Cell<SmallSteps>,
+    balance: Cell<LargeSteps>,
 }
 
 struct Helpers<'a> {
@@ -406,7 +406,7 @@ impl ActiveTeam<'_> {
         let start = Instant::now();
         let result = work();
         if counts {
-            pace.took(start.elapsed().as_nanos() as f64 / flops as f64);
+            pace.record(start.elapsed().as_nanos() as f64 / flops as f64);
             self.pace.set(pace);
         }
         result
@@ -425,7 +425,7 @@ impl ActiveTeam<'_> {
         self.timed.set(false);
         if counts {
             let (mut balance, end) = (self.balance.get(), Instant::now());
-            balance.step(end, end - start, flops as f64);
+            balance.record_step(end, end - start, flops as f64);
             self.balance.set(balance);
         }
         result
@@ -460,7 +460,7 @@ impl ActiveTeam<'_> {
         let all = start.elapsed();
         let computing = waiting.map_or(all, |waiting| waiting - start);
         let mut balance = self.balance.get();
-        balance.phase(computing, all, own, tiles);
+        balance.record_phase(computing, all, own, tiles);
         self.balance.set(balance);
     }
 }
