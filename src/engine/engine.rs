@@ -24,8 +24,9 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
 use crate::network::mlp::{Mlp, Parameters};
 use crate::optim::optimizer::{Moments, Rule};
-use crate::parallel::team::{ActiveTeam, Team, Workload};
+use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::tiles::{SharedTiles, Tile};
+use crate::parallel::workload::Workload;
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///

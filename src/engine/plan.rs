@@ -19,8 +19,8 @@ use ndarray::Array2;
 
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
-use crate::parallel::team::{Workload, workload};
 use crate::parallel::tiles::{Tile, TileTable};
+use crate::parallel::workload::{Workload, workload};
 
 /// Where an array lies in the engine's list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], in the order in which a step
 /// writes them, so that consecutive operations write neighbours.

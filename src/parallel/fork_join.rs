@@ -64,14 +64,14 @@ struct Ticket {
 
 impl Ticket {
     const TILE_BITS: u32 = 20;
-    const MOST_TILES: usize = (1 << Self::TILE_BITS) - 1;
+    const MAX_TILES: usize = (1 << Self::TILE_BITS) - 1;
 
     fn word(self) -> u64 {
         self.call << (2 * Self::TILE_BITS) | self.front << Self::TILE_BITS | self.back
     }
 
     fn of(word: u64) -> Self {
-        let tile = |word: u64| word & Self::MOST_TILES as u64;
+        let tile = |word: u64| word & Self::MAX_TILES as u64;
         Self { call: word >> (2 * Self::TILE_BITS), front: tile(word >> Self::TILE_BITS), back: tile(word) }
     }
 }
@@ -122,7 +122,7 @@ impl Default for ForkJoin {
 
 impl ForkJoin {
     /// The most tiles that one call can have.
-    pub(crate) const MOST_TILES: usize = Ticket::MOST_TILES;
+    pub(crate) const MAX_TILES: usize = Ticket::MAX_TILES;
 
     /// Runs `work` for each tile below `tiles`, each once, on this thread and on those that help; `wait(round)` is called
     /// while the last tiles are being done elsewhere. Returns how many tiles this thread has run.
@@ -130,7 +130,7 @@ impl ForkJoin {
     /// # Panics
     /// If another call is running, or as the first tile that panicked, after all tiles are done.
     pub(crate) fn run(&self, tiles: usize, work: &(dyn Fn(usize) + Sync), mut wait: impl FnMut(u32)) -> usize {
-        assert!(tiles <= Self::MOST_TILES, "{tiles} tiles");
+        assert!(tiles <= Self::MAX_TILES, "{tiles} tiles");
         assert!(!self.running.swap(true, Ordering::Acquire), "a call is running already");
         // SAFETY: only the lifetime changes. The reference is used after a claim alone, and this function neither returns nor
         // unwinds before every claimed tile is done.

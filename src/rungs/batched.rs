@@ -25,8 +25,9 @@ use crate::linalg::rows;
 use crate::linalg::scalar::{Scalar, relu};
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, Parameters, check_outputs};
-use crate::parallel::team::{ActiveTeam, with_team, workload};
+use crate::parallel::team::{ActiveTeam, with_team};
 use crate::parallel::tiles::{SharedTiles, Tile, TileTable};
+use crate::parallel::workload::workload;
 use crate::rungs::trace::Trace;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
