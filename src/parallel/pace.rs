@@ -304,8 +304,8 @@ mod tests {
         assert!(f64::from(count) < 0.05 * f64::from(steps), "{count} of {steps}");
     }
 
-    /// Runs large steps of four tiles of 5 ms for some seconds. Returns their time, divided by the time
-    /// of these steps alone.
+    /// Runs large steps of four tiles of 5 ms for some seconds. Returns their time, divided by the
+    /// time of these steps alone.
     fn time_over_alone(wait: impl Fn(u32) -> Duration) -> f64 {
         let (tile, mut large, start) = (Duration::from_millis(5), LargeSteps::default(), Instant::now());
         let mut now = start;
