@@ -11,8 +11,8 @@ use crate::linalg::self_test;
 pub(crate) struct OneBlasThread(());
 
 /// # Errors
-/// [`Error::BlasWrong`](crate::Error::BlasWrong) if the library multiplies wrongly. The products are
-/// checked once in a process.
+/// [`Error::BlasWrong`](crate::Error::BlasWrong) if the library multiplies wrongly. The products
+/// are checked once in a process.
 pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
     static USABLE: OnceLock<Result<()>> = OnceLock::new();
     USABLE.get_or_init(|| self_test::run(description())).clone()?;
@@ -20,5 +20,5 @@ pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
 }
 
 pub(crate) fn description() -> &'static str {
-    "a CBLAS of the host program's"
+    "a CBLAS of the host program"
 }

@@ -22,8 +22,8 @@ use crate::linalg::scalar::{Scalar, masked, relu};
 
 /// Returns a range along one axis, or the whole array for `None`.
 ///
-/// A range that leaves nothing out is not sliced: a slice costs 10 ns, and a step of a small network
-/// has a dozen of them in two microseconds.
+/// A range that leaves nothing out is not sliced: a slice costs 10 ns, and a step of a small
+/// network has a dozen of them in two microseconds.
 pub(crate) fn slice_range<'a, F, D: Dimension>(
     array: &'a ArrayRef<F, D>,
     axis: Axis,
@@ -43,7 +43,7 @@ pub(crate) fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>
     } else if left.nrows() == 1 {
         F::gemv(a, right.reversed_axes(), left.row(0), beta, c.row_mut(0));
     } else if left.ncols() == 1 && beta != F::ZERO {
-        // A ger only adds, so β comes first. With β = 0 that would be a pass more than a gemm makes.
+        // A ger only adds, so β comes first. With β = 0 a gemm makes one pass less.
         if beta != F::ONE {
             c.map_inplace(|c| *c = beta * *c);
         }
@@ -107,8 +107,8 @@ pub(crate) fn gather<F: Scalar>(
     }
 }
 
-/// Sums that [`squares`] and [`lane_sum`] keep side by side: no addition waits for the one before it,
-/// and the compiler can use vector registers.
+/// Sums that [`squares`] and [`lane_sum`] keep side by side: no addition waits for the one before
+/// it, and the compiler can use vector registers.
 const LANES: usize = 8;
 
 /// Returns Σ a², summed in double precision, where the square of an `f32` cannot overflow.
@@ -121,8 +121,8 @@ pub(crate) fn squares<F: Scalar>(numbers: &[F]) -> f64 {
     sums.iter().sum()
 }
 
-/// Returns Σ a² over a tile, summed by `dot` in the network's own precision: as fast as the tile can
-/// be read, and infinite where a sum overflows.
+/// Returns Σ a² over a tile, summed by `dot` in the network's own precision: as fast as the tile
+/// can be read, and infinite where a sum overflows.
 pub(crate) fn squares_of<F: Scalar>(tile: ArrayView2<F>) -> f64 {
     let square = |row: &[F]| F::dot(row, row).to_f64();
     match tile.to_slice() {
@@ -131,7 +131,7 @@ pub(crate) fn squares_of<F: Scalar>(tile: ArrayView2<F>) -> f64 {
     }
 }
 
-/// Calls `work(row)` for each row of a tile, or `work(tile)` once for a tile in one piece of memory.
+/// Calls `work(row)` for each row of a tile, or `work(tile)` for a tile in one piece of memory.
 fn for_each_row<F: Scalar>(mut tile: ArrayViewMut2<F>, work: impl Fn(&mut [F])) {
     match tile.as_slice_mut() {
         Some(whole) => work(whole),
@@ -147,8 +147,8 @@ fn for_each_row_with<F: Scalar>(fixed: &[F], mut tile: ArrayViewMut2<F>, work: i
     }
 }
 
-/// Returns the column of an array with one column that lies in one piece of memory, as Δ of a single
-/// output does; `None` for other arrays.
+/// Returns the column of an array with one column that lies in one piece of memory, as Δ of a
+/// single output does; `None` for other arrays.
 fn single_column<F>(a: ArrayView2<'_, F>) -> Option<&[F]> {
     if a.ncols() == 1 { a.to_slice() } else { None }
 }
@@ -221,8 +221,8 @@ pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
 }
 
 /// Samples that [`column_sums`] adds in the network's own precision; the sums of such blocks are
-/// added in double precision. A sum of n equal numbers is off by up to n/2 roundings, and a batch may
-/// have a million samples.
+/// added in double precision. A sum of n equal numbers is off by up to n/2 roundings, and a batch
+/// may have a million samples.
 const SUM_BLOCK: usize = 64;
 
 /// Samples over which one gemv of [`gradient`] sums. A gemv keeps one sum for each number of its

@@ -2,11 +2,11 @@
 //! run on.
 //!
 //! Linux may wake a helper on the very core that its caller computes on, above all where all cores
-//! have been busy lately (it then saves itself the search for an idle one), and leave both there for
-//! tens of milliseconds. A helper that finds another member of its team on its core moves away: it
-//! removes the members' cores from its affinity mask, which makes the kernel move it at once, and
-//! then sets the caller's mask, which moves nothing. Helpers are threads of this crate, so the mask
-//! of a host's thread is never changed. On other systems than Linux nothing is moved.
+//! have been busy lately (it then saves itself the search for an idle one), and leave both there
+//! for tens of milliseconds. A helper that finds another member of its team on its core moves away:
+//! it removes the members' cores from its affinity mask, which makes the kernel move it at once,
+//! and then sets the caller's mask, which moves nothing. Helpers are threads of this crate, so the
+//! mask of a host's thread is never changed. On other systems than Linux nothing is moved.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +47,7 @@ impl OccupiedCores {
         self.0[core / 64].fetch_and(!(1 << (core % 64)), Ordering::Relaxed);
     }
 
-    /// Occupies the core that this thread is on, if it is free. For the caller, which stays where it
-    /// is.
+    /// Occupies the core that this thread is on, if it is free. For the caller, which never moves.
     pub(crate) fn occupy_current(&self) -> CoreGuard<'_> {
         let core = system::current_core().filter(|&core| self.tracks(core) && self.insert(core));
         CoreGuard { occupied: self, core }
@@ -199,7 +198,7 @@ mod tests {
         let core = first.core.expect("few machines have 512 cores");
         let second = occupied.occupy_free(affinity());
         if before.count() > 1 {
-            // The kernel may move a thread back at any time, and then no core is found: not for ever.
+            // The kernel may move a thread back at any time, and then no core is found; not always.
             let moved = (0..1000).any(|_| second.core.is_some() || occupied.occupy_free(affinity()).core.is_some());
             assert!(moved, "it stays on core {core}");
         } else {

@@ -17,8 +17,9 @@
 //! # States
 //!
 //! The *ticket* holds the tiles that nobody has claimed, `front..back`, in one word. A tile is
-//! *unclaimed* while it is in the ticket, *claimed* by the thread whose compare-exchange took it out,
-//! and *done* when that thread has added it to `done`. So a fork–join is in one of five states:
+//! *unclaimed* while it is in the ticket, *claimed* by the thread whose compare-exchange took it
+//! out, and *done* when that thread has added it to `done`. So a fork–join is in one of five
+//! states:
 //!
 //! ```text
 //! state        running   ticket      done          the job is accessed by
@@ -30,44 +31,44 @@
 //! ```
 //!
 //! They follow one another in this order, by: the swap of `running`, the store of the ticket, the
-//! last claim, the last addition to `done`, the store to `running`. (A call without tiles is COMPLETE
-//! as soon as it is prepared.)
+//! last claim, the last addition to `done`, the store to `running`. (A call without tiles is
+//! COMPLETE as soon as it is prepared.)
 //!
 //! # Orderings
 //!
 //! ```text
-//! release                       acquire                          hands over
-//! ticket.store      in run      ticket.compare_exchange in help  the job and done = 0, to who claims
-//! done.fetch_add    in help     done.load               in run   what the tile wrote, to the caller
-//! running.store     in run      running.swap            in run   the job's cell, to the next caller
+//! release                   acquire                            hands over
+//! ticket.store    in run    ticket.compare_exchange  in claim  job and done = 0, to who claims
+//! done.fetch_add  in help   done.load                in run    what the tile wrote, to the caller
+//! running.store   in run    running.swap             in run    the job's cell, to the next caller
 //! ```
 //!
-//! - `ticket`: a successful exchange reads the last value of the word. That is the caller's store or
-//!   the result of other exchanges since, which continue its release sequence, whatever their own
-//!   ordering; so `Acquire` on success is enough to see the job. The load before the exchange, and a
-//!   failed exchange, only predict the value to compare with: `Relaxed` is enough.
-//! - `done`: an addition continues the release sequences of those before it, so the caller's load of
-//!   the full count acquires from every tile. The store of 0 is `Relaxed`: the additions of the last
-//!   call precede it, since their count was full, and those of this call follow a claim, which has
-//!   acquired it.
+//! - `ticket`: a successful exchange reads the last value of the word. That is the caller's store
+//!   or the result of other exchanges since, which continue its release sequence, whatever their
+//!   own ordering; so `Acquire` on success is enough to see the job. The load before the exchange,
+//!   and a failed exchange, only predict the value to compare with: `Relaxed` is enough.
+//! - `done`: an addition continues the release sequences of those before it, so the caller's load
+//!   of the full count acquires from every tile. The store of 0 is `Relaxed`: the additions of the
+//!   last call precede it, since their count was full, and those of this call follow a claim, which
+//!   has acquired it.
 //! - `panicked` is `Relaxed`: it is written before the addition to `done` of that tile, and read
 //!   after the load of the full count.
 //! - `is_running` is a hint for how long to wait, and `Relaxed`.
 //!
 //! # Why it is correct
 //!
-//! **Every tile runs exactly once.** A claim replaces the whole word by one without the claimed tile,
-//! so no two claims of a call are of the same tile, and each is followed by one call of the job. The
-//! caller claims until the ticket is empty, so no tile is left, even if nobody helps. A thread that
-//! has been asleep since it read the ticket succeeds only if the word is the same again. Then its
-//! claim is a claim on the present call like any other, for it reads the job after the exchange; and
-//! while the ticket is empty no exchange succeeds, since none is tried with an empty ticket to
-//! compare with.
+//! **Every tile runs exactly once.** A claim replaces the whole word by one without the claimed
+//! tile, so no two claims of a call are of the same tile, and each is followed by one call of the
+//! job. The caller claims until the ticket is empty, so no tile is left, even if nobody helps. A
+//! thread that has been asleep since it read the ticket succeeds only if the word is the same
+//! again. Then its claim is a claim on the present call like any other, for it reads the job after
+//! the exchange; and while the ticket is empty no exchange succeeds, since none is tried with an
+//! empty ticket to compare with.
 //!
-//! **The caller's frame outlives every use of it.** The job, and with it all that `work` borrows, is
-//! used only between a claim and the addition to `done` for that tile. `run` does not return before
-//! it has read the full count, and does not unwind either, since it aborts instead. After its
-//! addition a helper uses nothing but the `ForkJoin`, which its own reference keeps alive.
+//! **The caller's frame outlives every use of it.** The job, and with it all that `work` borrows,
+//! is used only between a claim and the addition to `done` for that tile. `run` does not return
+//! before it has read the full count, and does not unwind either, since it aborts instead. After
+//! its addition a helper uses nothing but the `ForkJoin`, which its own reference keeps alive.
 //!
 //! **A panic neither unwinds over the frame nor is lost.** The panic of a tile is caught in `help`,
 //! the first payload kept, and the tile counted as done: otherwise the caller would wait for ever.
@@ -76,9 +77,9 @@
 //! addition, or in `run` before the count is full, aborts the process.
 //!
 //! **No wake-up is lost,** because no thread sleeps for another. Helpers poll the ticket and the
-//! caller polls `done`. The caller waits only for claimed tiles, and the thread that has claimed one
-//! needs nothing from the others to finish it. A helper that sees a new ticket late or never, or that
-//! still sleeps in its pool, costs its help and nothing else.
+//! caller polls `done`. The caller waits only for claimed tiles, and the thread that has claimed
+//! one needs nothing from the others to finish it. A helper that sees a new ticket late or never,
+//! or that still sleeps in its pool, costs its help and nothing else.
 //!
 //! `tests/fork_join.rs` has loom explore the orders in which threads can meet here.
 
@@ -155,8 +156,8 @@ pub(crate) enum End {
 #[derive(Clone, Copy)]
 struct Job(*const (dyn Fn(usize) + Sync));
 
-// SAFETY: the job is written in the state PREPARING by the caller alone, and read in OPEN and DRAINING
-// after a claim, which sees that write. What it points to is Sync.
+// SAFETY: the job is written in the state PREPARING by the caller alone, and read in OPEN and
+// DRAINING after a claim, which sees that write. What it points to is Sync.
 unsafe impl Send for ForkJoin {}
 // SAFETY: as above.
 unsafe impl Sync for ForkJoin {}
@@ -194,13 +195,13 @@ impl ForkJoin {
     /// The largest number of tiles of a call.
     pub(crate) const MAX_TILES: usize = u32::MAX as usize;
 
-    /// Calls `work(tile)` once for each tile below `tiles`, on this thread and on those that help, and
-    /// returns how many of them this thread has run. Calls `wait(round)`, with rounds from 0, while
-    /// other threads run the last tiles.
+    /// Calls `work(tile)` once for each tile below `tiles`, on this thread and on those that help,
+    /// and returns how many of them this thread has run. Calls `wait(round)`, with rounds from 0,
+    /// while other threads run the last tiles.
     ///
     /// # Panics
-    /// If another call is running. Resumes the panic of the first tile that panicked, after all tiles
-    /// are done.
+    /// If another call is running. Resumes the panic of the first tile that panicked, after all
+    /// tiles are done.
     pub(crate) fn run(&self, tiles: usize, work: &(dyn Fn(usize) + Sync), mut wait: impl FnMut(u32)) -> usize {
         assert!(tiles <= Self::MAX_TILES, "{tiles} tiles");
         assert!(!self.running.swap(true, Ordering::Acquire), "a call is running already");
@@ -252,8 +253,8 @@ impl ForkJoin {
     pub(crate) fn help(&self, end: End) -> bool {
         let Some(tile) = self.claim(end) else { return false };
         let guard = AbortOnUnwind;
-        // SAFETY: the claim has acquired the job, and `run` waits for this tile, so the job and what
-        // it borrows stay.
+        // SAFETY: the claim has acquired the job, and `run` waits for this tile, so the job and
+        // what it borrows stay.
         let work = self.job.with(|job| unsafe { &*(*job).0 });
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(tile as usize))) {
             self.keep_first(panic);
@@ -280,7 +281,7 @@ impl ForkJoin {
         }
     }
 
-    /// Keeps the payload if it is the first of this call, and forgets it otherwise: a drop may panic.
+    /// Keeps the first payload of a call, and forgets later ones: dropping one may panic.
     fn keep_first(&self, panic: Box<dyn Any + Send>) {
         let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
         match *first {

@@ -1,4 +1,4 @@
-//! The helper's side of a team: what a worker does from the call that wakes it until it sleeps again.
+//! The helper's side of a team: what a worker does from waking up until it sleeps again.
 //!
 //! ```text
 //! spawn_helpers(wanted)            the caller, when a phase has fewer helpers than wanted
@@ -21,13 +21,13 @@
 //! To wake a sleeping worker takes 20 to 60 µs, so a helper stays for an epoch and not for a step,
 //! and lingers after a call, since a loop of single steps makes the next one at once.
 //!
-//! A worker that is given `run_helper` *inside* a tile leaves it at once. This happens to a loss that
-//! waits in `rayon::join`, which runs whatever job its pool has. Such a helper could not return to
-//! its tile before the call ends, and the call would not end before the tile.
+//! A worker that is given `run_helper` *inside* a tile leaves it at once. This happens to a loss
+//! that waits in `rayon::join`, which runs whatever job its pool has. Such a helper could not
+//! return to its tile before the call ends, and the call would not end before the tile.
 //!
 //! All counters and flags here are `Relaxed`: they are hints for when to spawn, wait and leave.
-//! Memory is ordered by the [`fork_join`](crate::parallel::fork_join) alone, and no phase waits for a
-//! helper that has claimed no tile.
+//! Memory is ordered by the [`fork_join`](crate::parallel::fork_join) alone, and no phase waits for
+//! a helper that has claimed no tile.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -41,12 +41,12 @@ use crate::parallel::pool;
 /// Rounds of waiting, 20 to 40 ns each, before a waiting thread yields its core to others.
 const SPIN_ROUNDS: u32 = 2_000;
 
-/// Rounds that a helper stays after a call: up to about 100 µs, in which a loop of single steps makes
-/// the next one.
+/// Rounds that a helper stays after a call: up to about 100 µs, in which a loop of single steps
+/// makes the next one.
 const LINGER_ROUNDS: u32 = 4_000;
 
-/// How long a helper stays without a phase while a call runs, because steps are computed alone or an
-/// observer takes its time.
+/// How long a helper stays without a phase while a call runs, because steps are computed alone or
+/// an observer takes its time.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(3);
 
 thread_local! {

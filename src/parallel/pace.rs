@@ -1,11 +1,12 @@
 //! Whether sharing a step pays. This is found by measuring, because the shapes do not tell.
 //!
-//! **Small steps** ([`SmallSteps`]). To hand a tile to another core costs a cache line each way:
-//! 30 ns within a cluster of cores, 170 ns between clusters, and the host of a virtual machine moves
-//! its cores about. The same step of 64-64-64-1 has been seen to take 9 µs with two threads and,
-//! minutes later, 21; alone it takes 15. So small steps are timed both ways in *trials*, and then run
-//! the way that is faster on average. The average and not the minimum: what a shared step loses are
-//! waits for a core that something else was using, and the fastest of a few steps has none.
+//! **Small steps** ([`SmallSteps`]). To hand a tile to another core costs a cache line each way, 30
+//! ns within a cluster of cores and 170 ns between clusters; and the host of a virtual machine
+//! moves its cores about. The same step of 64-64-64-1 has been seen to take 9 µs with two threads
+//! and, minutes later, 21; alone it takes 15. So small steps are timed both ways in *trials*, and
+//! then run the way that is faster on average. The average and not the minimum: what a shared step
+//! loses are waits for a core that something else was using, and the fastest of a few steps has
+//! none.
 //!
 //! ```text
 //! trial of one way        TRIAL steps, the first WARM_UP not counted
@@ -34,8 +35,8 @@ use std::time::{Duration, Instant};
 const TRIAL: u32 = 24;
 const WARM_UP: u32 = 3;
 
-/// Steps between two trials, at least and at most. The period doubles each time that the result of a
-/// trial did not hold, and halves each time that a trial confirms the way taken.
+/// Steps between two trials, at least and at most. The period doubles each time that the result of
+/// a trial did not hold, and halves each time that a trial confirms the way taken.
 const MIN_PERIOD: u32 = 4096;
 const MAX_PERIOD: u32 = 4 * MIN_PERIOD;
 
@@ -43,8 +44,8 @@ const MAX_PERIOD: u32 = 4 * MIN_PERIOD;
 /// milliseconds, which a trial may miss.
 const WINDOW: u32 = 512;
 
-/// The other way is taken between trials if its time is below this part of the present one: a single
-/// interruption of the machine is no reason.
+/// The other way is taken between trials if its time is below this part of the present one: a
+/// single interruption of the machine is no reason.
 const CLEARLY_FASTER: f64 = 0.85;
 
 /// Decides whether small steps are shared.

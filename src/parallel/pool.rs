@@ -1,9 +1,9 @@
 //! Whose threads help: the workers of a rayon pool that belongs to this crate, created when a call
 //! first wants one.
 //!
-//! The workers of a host's pool are never occupied: its jobs run as if this crate were not there, and
-//! an observer or a loss may use rayon, call this crate, or block. One worker of the pool is kept
-//! free of helping, so that a job which a loss spawns on a helper finds a worker that runs it.
+//! The workers of a host's pool are never occupied: its jobs run as if this crate were not there,
+//! and an observer or a loss may use rayon, call this crate, or block. One worker of the pool is
+//! kept free of helping, so that a job which a loss spawns on a helper finds a worker that runs it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};

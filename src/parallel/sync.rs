@@ -1,6 +1,6 @@
 //! The primitives that [`fork_join`](crate::parallel::fork_join) synchronises with: those of the
-//! standard library. `tests/fork_join.rs` compiles that file with loom's in their place, and explores
-//! every order in which threads can meet.
+//! standard library. `tests/fork_join.rs` compiles that file with loom's in their place, and
+//! explores every order in which threads can meet.
 
 pub(crate) use std::sync::Mutex;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -1,18 +1,18 @@
 //! The caller's side of a team: how many threads share a call's tiles, and which steps are shared.
 //!
-//! **How many.** As many threads as [`set_threads`] says; otherwise as rayon has in the pool that the
-//! caller runs in, or in its global one (`RAYON_NUM_THREADS`, or the size that a host has built it
-//! with). Never more than the calling thread may run on, which is looked up at each call, and never
-//! more than a phase has tiles. The caller is one of them, the others are *helpers*: workers of the
-//! crate's own pool ([`pool`](crate::parallel::pool)).
+//! **How many.** As many threads as [`set_threads`] says; otherwise as rayon has in the pool that
+//! the caller runs in, or in its global one (`RAYON_NUM_THREADS`, or the size that a host has built
+//! it with). Never more than the calling thread may run on, which is looked up at each call, and
+//! never more than a phase has tiles. The caller is one of them, the others are *helpers*: workers
+//! of the crate's own pool ([`pool`](crate::parallel::pool)).
 //!
 //! **Helpers are optional.** A phase ends when its *tiles* are done
 //! ([`fork_join`](crate::parallel::fork_join)), not when certain threads have met: the caller alone
 //! can finish everything, a helper may start late or never, and there is no barrier that could
 //! deadlock. A call from inside a helper's tile is computed by its caller alone.
 //!
-//! **Work decides, not shape.** A helper is woken for [`WAKE_FLOPS`] of work or more, where calls in
-//! quick succession count together: a loop of single steps gets the helpers that an epoch gets.
+//! **Work decides, not shape.** A helper is woken for [`WAKE_FLOPS`] of work or more, where calls
+//! in quick succession count together: a loop of single steps gets the helpers that an epoch gets.
 //! Phases that are too small are not shared ([`workload`](crate::parallel::workload)). Whether the
 //! other ones are shared while helpers are there is found by measuring
 //! ([`pace`](crate::parallel::pace)). The tiles are the same either way, and so are the bits.
@@ -53,8 +53,8 @@ const MAX_GAP: Duration = Duration::from_micros(100);
 const LARGE_FLOPS: usize = 10_000_000;
 
 /// Phases before which a caller yields its core once while a helper is pending. A helper that was
-/// woken on the caller's own core could not run, and so not move away, before the caller's time slice
-/// ends, after milliseconds.
+/// woken on the caller's own core could not run, and so not move away, before the caller's time
+/// slice ends, after milliseconds.
 const MAX_YIELDS: u32 = 64;
 
 /// The number that [`set_threads`] has set; 0 for none.
@@ -65,13 +65,13 @@ thread_local! {
     static TEAM: Cell<Team> = Cell::default();
 }
 
-/// Sets how many threads calls of this crate compute on, in the whole process and from the next call
-/// on; `None`, as at the start, for as many as rayon has where the call is made: in the pool that the
-/// calling thread belongs to, or in the global one, whose size the environment variable
-/// `RAYON_NUM_THREADS` sets.
+/// Sets the number of threads that calls of this crate compute on, in the whole process and from
+/// the next call on. `None`, as at the start, stands for the number that rayon has where the call
+/// is made: in the pool that the calling thread belongs to, or in the global one, whose size the
+/// environment variable `RAYON_NUM_THREADS` sets.
 ///
-/// Either way there are never more than the calling thread may run on by its affinity, and only the
-/// caller's for work that is too small. Results do not depend on it.
+/// In either case a call uses no more threads than its own may run on by its affinity, and only its
+/// own for work that is too small. Results do not depend on the number of threads.
 ///
 /// # Panics
 /// For 0 threads.
@@ -121,7 +121,7 @@ impl std::fmt::Debug for Team {
 }
 
 impl Team {
-    /// Runs a call: `work`, whose phases helpers may share if their `workload` is worth waking some.
+    /// Runs a call: `work`, whose phases helpers share if its `workload` is worth waking them.
     pub(crate) fn enter<R>(&mut self, workload: Workload, work: impl FnOnce(&ActiveTeam) -> R) -> R {
         if workload.flops == 0 {
             return work(&ActiveTeam::alone());
@@ -356,8 +356,8 @@ mod tests {
         assert_eq!(cores::available_to_thread(), cores, "and another thread as many as before");
     }
 
-    /// A loss that waits in `rayon::join` inside a tile runs any job of its pool, which may be that of
-    /// a helper.
+    /// A loss that waits in `rayon::join` inside a tile runs any job of its pool, which may be that
+    /// of a helper.
     #[test]
     fn inside_a_tile_nobody_becomes_a_helper_nor_has_one() {
         let state = TeamState::default();

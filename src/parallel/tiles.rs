@@ -65,7 +65,7 @@ impl TileTable {
         Self { shapes, tiles, written, claims }
     }
 
-    /// Returns a table of equal tiles, to be claimed by themselves, for other arrays of these shapes.
+    /// Returns a table of the same tiles for other arrays of these shapes, with claims of its own.
     pub(crate) fn like(&self) -> Self {
         Self::new(self.shapes.clone(), self.tiles.clone())
     }
@@ -186,8 +186,8 @@ impl<F, D: RemoveAxis> TileGuard<'_, '_, F, D> {
     pub(crate) fn write(&mut self, i: usize) -> ArrayViewMut<'_, F, D> {
         assert!(self.tile().arrays.contains(&i), "array {i} does not belong to {:?}", self.tile());
         let (shape, pointer) = self.raw_view(i, self.tile().columns.as_ref());
-        // SAFETY: this guard is the only one of its tile, no other tile overlaps it, and `&mut self`
-        // keeps every other view of it away.
+        // SAFETY: this guard is the only one of its tile, no other tile overlaps it, and `&mut
+        // self` keeps every other view of it away.
         unsafe { ArrayViewMut::from_shape_ptr(shape, pointer) }
     }
 
@@ -207,8 +207,8 @@ impl<F, D: RemoveAxis> TileGuard<'_, '_, F, D> {
             assert_ne!(from, to, "an array cannot be read and written at once");
             self.assert_readable(from);
             let (shape, pointer) = self.raw_view(from, None);
-            // SAFETY: the array has these rows, and no other thread writes them (both asserted). The
-            // view that is written is of another array.
+            // SAFETY: the array has these rows, and no other thread writes them (both asserted).
+            // The view that is written is of another array.
             unsafe { ArrayView::from_shape_ptr(shape, pointer) }
         });
         let (shape, pointer) = self.raw_view(to, self.tile().columns.as_ref());
