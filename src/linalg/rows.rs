@@ -259,7 +259,7 @@ pub(crate) fn gradient<F: Scalar>(
 /// c ← a Δᵀ 1 + β c, [`COLUMN_BLOCK`] columns at a time: blocks of [`SUM_BLOCK`] samples in order,
 /// each summed in registers, and the sums of the blocks added in double precision.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
-    // A factor of 1 or 0 is not multiplied with, so that it adds no rounding, and β = 0 overwrites.
+    // A factor of 1 costs no multiplication, and β = 0 overwrites, even NaN.
     let finish = |c: &mut F, sum: F| {
         let scaled = if a == F::ONE { sum } else { a * sum };
         *c = if beta == F::ZERO {

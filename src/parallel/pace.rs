@@ -1,12 +1,12 @@
 //! Whether sharing a step pays. This is found by measuring, because the shapes do not tell.
 //!
-//! **Small steps** ([`SmallSteps`]). To hand a tile to another core costs a cache line each way, 30
-//! ns within a cluster of cores and 170 ns between clusters; and the host of a virtual machine
-//! moves its cores about. The same step of 64-64-64-1 has been seen to take 9 µs with two threads
-//! and, minutes later, 21; alone it takes 15. So small steps are timed both ways in *trials*, and
-//! then run the way that is faster on average. The average and not the minimum: what a shared step
-//! loses are waits for a core that something else was using, and the fastest of a few steps has
-//! none.
+//! **Small steps** ([`SmallSteps`]). To hand a tile to another core costs a cache line each way,
+//! which takes 30 ns within a cluster of cores and 170 ns between clusters; and the host of a
+//! virtual machine moves its cores about. The same step of 64-64-64-1 has been seen to take 9 µs
+//! with two threads and, minutes later, 21; alone it takes 15. So small steps are timed both ways
+//! in *trials*, and then run the way that is faster on average. The average and not the minimum:
+//! what a shared step loses are waits for a core that something else was using, and the fastest of
+//! a few steps has none.
 //!
 //! ```text
 //! trial of one way        TRIAL steps, the first WARM_UP not counted
