@@ -105,8 +105,8 @@ pub use curvature::Hessian;
 #[cfg(feature = "curvature")]
 pub use curvature::{lanczos, sharpness};
 pub use error::{Error, Result};
+pub use linalg::blas::blas_description;
 pub use linalg::scalar::Scalar;
-pub use linalg::threads::blas_description;
 pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
 pub use network::mlp::Mlp;
 pub use network::parameters::{Constant, Parameters, ParametersMut};

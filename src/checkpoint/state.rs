@@ -37,12 +37,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::archive::{CheckpointError, Checkpoints, Contents, Damaged, Dtype, OURS, Tensor, read};
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::blas_description;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::{Constant, Parameters};
 use crate::network::standardizer::Standardizer;
 use crate::optim::optimizer::Decay;
+use crate::linalg::blas::blas_description;
 use crate::random::Generator;
 use crate::train::history::{History, Record};
 use crate::train::model::Model;

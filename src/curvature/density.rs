@@ -9,7 +9,7 @@ use rand_chacha::rand_core::SeedableRng;
 use crate::curvature::krylov::{Krylov, in_range, norm};
 use crate::curvature::operator::Operator;
 use crate::error::Error;
-use crate::linalg::threads::one_blas_thread;
+use crate::linalg::blas::one_blas_thread;
 
 /// The mean of random samples.
 #[derive(Debug, Clone, Copy, PartialEq)]

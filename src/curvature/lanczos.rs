@@ -51,7 +51,7 @@ pub use crate::curvature::density::{Density, Estimate, density, trace};
 use crate::curvature::krylov::{Krylov, in_range};
 pub use crate::curvature::operator::{FromFn, Operator, from_fn};
 use crate::error::Error;
-use crate::linalg::threads::one_blas_thread;
+use crate::linalg::blas::one_blas_thread;
 
 /// What [`extremes`] looks for, and how far it goes.
 #[derive(Debug, Clone, Copy, PartialEq)]

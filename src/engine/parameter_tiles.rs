@@ -5,11 +5,11 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayViewMut1, ArrayViewMut2, Ix1, Ix2, s};
 
 use crate::engine::cut::{split, tile_count};
-use crate::linalg::blas::{Claimed, SharedTiles, Tile, TileTable};
 use crate::linalg::rows;
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
-use crate::parallel::team::{Workload, workload};
+use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
+use crate::parallel::workload::{Workload, workload};
 
 /// The tiles of all w[t] and c[t]. Those of c[t] are empty where there is no constant.
 #[derive(Debug)]
@@ -110,8 +110,8 @@ impl<'a, F: Scalar> SharedParameters<'a, F> {
 
 /// A tile of θ that this thread alone may write.
 pub(crate) struct ParameterTile<'s, 'a, F> {
-    w: Claimed<'s, 'a, F, Ix2>,
-    c: Claimed<'s, 'a, F, Ix1>,
+    w: TileGuard<'s, 'a, F, Ix2>,
+    c: TileGuard<'s, 'a, F, Ix1>,
 }
 
 impl<F: Scalar> ParameterTile<'_, '_, F> {

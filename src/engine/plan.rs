@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Ix2};
 
 use crate::engine::cut::{MOST_TALL_TILES, NARROW, NARROW_VECTOR, PER_NUMBER, is_tall, split, tall_rows, tile_count};
-use crate::linalg::blas::{Claimed, SharedTiles, Tile, TileTable};
 use crate::linalg::scalar::Scalar;
-use crate::parallel::team::{ActiveTeam, Workload, workload};
+use crate::parallel::team::ActiveTeam;
+use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
+use crate::parallel::workload::{Workload, workload};
 
 /// Where an array lies in the list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1]. This is the
 /// order in which a step writes them, so that consecutive operations write neighbours.
@@ -97,7 +98,7 @@ pub(crate) trait Operations<F>: Sync {
 
 /// A tile of the layers, claimed by the thread that works on it.
 pub(crate) struct LayerTile<'s, 'a, F> {
-    claimed: Claimed<'s, 'a, F, Ix2>,
+    claimed: TileGuard<'s, 'a, F, Ix2>,
     /// The arrays, by their slots, that it belongs to.
     pub(crate) arrays: Range<usize>,
     /// Its samples, counted from the first of the batch.

@@ -9,11 +9,12 @@ use crate::engine::pass::GradientPass;
 use crate::engine::plan::Plan;
 use crate::engine::samples::Samples;
 use crate::error::{Error, Result};
-use crate::linalg::blas::{SharedTiles, Tile, TileTable};
+use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::linalg::threads::one_blas_thread;
 use crate::network::mlp::{Mlp, check_outputs};
-use crate::parallel::team::{ActiveTeam, Workload, with_team, workload};
+use crate::parallel::team::{ActiveTeam, with_team};
+use crate::parallel::tiles::{SharedTiles, Tile, TileTable};
+use crate::parallel::workload::{Workload, workload};
 
 /// Buffers and plan of a forward pass over a fixed number of samples: samples × (d[0] + … + m)
 /// numbers.

@@ -21,12 +21,12 @@ use crate::engine::cut::{PER_NUMBER, chunk, is_tall, ranges};
 use crate::engine::parameter_tiles::{Block, ParameterBlock, ParameterTiles, SharedParameters, for_each_run};
 use crate::engine::plan::{store, sum, zeros};
 use crate::engine::samples::BatchLayers;
-use crate::linalg::blas::Tile;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
 use crate::optim::optimizer::{Coefficients, Moments, Optimizer, Rule};
 use crate::parallel::team::ActiveTeam;
+use crate::parallel::tiles::Tile;
 
 /// What the rules that are not fused work with, made when a step first needs it.
 #[derive(Debug)]

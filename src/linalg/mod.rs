@@ -1,7 +1,17 @@
 //! Number types, and the products of matrices and vectors that everything else is made of.
 
 pub(crate) mod blas;
+#[cfg(feature = "blas")]
+mod cblas;
+#[cfg(all(feature = "blas", not(any(feature = "openblas-system", feature = "openblas-static"))))]
+mod host_blas;
 pub(crate) mod layout;
+#[cfg(not(feature = "blas"))]
+mod native;
+#[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
+mod openblas;
+pub(crate) mod products;
 pub(crate) mod rows;
 pub(crate) mod scalar;
-pub(crate) mod threads;
+#[cfg(feature = "blas")]
+mod self_test;

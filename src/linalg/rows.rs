@@ -1,4 +1,5 @@
-//! Rung 4's products and what stands between them, on some rows of a batch and some neurons of a layer.
+//! The products of a batched step on some rows of a batch and some neurons of a layer, and what
+//! stands between them.
 //!
 //! ```text
 //! U = Z wᵀ + 1 cᵀ                            Z: (rows, d[t])         U: (rows, d[t+1])
@@ -6,8 +7,12 @@
 //! w ← a Δᵀ Z + β w,  c ← a Δᵀ 1 + β c        Δ: (B, rows of w)       Z: (B, d[t])
 //! ```
 //!
-//! A product whose result is a single row or column is a gemv, and one over a single sample (B = 1) is a ger: reading
-//! a matrix once is all the work there is. All that is not a product works on slices, row by row.
+//! Each operand is a tile: a range of rows of a row-major array, with all its columns or a range of
+//! them. A tile of whole rows lies in one piece of memory and is worked on as one slice; any other
+//! one row by row, each row as a slice.
+//!
+//! A tile's bits depend on its shape alone: the functions here choose the order of their sums by
+//! the shapes of their operands, never by how many threads there are.
 
 use std::ops::Range;
 
@@ -15,8 +20,10 @@ use ndarray::{ArrayRef, ArrayView, ArrayView1, ArrayView2, ArrayViewMut1, ArrayV
 
 use crate::linalg::scalar::{Scalar, masked, relu};
 
-/// A range along one axis; all of it for `None`. (Slicing costs 10 ns even if it leaves everything, and a step of a small
-/// network has a dozen slices and two microseconds.)
+/// Returns a range along one axis, or the whole array for `None`.
+///
+/// A range that leaves nothing out is not sliced: a slice costs 10 ns, and a step of a small
+/// network has a dozen of them in two microseconds.
 pub(crate) fn slice_range<'a, F, D: Dimension>(
     array: &'a ArrayRef<F, D>,
     axis: Axis,
@@ -28,13 +35,15 @@ pub(crate) fn slice_range<'a, F, D: Dimension>(
     }
 }
 
-/// C ← a A B + β C by the cheapest of the three products.
+/// C ← a A B + β C by the cheapest product: a result of one column or row is a gemv and a product
+/// over one sample a ger, since reading each matrix once is all the work there is.
 pub(crate) fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>, beta: F, mut c: ArrayViewMut2<F>) {
     if right.ncols() == 1 {
         F::gemv(a, left, right.column(0), beta, c.column_mut(0));
     } else if left.nrows() == 1 {
         F::gemv(a, right.reversed_axes(), left.row(0), beta, c.row_mut(0));
     } else if left.ncols() == 1 && beta != F::ZERO {
+        // A ger only adds, so β comes first. With β = 0 a gemm makes one pass less.
         if beta != F::ONE {
             c.map_inplace(|c| *c = beta * *c);
         }
@@ -44,19 +53,21 @@ pub(crate) fn product<F: Scalar>(a: F, left: ArrayView2<F>, right: ArrayView2<F>
     }
 }
 
-/// The row as a slice. Everything here is a tile of a row-major array.
+/// Returns a row of a tile as a slice.
 #[track_caller]
 fn slice<F>(row: ArrayView1<'_, F>) -> &[F] {
     row.to_slice().expect("tiles lie row by row")
 }
 
-/// The row as a slice, to be written.
+/// Returns a row of a tile as a slice, to be written.
 #[track_caller]
 pub(crate) fn slice_mut<F>(row: ArrayViewMut1<'_, F>) -> &mut [F] {
     row.into_slice().expect("tiles lie row by row")
 }
 
-/// Z[0]_r = x[row(r)], or (x[row(r)] − mean) ⊙ factor in double precision and then rounded; 0 where there is no row(r).
+/// Z[0]_r = x[row(r)], the batch's rows of the samples; or, with `standardize` = (mean, factor),
+/// (x[row(r)] − mean) ⊙ factor, computed in double precision and then rounded. A row without a
+/// sample (`None`) is 0.
 pub(crate) fn gather<F: Scalar>(
     x: ArrayView2<F>,
     row: impl Fn(usize) -> Option<usize>,
@@ -65,6 +76,7 @@ pub(crate) fn gather<F: Scalar>(
 ) {
     let columns = x.ncols();
     let standardized = |x: F, mean: f64, factor: f64| F::from_f64((x.to_f64() - mean) * factor);
+    // Most calls: both lie in one piece of memory, and a row is copied as a slice.
     if let (Some(x), Some(z)) = (x.to_slice(), z.as_slice_mut()) {
         for (r, z) in z.chunks_exact_mut(columns).enumerate() {
             let Some(row) = row(r) else {
@@ -95,10 +107,12 @@ pub(crate) fn gather<F: Scalar>(
     }
 }
 
-/// Σ a², in double precision, where the square of an `f32` cannot overflow.
+/// Sums that [`squares`] and [`lane_sum`] keep side by side: no addition waits for the one before
+/// it, and the compiler can use vector registers.
+const LANES: usize = 8;
+
+/// Returns Σ a², summed in double precision, where the square of an `f32` cannot overflow.
 pub(crate) fn squares<F: Scalar>(numbers: &[F]) -> f64 {
-    // Side by side, so that it runs at the speed of memory.
-    const LANES: usize = 8;
     let mut sums = [0.0; LANES];
     let (chunks, rest) = numbers.as_chunks::<LANES>();
     let add = |(sum, &a): (&mut f64, &F)| *sum += a.to_f64() * a.to_f64();
@@ -107,7 +121,8 @@ pub(crate) fn squares<F: Scalar>(numbers: &[F]) -> f64 {
     sums.iter().sum()
 }
 
-/// The same of a tile, in the network's own precision, in which it may overflow: as fast as the tile can be read.
+/// Returns Σ a² over a tile, summed by `dot` in the network's own precision: as fast as the tile
+/// can be read, and infinite where a sum overflows.
 pub(crate) fn squares_of<F: Scalar>(tile: ArrayView2<F>) -> f64 {
     let square = |row: &[F]| F::dot(row, row).to_f64();
     match tile.to_slice() {
@@ -116,7 +131,7 @@ pub(crate) fn squares_of<F: Scalar>(tile: ArrayView2<F>) -> f64 {
     }
 }
 
-/// `work(row)` for each row of a tile; a tile that lies in one piece is one row.
+/// Calls `work(row)` for each row of a tile, or `work(tile)` for a tile in one piece of memory.
 fn for_each_row<F: Scalar>(mut tile: ArrayViewMut2<F>, work: impl Fn(&mut [F])) {
     match tile.as_slice_mut() {
         Some(whole) => work(whole),
@@ -124,7 +139,7 @@ fn for_each_row<F: Scalar>(mut tile: ArrayViewMut2<F>, work: impl Fn(&mut [F])) 
     }
 }
 
-/// `work(fixed, row)` for each row of a tile and one row that goes with them all.
+/// Calls `work(fixed, row)` for each row of a tile, with the same `fixed` for all of them.
 fn for_each_row_with<F: Scalar>(fixed: &[F], mut tile: ArrayViewMut2<F>, work: impl Fn(&[F], &mut [F])) {
     match tile.as_slice_mut() {
         Some(whole) => whole.chunks_exact_mut(fixed.len()).for_each(|row| work(fixed, row)),
@@ -132,17 +147,18 @@ fn for_each_row_with<F: Scalar>(fixed: &[F], mut tile: ArrayViewMut2<F>, work: i
     }
 }
 
-/// A column that lies in one piece, as that of the only output does.
-fn only_column<F>(a: ArrayView2<'_, F>) -> Option<&[F]> {
+/// Returns the column of an array with one column that lies in one piece of memory, as Δ of a
+/// single output does; `None` for other arrays.
+fn single_column<F>(a: ArrayView2<'_, F>) -> Option<&[F]> {
     if a.ncols() == 1 { a.to_slice() } else { None }
 }
 
-/// U = Z wᵀ, without the constant's column.
+/// U = Z wᵀ, which [`add_constant`] or [`add_constant_relu`] completes.
 pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: ArrayViewMut2<F>) {
     product(F::ONE, z, w.reversed_axes(), F::ZERO, u);
 }
 
-/// U ← U + 1 cᵀ; an empty c is none.
+/// U ← U + 1 cᵀ. An empty c adds nothing: the layer has no constant.
 pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
     if let [c] = *slice(c) {
         for_each_row(u, |u| u.iter_mut().for_each(|u| *u += c));
@@ -151,7 +167,7 @@ pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
     }
 }
 
-/// U ← ReLU(U + 1 cᵀ) in one pass; an empty c is none.
+/// U ← ReLU(U + 1 cᵀ) in one pass. An empty c adds nothing.
 pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
     if c.is_empty() {
         for_each_row(u, |u| u.iter_mut().for_each(|u| *u = relu(*u)));
@@ -160,7 +176,8 @@ pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>
     }
 }
 
-/// `loss(r, ŷ_r, ∂_r)` for each row r. Returns the sum of what it returns, in that order.
+/// Calls `loss(r, ŷ_r, ∂_r)` for each row r: it writes the derivative ∂_r = ∂ℓ/∂ŷ_r into `dy` and
+/// returns the loss of that sample. Returns the sum of the losses, added in the order of the rows.
 pub(crate) fn losses<F: Scalar>(
     y_hat: ArrayView2<F>,
     mut dy: ArrayViewMut2<F>,
@@ -175,10 +192,11 @@ pub(crate) fn losses<F: Scalar>(
     sum
 }
 
-/// Δ[t] = (Δ[t+1] w) ⊙ 1[Z[t] > 0]; z: the tile of Z[t] that Δ[t]'s is of.
+/// Δ[t] = (Δ[t+1] w) ⊙ 1[Z[t] > 0]. `above` is Δ[t+1] for the tile's rows, `w` and `z` have the
+/// columns of the tile `delta`.
 pub(crate) fn deltas<F: Scalar>(above: ArrayView2<F>, w: ArrayView2<F>, z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
-    match only_column(above) {
-        // SingleStep output: an outer product, each number written once.
+    match single_column(above) {
+        // A single output: an outer product, masked as it is written, in one pass instead of three.
         Some(above) if above.len() > 1 => {
             let w = slice(w.row(0));
             for ((&above, z), delta) in above.iter().zip(z.outer_iter()).zip(delta.outer_iter_mut()) {
@@ -202,15 +220,17 @@ pub(crate) fn mask<F: Scalar>(z: ArrayView2<F>, mut delta: ArrayViewMut2<F>) {
     }
 }
 
-/// Samples of which sums are made in the network's own precision; such sums are added up in double precision, or by further
-/// products. A sum of n equal numbers is off by up to n/2 roundings, and a batch may have a million samples.
-const SAMPLES: usize = 64;
+/// Samples that [`column_sums`] adds in the network's own precision; the sums of such blocks are
+/// added in double precision. A sum of n equal numbers is off by up to n/2 roundings, and a batch
+/// may have a million samples.
+const SUM_BLOCK: usize = 64;
 
-/// The same of products with a vector, which keep a single sum for each number of their result; a product of matrices adds its
-/// own blocks up.
-const SAMPLES_OF_A_PRODUCT: usize = 2048;
+/// Samples over which one gemv of [`gradient`] sums. A gemv keeps one sum for each number of its
+/// result, so a tall batch is split into several; a gemm splits its sums into blocks by itself.
+const PRODUCT_BLOCK: usize = 2048;
 
 /// w ← a Δᵀ Z + β w and c ← a Δᵀ 1 + β c, for the rows of w and c that belong to the columns of Δ.
+/// An empty c is left out.
 pub(crate) fn gradient<F: Scalar>(
     a: F,
     delta: ArrayView2<F>,
@@ -220,10 +240,11 @@ pub(crate) fn gradient<F: Scalar>(
     c: ArrayViewMut1<F>,
 ) {
     let samples = delta.nrows();
-    if samples > SAMPLES_OF_A_PRODUCT && (w.nrows() == 1 || w.ncols() == 1) {
-        for first in (0..samples).step_by(SAMPLES_OF_A_PRODUCT) {
-            let block = Some(first..(first + SAMPLES_OF_A_PRODUCT).min(samples));
+    if samples > PRODUCT_BLOCK && (w.nrows() == 1 || w.ncols() == 1) {
+        for first in (0..samples).step_by(PRODUCT_BLOCK) {
+            let block = Some(first..(first + PRODUCT_BLOCK).min(samples));
             let (delta, z) = (slice_range(&delta, Axis(0), &block), slice_range(&z, Axis(0), &block));
+            // The first block scales w, the later ones add to it.
             let beta = if first == 0 { beta } else { F::ONE };
             product(a, delta.reversed_axes(), z, beta, w.view_mut());
         }
@@ -235,8 +256,10 @@ pub(crate) fn gradient<F: Scalar>(
     }
 }
 
-/// c ← a Δᵀ 1 + β c: blocks of [`SAMPLES`] in order, each summed up in registers, 16 columns at a time.
+/// c ← a Δᵀ 1 + β c, [`COLUMN_BLOCK`] columns at a time: blocks of [`SUM_BLOCK`] samples in order,
+/// each summed in registers, and the sums of the blocks added in double precision.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {
+    // A factor of 1 costs no multiplication, and β = 0 overwrites, even NaN.
     let finish = |c: &mut F, sum: F| {
         let scaled = if a == F::ONE { sum } else { a * sum };
         *c = if beta == F::ZERO {
@@ -248,35 +271,35 @@ fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<
         };
     };
     let c = slice_mut(c);
-    if let Some(delta) = only_column(delta) {
-        let of_block = |delta: &[F]| sum(delta).to_f64();
-        finish(&mut c[0], F::from_f64(delta.chunks(SAMPLES).map(of_block).sum()));
+    if let Some(delta) = single_column(delta) {
+        let block_sum = |delta: &[F]| lane_sum(delta).to_f64();
+        finish(&mut c[0], F::from_f64(delta.chunks(SUM_BLOCK).map(block_sum).sum()));
         return;
     }
-    for (c, delta) in c.chunks_mut(COLUMNS).zip(delta.axis_chunks_iter(Axis(1), COLUMNS)) {
-        if delta.nrows() <= SAMPLES {
-            let sums = of_columns(delta);
+    for (c, delta) in c.chunks_mut(COLUMN_BLOCK).zip(delta.axis_chunks_iter(Axis(1), COLUMN_BLOCK)) {
+        if delta.nrows() <= SUM_BLOCK {
+            let sums = block_column_sums(delta);
             c.iter_mut().zip(&sums).for_each(|(c, &sum)| finish(c, sum));
             continue;
         }
-        let mut totals = [0.0; COLUMNS];
-        for block in delta.axis_chunks_iter(Axis(0), SAMPLES) {
-            totals.iter_mut().zip(&of_columns(block)).for_each(|(total, sum)| *total += sum.to_f64());
+        let mut totals = [0.0; COLUMN_BLOCK];
+        for block in delta.axis_chunks_iter(Axis(0), SUM_BLOCK) {
+            totals.iter_mut().zip(&block_column_sums(block)).for_each(|(total, sum)| *total += sum.to_f64());
         }
         c.iter_mut().zip(&totals).for_each(|(c, &total)| finish(c, F::from_f64(total)));
     }
 }
 
-/// Columns whose sums stay in registers.
-const COLUMNS: usize = 16;
+/// Columns whose sums the compiler keeps in registers.
+const COLUMN_BLOCK: usize = 16;
 
-/// The sum of each of a few columns, samples in order.
-fn of_columns<F: Scalar>(delta: ArrayView2<F>) -> [F; COLUMNS] {
-    let mut sums = [F::ZERO; COLUMNS];
+/// Returns the sums of at most [`COLUMN_BLOCK`] columns, added in the order of the samples.
+fn block_column_sums<F: Scalar>(delta: ArrayView2<F>) -> [F; COLUMN_BLOCK] {
+    let mut sums = [F::ZERO; COLUMN_BLOCK];
     for delta in delta.outer_iter() {
         let delta = slice(delta);
-        match <&[F; COLUMNS]>::try_from(delta) {
-            // A length that the compiler knows.
+        match <&[F; COLUMN_BLOCK]>::try_from(delta) {
+            // A length that the compiler knows, so that it needs no loop.
             Ok(delta) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
             Err(_) => sums.iter_mut().zip(delta).for_each(|(sum, &delta)| *sum += delta),
         }
@@ -284,9 +307,8 @@ fn of_columns<F: Scalar>(delta: ArrayView2<F>) -> [F; COLUMNS] {
     sums
 }
 
-/// The sum of a few numbers, side by side so that no addition waits for the one before it.
-fn sum<F: Scalar>(numbers: &[F]) -> F {
-    const LANES: usize = 8;
+/// Returns the sum of at most [`SUM_BLOCK`] numbers: [`LANES`] sums, then the sum of these.
+fn lane_sum<F: Scalar>(numbers: &[F]) -> F {
     let mut sums = [F::ZERO; LANES];
     let (chunks, rest) = numbers.as_chunks::<LANES>();
     chunks.iter().for_each(|chunk| sums.iter_mut().zip(chunk).for_each(|(sum, &a)| *sum += a));

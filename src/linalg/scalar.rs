@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use crate::linalg::blas::Kernels;
+use crate::linalg::products::Kernels;
 
-/// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that counts its multiplications.
+/// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that
+/// counts its multiplications.
 ///
-/// Sealed: its products ([`gemm`](crate#the-four-rungs) and the like) belong to the crate.
+/// Sealed: only this crate implements the products (`gemm`, `gemv`, `ger`, `dot`) that it requires.
 pub trait Scalar:
     Kernels
     + Debug
@@ -28,9 +29,9 @@ pub trait Scalar:
     const MAX: f64;
     /// The distance from 1 to the next number, in double precision.
     const EPSILON: f64;
-    /// The nearest number of this type.
+    /// Converts, rounding to the nearest number of this type.
     fn from_f64(value: f64) -> Self;
-    /// The same number, or the nearest, in double precision.
+    /// Converts to double precision, without rounding.
     fn to_f64(self) -> f64;
     /// eᵃ
     fn exp(self) -> Self;
@@ -79,13 +80,15 @@ macro_rules! scalar {
 scalar!(f32);
 scalar!(f64);
 
-/// ReLU(u), and NaN for NaN: the comparison is false for it. (`max(u, 0)` would turn NaN into 0 and hide a fault.)
+/// Returns ReLU(u), and NaN for NaN, for which the comparison is false. (`max(u, 0)` would turn NaN
+/// into 0 and hide an error.)
 #[inline]
 pub(crate) fn relu<F: Scalar>(u: F) -> F {
     if u <= F::ZERO { F::ZERO } else { u }
 }
 
-/// a where z > 0, else 0: the product with ReLU′(u), read off z = ReLU(u). ReLU′(0) = 0.
+/// Returns a ReLU′(u), with ReLU′(u) read off z = ReLU(u): a where z > 0, and 0 elsewhere.
+/// ReLU′(0) = 0.
 #[inline]
 pub(crate) fn masked<F: Scalar>(a: F, z: F) -> F {
     if z > F::ZERO { a } else { F::ZERO }

@@ -1,77 +1,93 @@
-//! Where threads run: each member of a team on a core of its own, among those that the caller may run on.
+//! Where threads run: each member of a team on a core of its own, among those that the caller may
+//! run on.
 //!
-//! Linux may wake a helper on the very core that its caller computes on, above all where all cores have been busy lately (it
-//! then saves itself the search for an idle one), and leave both there for tens of milliseconds. A helper that finds another
-//! member on its core moves itself away: it takes the members' cores out of its affinity mask, which makes the kernel
-//! move it at once, and then sets the caller's mask, which moves nothing. Helpers are threads of this crate, so no mask of a
-//! host's thread is ever changed. Elsewhere than on Linux nothing is moved.
+//! Linux may wake a helper on the very core that its caller computes on, above all where all cores
+//! have been busy lately (it then saves itself the search for an idle one), and leave both there
+//! for tens of milliseconds. A helper that finds another member of its team on its core moves away:
+//! it removes the members' cores from its affinity mask, which makes the kernel move it at once,
+//! and then sets the caller's mask, which moves nothing. Helpers are threads of this crate, so the
+//! mask of a host's thread is never changed. On other systems than Linux nothing is moved.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(test)]
-pub(crate) use system::run_on_one_core;
-pub(crate) use system::{Allowed, allowed};
+pub(crate) use system::bind_to_current_core;
+pub(crate) use system::{Affinity, affinity};
 
-/// The cores on which the members of a team have said to be; those beyond the 512th are not looked at.
+/// The cores that the members of a team occupy, one bit each. Cores from the 512th on are not
+/// tracked. A hint for where to run, which orders no other memory, so `Relaxed` suffices.
 #[derive(Debug, Default)]
-pub(crate) struct Cores([AtomicU64; 8]);
+pub(crate) struct OccupiedCores([AtomicU64; 8]);
 
-/// A core that a member stands on, until dropped.
+/// A member's place: the core that it occupies until this is dropped, or `None` if the core is not
+/// known or was occupied already.
 #[derive(Debug)]
-pub(crate) struct Occupied<'a> {
-    cores: &'a Cores,
+pub(crate) struct CoreGuard<'a> {
+    occupied: &'a OccupiedCores,
     core: Option<usize>,
 }
 
-impl Cores {
-    fn taken(&self, core: usize) -> bool {
+impl OccupiedCores {
+    fn tracks(&self, core: usize) -> bool {
+        core < 64 * self.0.len()
+    }
+
+    fn contains(&self, core: usize) -> bool {
         self.0[core / 64].load(Ordering::Relaxed) >> (core % 64) & 1 == 1
     }
 
-    /// Takes a core; false if somebody had it.
-    fn take(&self, core: usize) -> bool {
+    /// Returns whether the core was free.
+    fn insert(&self, core: usize) -> bool {
         let bit = 1 << (core % 64);
         self.0[core / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
-    /// The caller's own: it stays where it is.
-    pub(crate) fn stay(&self) -> Occupied<'_> {
-        let core = system::current().filter(|&core| core < 64 * self.0.len() && self.take(core));
-        Occupied { cores: self, core }
+    fn remove(&self, core: usize) {
+        self.0[core / 64].fetch_and(!(1 << (core % 64)), Ordering::Relaxed);
     }
 
-    /// A helper's: it may run where `allowed` says, and moves away if somebody is there already.
-    pub(crate) fn settle(&self, allowed: Allowed) -> Occupied<'_> {
-        system::allow(allowed);
-        let seat = self.stay();
-        if seat.core.is_some() {
-            return seat;
+    /// Occupies the core that this thread is on, if it is free. For the caller, which never moves.
+    pub(crate) fn occupy_current(&self) -> CoreGuard<'_> {
+        let core = system::current_core().filter(|&core| self.tracks(core) && self.insert(core));
+        CoreGuard { occupied: self, core }
+    }
+
+    /// Occupies a free core of `affinity`, and moves this thread there if its own is occupied. For
+    /// helpers.
+    pub(crate) fn occupy_free(&self, affinity: Affinity) -> CoreGuard<'_> {
+        system::set_affinity(affinity);
+        let current = self.occupy_current();
+        if current.core.is_some() {
+            return current;
         }
-        system::leave(allowed, |core| core < 64 * self.0.len() && self.taken(core));
-        self.stay()
+        system::move_away(affinity, |core| self.tracks(core) && self.contains(core));
+        self.occupy_current()
     }
 }
 
-impl Drop for Occupied<'_> {
+impl Drop for CoreGuard<'_> {
     fn drop(&mut self) {
         if let Some(core) = self.core {
-            self.cores.0[core / 64].fetch_and(!(1 << (core % 64)), Ordering::Relaxed);
+            self.occupied.remove(core);
         }
     }
 }
 
-/// On how many cores this thread can run now, by its affinity and by the quota of its control group.
-pub(crate) fn of_this_thread() -> usize {
-    system::allowed_here().map_or_else(of_the_machine, |allowed| allowed.min(of_the_machine())).max(1)
+/// The number of cores that this thread can run on now, by its affinity and by the quota of its
+/// control group.
+pub(crate) fn available_to_thread() -> usize {
+    system::cores_in_affinity().map_or_else(available_to_process, |cores| cores.min(available_to_process())).max(1)
 }
 
-/// On how many cores threads of this process can run at once, whatever the calling thread is bound to. Looked up once.
-pub(crate) fn of_the_machine() -> usize {
+/// The number of cores that threads of this process can run on at once, whatever the calling thread
+/// is bound to. Looked up once.
+pub(crate) fn available_to_process() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| {
         let count = || std::thread::available_parallelism().map_or(1, usize::from);
-        // In a thread that is bound to nothing. The answer includes the quota, which costs the reading of some files.
+        // Asked in a thread that is bound to nothing. The answer includes the quota, for which some
+        // files are read.
         let unbound = std::thread::Builder::new().spawn(move || {
             system::unbind();
             count()
@@ -87,43 +103,42 @@ mod system {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
     /// The cores that a thread may run on; `None` where the system does not say.
-    pub(crate) type Allowed = Option<CpuSet>;
+    pub(crate) type Affinity = Option<CpuSet>;
 
     thread_local! {
-        /// The mask that this helper was last given.
-        static GIVEN: Cell<Allowed> = const { Cell::new(None) };
+        /// The affinity that this helper was last given, so that an equal one costs no system call.
+        static LAST_SET: Cell<Affinity> = const { Cell::new(None) };
     }
 
-    /// Where the calling thread may run.
-    pub(crate) fn allowed() -> Allowed {
+    /// The affinity of the calling thread.
+    pub(crate) fn affinity() -> Affinity {
         sched_getaffinity(None).ok()
     }
 
-    pub(super) fn allowed_here() -> Option<usize> {
-        allowed().map(|set| set.count() as usize)
+    pub(super) fn cores_in_affinity() -> Option<usize> {
+        affinity().map(|set| set.count() as usize)
     }
 
-    /// The core that this thread runs on.
-    pub(super) fn current() -> Option<usize> {
+    pub(super) fn current_core() -> Option<usize> {
         Some(sched_getcpu())
     }
 
-    /// Lets this helper run there.
-    pub(super) fn allow(allowed: Allowed) {
-        if let Some(set) = allowed
-            && GIVEN.replace(allowed) != allowed
+    pub(super) fn set_affinity(affinity: Affinity) {
+        if let Some(set) = affinity
+            && LAST_SET.replace(affinity) != affinity
         {
             _ = sched_setaffinity(None, &set);
         }
     }
 
-    /// Moves this helper to an allowed core that is not taken, if there is one. A failure leaves it where it is.
-    pub(super) fn leave(allowed: Allowed, taken: impl Fn(usize) -> bool) {
-        let Some(allowed) = allowed else { return };
+    /// Moves this thread to a core of `affinity` that is not occupied, if there is one. A failure
+    /// leaves it where it is.
+    pub(super) fn move_away(affinity: Affinity, occupied: impl Fn(usize) -> bool) {
+        let Some(affinity) = affinity else { return };
         let mut free = CpuSet::new();
-        (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core) && !taken(core)).for_each(|core| free.set(core));
+        (0..CpuSet::MAX_CPU).filter(|&core| affinity.is_set(core) && !occupied(core)).for_each(|core| free.set(core));
         if free.count() > 0 && sched_setaffinity(None, &free).is_ok() {
-            _ = sched_setaffinity(None, &allowed);
+            _ = sched_setaffinity(None, &affinity);
         }
     }
 
@@ -134,9 +149,8 @@ mod system {
         _ = sched_setaffinity(None, &all);
     }
 
-    /// Binds this thread to the core it is on.
     #[cfg(test)]
-    pub(crate) fn run_on_one_core() {
+    pub(crate) fn bind_to_current_core() {
         let mut one = CpuSet::new();
         one.set(sched_getcpu());
         sched_setaffinity(None, &one).unwrap();
@@ -147,28 +161,28 @@ mod system {
 mod system {
     /// Nothing is known, and nothing set.
     #[derive(Debug, Clone, Copy, PartialEq, Default)]
-    pub(crate) struct Allowed;
+    pub(crate) struct Affinity;
 
-    pub(crate) fn allowed() -> Allowed {
-        Allowed
+    pub(crate) fn affinity() -> Affinity {
+        Affinity
     }
 
-    pub(super) fn allowed_here() -> Option<usize> {
+    pub(super) fn cores_in_affinity() -> Option<usize> {
         std::thread::available_parallelism().ok().map(usize::from)
     }
 
-    pub(super) fn current() -> Option<usize> {
+    pub(super) fn current_core() -> Option<usize> {
         None
     }
 
-    pub(super) fn allow(_: Allowed) {}
+    pub(super) fn set_affinity(_: Affinity) {}
 
-    pub(super) fn leave(_: Allowed, _: impl Fn(usize) -> bool) {}
+    pub(super) fn move_away(_: Affinity, _: impl Fn(usize) -> bool) {}
 
     pub(super) fn unbind() {}
 
     #[cfg(test)]
-    pub(crate) fn run_on_one_core() {}
+    pub(crate) fn bind_to_current_core() {}
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -177,31 +191,31 @@ mod tests {
     use rustix::thread::sched_getaffinity;
 
     #[test]
-    fn a_helper_that_finds_its_core_taken_moves_away_and_may_run_where_its_caller_may() {
+    fn a_helper_on_an_occupied_core_moves_away_and_has_its_callers_affinity() {
         let before = sched_getaffinity(None).unwrap();
-        let cores = Cores::default();
-        let first = cores.stay();
-        let taken = first.core.expect("few machines have 512 cores");
-        let second = cores.settle(allowed());
+        let occupied = OccupiedCores::default();
+        let first = occupied.occupy_current();
+        let core = first.core.expect("few machines have 512 cores");
+        let second = occupied.occupy_free(affinity());
         if before.count() > 1 {
-            // The kernel may move a thread back at any time, and then there is no seat: not for ever.
-            let moved = (0..1000).any(|_| second.core.is_some() || cores.settle(allowed()).core.is_some());
-            assert!(moved, "it stays on core {taken}");
+            // The kernel may move a thread back at any time, and then no core is found; not always.
+            let moved = (0..1000).any(|_| second.core.is_some() || occupied.occupy_free(affinity()).core.is_some());
+            assert!(moved, "it stays on core {core}");
         } else {
-            assert_eq!(second.core, None, "there is nowhere to go");
+            assert_eq!(second.core, None, "there is no other core");
         }
-        assert!(sched_getaffinity(None).unwrap() == before, "the caller's mask");
+        assert!(sched_getaffinity(None).unwrap() == before, "the caller's affinity");
         drop(second);
-        assert!(cores.taken(taken), "a seat that was not had is not given up");
+        assert!(occupied.contains(core), "a guard that occupies no core frees none");
         drop(first);
-        assert!(!cores.taken(taken));
+        assert!(!occupied.contains(core));
     }
 
     #[test]
-    fn a_core_has_one_holder() {
-        let cores = Cores::default();
-        assert!(cores.take(70) && !cores.take(70) && cores.take(7));
-        drop(Occupied { cores: &cores, core: Some(70) });
-        assert!(cores.take(70) && cores.taken(7));
+    fn a_core_has_one_occupant() {
+        let occupied = OccupiedCores::default();
+        assert!(occupied.insert(70) && !occupied.insert(70) && occupied.insert(7));
+        drop(CoreGuard { occupied: &occupied, core: Some(70) });
+        assert!(occupied.insert(70) && occupied.contains(7));
     }
 }

@@ -1,11 +1,12 @@
-//! Fork–join with the threads of the operating system; `tests/fork_join.rs` explores its states one by one.
+//! Fork–join with the threads of the operating system; `tests/fork_join.rs` explores the orders in
+//! which threads can meet.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::parallel::fork_join::{End, ForkJoin};
 
-/// Helpers that try to claim tiles while `work` runs.
+/// Runs `work` while three helpers try to claim tiles.
 fn with_helpers<R>(fork_join: &ForkJoin, work: impl FnOnce() -> R) -> R {
     /// Stops them also when `work` panics.
     struct Stop<'a>(&'a AtomicBool);
@@ -70,9 +71,10 @@ impl Drop for Bomb {
     }
 }
 
-/// The frame that tiles borrow from may not be left while one of them runs, whatever the payloads do when they are dropped.
+/// The caller may not leave the frame that tiles borrow from while one of them runs, whatever the
+/// payloads do when they are dropped.
 #[test]
-fn of_many_panics_the_first_arrives_and_the_others_are_forgotten() {
+fn of_several_panics_the_first_is_resumed_and_the_others_are_forgotten() {
     let fork_join = ForkJoin::default();
     with_helpers(&fork_join, || {
         for call in 0..200 {

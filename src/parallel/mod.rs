@@ -1,9 +1,13 @@
-//! Work sharing: whose threads compute the tiles of a call, how many, and when sharing pays.
+//! Work sharing: disjoint tiles, whose threads compute them, how many, and when sharing pays.
 
 pub(crate) mod cores;
 pub(crate) mod fork_join;
 #[cfg(test)]
 mod fork_join_tests;
+pub(crate) mod helper;
 pub(crate) mod pace;
+pub(crate) mod pool;
 pub(crate) mod sync;
 pub(crate) mod team;
+pub(crate) mod tiles;
+pub(crate) mod workload;

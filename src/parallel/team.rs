@@ -1,93 +1,77 @@
-//! Helpers: which threads share a call's tiles with its caller, how many, and for how long. All of the policy stands here.
+//! The caller's side of a team: how many threads share a call's tiles, and which steps are shared.
 //!
-//! **How many.** As many threads as [`set_threads`] says; else as rayon has in the pool that the caller stands in, or in its
-//! global one (`RAYON_NUM_THREADS`, or the size that a host has built it with). Never more than the calling thread may run on,
-//! looked up at each call, and never more than a phase has tiles. The caller is one of them, the others are *helpers*.
+//! **How many.** As many threads as [`set_threads`] says; otherwise as rayon has in the pool that
+//! the caller runs in, or in its global one (`RAYON_NUM_THREADS`, or the size that a host has built
+//! it with). Never more than the calling thread may run on, which is looked up at each call, and
+//! never more than a phase has tiles. The caller is one of them, the others are *helpers*: workers
+//! of the crate's own pool ([`pool`](crate::parallel::pool)).
 //!
-//! **Whose threads.** Helpers are workers of a rayon pool that belongs to this crate, made when a call first wants one. A host's
-//! workers are never occupied: its own jobs run as if nothing were, and an observer or a loss may use rayon, call this
-//! crate, or block. The pool has a worker more than can be helpers at a time, so that a job which a loss spawns on a helper finds
-//! one that runs it.
+//! **Helpers are optional.** A phase ends when its *tiles* are done
+//! ([`fork_join`](crate::parallel::fork_join)), not when certain threads have met: the caller alone
+//! can finish everything, a helper may start late or never, and there is no barrier that could
+//! deadlock. A call from inside a helper's tile is computed by its caller alone.
 //!
-//! **Helpers are welcome, never needed.** A [`Team`] belongs to one engine. A phase ends when its *tiles* are done
-//! ([`fork_join`](crate::parallel::fork_join)), not when its threads have met: the caller alone can finish everything, a helper may come
-//! late or never, and no barrier can deadlock.
+//! **Work decides, not shape.** A helper is woken for [`WAKE_FLOPS`] of work or more, where calls
+//! in quick succession count together: a loop of single steps gets the helpers that an epoch gets.
+//! Phases that are too small are not shared ([`workload`](crate::parallel::workload)). Whether the
+//! other ones are shared while helpers are there is found by measuring
+//! ([`pace`](crate::parallel::pace)). The tiles are the same either way, and so are the bits.
 //!
 //! ```text
-//! a helper's stay
-//!   1  its affinity becomes the caller's; if another member is on its core, it moves to one that is free
-//!   2  while the call is open:     run tiles; in between spin for SPIN rounds, then yield the core;
-//!                                  leave after IDLE without a phase
-//!   3  after the call has ended:   for LINGER rounds the same, since a loop of single steps comes back at once
-//!   4  leave: the worker sleeps in its pool, and the next phase that misses it calls it again
+//! Team::enter(workload, work)             once a call
+//!   work alone, if the workload is small or there is one thread
+//!   dismiss helpers that linger from the last call, if they no longer suit
+//!   spawn the helpers that are missing
+//!   ActiveTeam::step(workload, work)      once a step
+//!     share the step? as SmallSteps or LargeSteps have measured; spawn helpers that have left
+//!     ActiveTeam::for_each_tile(work)     once a phase
+//!       shared: ForkJoin::run; otherwise a loop
+//!     record the time of the step
+//!   helpers linger for the next call
 //! ```
-//!
-//! To wake a sleeping worker takes 20 to 60 µs, so stays last for an epoch and not for a step. A stay that a worker is given
-//! *inside* a tile (a loss that waits in `rayon::join` takes whatever its pool has to do) ends at once: it would not return to the
-//! tile before its call ends, which waits for the tile. And a call from inside a helper's tile computes by itself.
-//!
-//! **Work decides, not width.** Below [`INVITE_FLOPS`] no helper is invited, below [`SHARE_FLOPS`] a phase is not shared. Calls
-//! in quick succession count together: a loop of single steps gets the helpers that an epoch gets. Whether steps are
-//! shared while helpers are there is found by measuring ([`pace`](crate::parallel::pace)). The tiles are the same either way, so the bits
-//! are too.
 
 use std::cell::Cell;
-use std::ops::{Add, Mul};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use crate::parallel::cores::{self, Affinity};
+use crate::parallel::fork_join::ForkJoin;
+use crate::parallel::helper::{IS_HELPER, TeamState, wait};
+use crate::parallel::pace::{LargeSteps, SmallSteps};
+use crate::parallel::workload::{Workload, workload};
 
-use crate::parallel::cores::{self, Allowed, Cores};
-use crate::parallel::fork_join::{End, ForkJoin};
-use crate::parallel::pace::{Balance, Pace};
+/// Floating-point operations below which waking a helper costs more than it saves, about 50 µs of a
+/// core: of a call, or of calls in quick succession.
+const WAKE_FLOPS: usize = 4_000_000;
 
-/// Floating-point operations below which waking a helper costs more than it brings: about 50 µs of a core. Of a whole call, or of
-/// calls in quick succession, as those of a caller's own loop over single steps.
-const INVITE_FLOPS: usize = 4_000_000;
+/// Calls are in quick succession if no further apart than this, about as long as a helper lingers.
+const MAX_GAP: Duration = Duration::from_micros(100);
 
-/// Floating-point operations below which handing a tile to an awake helper (two cache misses each way, under 1 µs) does not pay.
-const SHARE_FLOPS: usize = 150_000;
-
-/// Floating-point operations of a step, some 100 µs of a core, from which it is a large one: its phases can be timed at no cost.
+/// Floating-point operations from which a step is a large one, some 100 µs of a core: timing its
+/// phases costs nothing beside them.
 const LARGE_FLOPS: usize = 10_000_000;
 
-/// Rounds of waiting, 20 to 40 ns each, before a waiting thread yields its core to whoever wants it.
-const SPIN: u32 = 2_000;
+/// Phases before which a caller yields its core once while a helper is pending. A helper that was
+/// woken on the caller's own core could not run, and so not move away, before the caller's time
+/// slice ends, after milliseconds.
+const MAX_YIELDS: u32 = 64;
 
-/// Rounds that a helper stays when a call has ended: up to about 100 µs, in which a loop of single steps comes back.
-const LINGER: u32 = 4_000;
-
-/// How long a helper stays without a phase while a call is open: steps that go alone, or an observer that takes its time.
-const IDLE: Duration = Duration::from_millis(3);
-
-/// Phases at whose beginning a caller yields its core once while a helper is missing. SingleStep that was woken on the caller's own core
-/// could not run, and move away, before the caller's time slice ends, after milliseconds.
-const MAKE_WAY: u32 = 64;
-
-/// Calls no further apart than this are in quick succession: about as long as a helper lingers.
-const SUCCESSION: Duration = Duration::from_micros(100);
-
-/// What [`set_threads`] has set; 0 for nothing.
+/// The number that [`set_threads`] has set; 0 for none.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Helpers that stay somewhere, of all teams.
-static STAYS: AtomicUsize = AtomicUsize::new(0);
-
 thread_local! {
-    /// For calls that have no place to keep a team: the helpers of one find the next.
+    /// The team of [`with_team`], so that the helpers of one call linger for the next.
     static TEAM: Cell<Team> = Cell::default();
-    /// Is this thread a helper, and here for a stay?
-    static STAYING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// On how many threads calls of this crate compute, in the whole process and from the next call on; `None`, as at the start,
-/// for as many as rayon has where the call is made: in the pool that the calling thread belongs to, or in the global one, whose
-/// size the environment variable `RAYON_NUM_THREADS` sets.
+/// Sets the number of threads that calls of this crate compute on, in the whole process and from
+/// the next call on. `None`, as at the start, stands for the number that rayon has where the call
+/// is made: in the pool that the calling thread belongs to, or in the global one, whose size the
+/// environment variable `RAYON_NUM_THREADS` sets.
 ///
-/// Either way there are never more than the calling thread may run on by its affinity, and none but the caller's for work that
-/// is too small. Results do not depend on it.
+/// In either case a call uses no more threads than its own may run on by its affinity, and only its
+/// own for work that is too small. Results do not depend on the number of threads.
 ///
 /// # Panics
 /// For 0 threads.
@@ -96,231 +80,92 @@ pub fn set_threads(threads: Option<usize>) {
     THREADS.store(threads.unwrap_or(0), Ordering::Relaxed);
 }
 
-/// How many threads a call from here has, however much work it is.
-fn threads() -> usize {
-    if STAYING.get() {
+/// Returns how many threads a call from this thread may have, however much work it is.
+fn max_threads() -> usize {
+    if IS_HELPER.get() {
         return 1;
     }
-    let cores = cores::of_this_thread();
+    let cores = cores::available_to_thread();
     match THREADS.load(Ordering::Relaxed) {
-        // SingleStep core needs no look at rayon, which would start its global pool.
+        // On one core rayon is not asked, which would start its global pool.
         0 if cores > 1 => rayon::current_num_threads().min(cores),
         0 => 1,
         set => set.min(cores),
     }
 }
 
-/// The crate's own workers; none if the system gives no threads.
-fn pool() -> Option<&'static ThreadPool> {
-    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let builder = || ThreadPoolBuilder::new().num_threads(cores::of_the_machine());
-    let made = move || {
-        let pool = builder().thread_name(|index| format!("gemmprop-{index}")).build().ok()?;
-        // A worker that is still starting when it is first called would be waited for in vain.
-        pool.broadcast(|_| ());
-        Some(pool)
-    };
-    // In a thread of its own, which only waits. A worker of the host's would take other jobs of its pool meanwhile, and one that
-    // trains would come here again and wait for ever.
-    POOL.get_or_init(|| std::thread::Builder::new().spawn(made).ok()?.join().ok()?).as_ref()
-}
-
-/// Work of phases that would be shared: its floating-point operations, and the most tiles that one of them has.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Workload {
-    pub(crate) flops: usize,
-    tiles: usize,
-}
-
-/// The work of one phase; nothing of a phase that would not be shared.
-pub(crate) fn workload(tiles: usize, flops: usize) -> Workload {
-    let shared = tiles > 1 && tiles <= ForkJoin::MOST_TILES && flops >= SHARE_FLOPS;
-    if shared { Workload { flops, tiles } } else { Workload::default() }
-}
-
-/// SingleStep after the other.
-impl Add for Workload {
-    type Output = Self;
-    fn add(self, other: Self) -> Self {
-        Self { flops: self.flops.saturating_add(other.flops), tiles: self.tiles.max(other.tiles) }
-    }
-}
-
-/// The same again and again.
-impl Mul<Workload> for usize {
-    type Output = Workload;
-    fn mul(self, work: Workload) -> Workload {
-        Workload { flops: work.flops.saturating_mul(self), ..work }
-    }
-}
-
-impl std::iter::Sum for Workload {
-    fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
-        iter.fold(Self::default(), Add::add)
-    }
-}
-
-/// SingleStep engine's helpers.
+/// The helpers of one engine, and what was learned about sharing its steps.
 #[derive(Default)]
 pub(crate) struct Team {
-    /// StepReport when helpers are invited for the first time.
-    shared: Option<Arc<TeamState>>,
+    /// Created when helpers are first spawned.
+    state: Option<Arc<TeamState>>,
     /// Where the helpers were last told to run.
-    allowed: Allowed,
-    /// When the last call that could have been shared ended, and the work of it and of those in quick succession before it.
-    before: Option<(Instant, usize)>,
-    pace: Pace,
-    balance: Balance,
+    affinity: Affinity,
+    last_call: Option<LastCall>,
+    small_steps: SmallSteps,
+    large_steps: LargeSteps,
 }
 
-/// What the caller and its helpers have in common.
-#[derive(Default)]
-struct TeamState {
-    fork_join: ForkJoin,
-    /// A call is running: helpers stay.
-    open: AtomicBool,
-    /// No call will come any more: helpers leave at once.
-    over: AtomicBool,
-    /// Helpers invited and not yet gone, whether or not their pool has found a worker for them.
-    invited: AtomicUsize,
-    /// Those of them that have come.
-    arrived: AtomicUsize,
-    /// Of the caller and of the helpers that have come.
-    cores: Cores,
+/// The last call that had phases worth sharing.
+#[derive(Debug, Clone, Copy)]
+struct LastCall {
+    ended: Instant,
+    /// Its work, and that of the calls in quick succession before it.
+    flops: usize,
 }
 
 impl std::fmt::Debug for Team {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Team").field("before", &self.before).finish_non_exhaustive()
-    }
-}
-
-impl TeamState {
-    /// Invites helpers until there are `wanted`, or as many as the pool has workers to spare for.
-    fn invite(self: &Arc<Self>, wanted: usize, allowed: Allowed) {
-        let Some(pool) = pool() else { return };
-        let most = pool.current_num_threads() - 1;
-        while self.invited.load(Ordering::Relaxed) < wanted {
-            if STAYS.fetch_add(1, Ordering::Relaxed) >= most {
-                STAYS.fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
-            self.invited.fetch_add(1, Ordering::Relaxed);
-            let shared = Arc::clone(self);
-            pool.spawn(move || shared.be_helped(allowed));
-        }
-    }
-
-    /// Has a helper been invited that has not come?
-    fn misses_helpers(&self) -> bool {
-        self.arrived.load(Ordering::Relaxed) < self.invited.load(Ordering::Relaxed)
-    }
-
-    /// A worker's stay with this team.
-    fn be_helped(&self, allowed: Allowed) {
-        // Inside a tile there is no staying.
-        if !STAYING.replace(true) {
-            self.arrived.fetch_add(1, Ordering::Relaxed);
-            self.stay(allowed);
-            self.arrived.fetch_sub(1, Ordering::Relaxed);
-            STAYING.set(false);
-        }
-        self.invited.fetch_sub(1, Ordering::Relaxed);
-        STAYS.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn stay(&self, allowed: Allowed) {
-        let _core = self.cores.settle(allowed);
-        let (mut rounds, mut idle_since) = (0, None);
-        loop {
-            if self.fork_join.help(End::Back) {
-                (rounds, idle_since) = (0, None);
-                continue;
-            }
-            let stays = if self.fork_join.is_running() {
-                // The phase after this one comes at once.
-                idle_since = None;
-                true
-            } else if self.open.load(Ordering::Relaxed) {
-                // The clock is read only by those who have waited for a while.
-                rounds < SPIN || idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE
-            } else {
-                rounds < LINGER && !self.over.load(Ordering::Relaxed)
-            };
-            if !stays {
-                return;
-            }
-            wait(rounds);
-            rounds = rounds.saturating_add(1);
-        }
-    }
-}
-
-/// SingleStep round of waiting.
-fn wait(round: u32) {
-    if round < SPIN {
-        std::hint::spin_loop();
-    } else {
-        std::thread::yield_now();
+        f.debug_struct("Team").field("last_call", &self.last_call).finish_non_exhaustive()
     }
 }
 
 impl Team {
-    /// Runs `work`, whose phases helpers may share if the [`workload`] work in all of them is worth their coming.
+    /// Runs a call: `work`, whose phases helpers share if its `workload` is worth waking them.
     pub(crate) fn enter<R>(&mut self, workload: Workload, work: impl FnOnce(&ActiveTeam) -> R) -> R {
         if workload.flops == 0 {
             return work(&ActiveTeam::alone());
         }
-        let recent = match self.before {
-            Some((ended, recent)) if ended.elapsed() <= SUCCESSION => recent.saturating_add(workload.flops),
+        let flops = match self.last_call {
+            Some(last) if last.ended.elapsed() <= MAX_GAP => last.flops.saturating_add(workload.flops),
             _ => workload.flops,
         };
-        let threads = if recent < INVITE_FLOPS { 1 } else { threads() };
+        let threads = if flops < WAKE_FLOPS { 1 } else { max_threads() };
         let helpers = threads.min(workload.tiles) - 1;
         let result = if helpers == 0 { work(&ActiveTeam::alone()) } else { self.with_helpers(helpers, threads, work) };
-        self.before = Some((Instant::now(), recent));
+        self.last_call = Some(LastCall { ended: Instant::now(), flops });
         result
     }
 
-    fn with_helpers<R>(&mut self, helpers: usize, threads: usize, work: impl FnOnce(&ActiveTeam) -> R) -> R {
-        /// Lets the helpers go, also when `work` panics.
-        struct Close<'a>(&'a TeamState);
-        impl Drop for Close<'_> {
-            fn drop(&mut self) {
-                self.0.open.store(false, Ordering::Relaxed);
-            }
-        }
-        let allowed = cores::allowed();
-        // Helpers that linger from the last call, more than there may be now, or on other cores.
-        let fit = |shared: &TeamState| shared.invited.load(Ordering::Relaxed) < threads && self.allowed == allowed;
-        if !self.shared.as_deref().is_some_and(fit) {
+    fn with_helpers<R>(&mut self, wanted: usize, threads: usize, work: impl FnOnce(&ActiveTeam) -> R) -> R {
+        let affinity = cores::affinity();
+        // Helpers that linger must be no more than there may be now, and on the caller's cores.
+        let suits = |state: &TeamState| state.spawned.load(Ordering::Relaxed) < threads && self.affinity == affinity;
+        if !self.state.as_deref().is_some_and(suits) {
             self.dismiss();
-            self.allowed = allowed;
+            self.affinity = affinity;
         }
-        let shared = self.shared.get_or_insert_default();
-        shared.open.store(true, Ordering::Relaxed);
-        let _close = Close(shared);
-        let _core = shared.cores.stay();
+        let state = self.state.get_or_insert_default();
+        let _call = CallGuard::new(state);
+        let _core = state.cores.occupy_current();
         let team = ActiveTeam {
-            helpers: Some(Helpers { shared, wanted: helpers, allowed }),
-            share: Cell::new(true),
-            timed: Cell::new(false),
-            makes_way: Cell::new(0),
-            pace: Cell::new(self.pace),
-            balance: Cell::new(self.balance),
+            helpers: Some(Helpers { state, wanted, affinity }),
+            small_steps: Cell::new(self.small_steps),
+            large_steps: Cell::new(self.large_steps),
+            ..ActiveTeam::alone()
         };
-        team.complete();
+        // Steps are shared unless they decide otherwise.
+        team.share.set(true);
+        team.spawn_missing_helpers();
         let result = work(&team);
-        (self.pace, self.balance) = (team.pace.get(), team.balance.get());
+        (self.small_steps, self.large_steps) = (team.small_steps.get(), team.large_steps.get());
         result
     }
-}
 
-impl Team {
     /// Tells all helpers to leave.
     fn dismiss(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.over.store(true, Ordering::Relaxed);
+        if let Some(state) = self.state.take() {
+            state.dismissed.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -331,7 +176,23 @@ impl Drop for Team {
     }
 }
 
-/// [`Team::enter`] with a team that this thread keeps, for calls that have no place to keep one.
+/// Tells helpers that a call is running, until dropped: also when the call panics.
+struct CallGuard<'a>(&'a TeamState);
+
+impl<'a> CallGuard<'a> {
+    fn new(state: &'a TeamState) -> Self {
+        state.in_call.store(true, Ordering::Relaxed);
+        Self(state)
+    }
+}
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        self.0.in_call.store(false, Ordering::Relaxed);
+    }
+}
+
+/// [`Team::enter`] with a team that this thread keeps, for calls that have no engine to keep one.
 pub(crate) fn with_team<R>(workload: Workload, work: impl FnOnce(&ActiveTeam) -> R) -> R {
     let mut team = TEAM.take();
     let result = team.enter(workload, work);
@@ -339,51 +200,56 @@ pub(crate) fn with_team<R>(workload: Workload, work: impl FnOnce(&ActiveTeam) ->
     result
 }
 
-/// A team at work.
+/// A team during a call.
 pub(crate) struct ActiveTeam<'a> {
-    /// None for a caller by itself.
+    /// `None` for a caller alone.
     helpers: Option<Helpers<'a>>,
-    /// Is this step shared?
+    /// Whether the phases of the present step are shared.
     share: Cell<bool>,
-    /// Are its phases timed for `balance`?
+    /// Whether they are timed for `large_steps`.
     timed: Cell<bool>,
-    /// How often the caller will still let a helper that has not come go first.
-    makes_way: Cell<u32>,
-    pace: Cell<Pace>,
-    balance: Cell<Balance>,
+    /// How often the caller will still yield its core to a pending helper.
+    yields_left: Cell<u32>,
+    small_steps: Cell<SmallSteps>,
+    large_steps: Cell<LargeSteps>,
 }
 
 struct Helpers<'a> {
-    shared: &'a Arc<TeamState>,
+    state: &'a Arc<TeamState>,
     wanted: usize,
     /// Where they may run.
-    allowed: Allowed,
+    affinity: Affinity,
 }
 
 impl ActiveTeam<'_> {
-    /// The caller by itself.
+    /// A caller without helpers.
     pub(crate) fn alone() -> Self {
-        let (share, timed) = (Cell::new(false), Cell::new(false));
-        let (pace, balance) = (Cell::default(), Cell::default());
-        Self { helpers: None, share, timed, makes_way: Cell::new(0), pace, balance }
-    }
-
-    /// Invites the helpers that are not there.
-    fn complete(&self) {
-        if let Some(Helpers { shared, wanted, allowed }) = &self.helpers
-            && shared.invited.load(Ordering::Relaxed) < *wanted
-        {
-            shared.invite(*wanted, *allowed);
-            self.makes_way.set(MAKE_WAY);
+        Self {
+            helpers: None,
+            share: Cell::new(false),
+            timed: Cell::new(false),
+            yields_left: Cell::new(0),
+            small_steps: Cell::default(),
+            large_steps: Cell::default(),
         }
     }
 
-    /// Is a helper on its way, and the caller still patient?
-    fn expects_helpers(&self) -> bool {
-        self.makes_way.get() > 0 && self.helpers.as_ref().is_some_and(|helpers| helpers.shared.misses_helpers())
+    /// Spawns the helpers that have not been spawned yet, or have left since.
+    fn spawn_missing_helpers(&self) {
+        if let Some(Helpers { state, wanted, affinity }) = &self.helpers
+            && state.spawned.load(Ordering::Relaxed) < *wanted
+        {
+            state.spawn_helpers(*wanted, *affinity);
+            self.yields_left.set(MAX_YIELDS);
+        }
     }
 
-    /// Runs one step, of this [`workload`] work; decides whether its phases are shared.
+    /// Returns whether a helper is pending for which the caller will still yield its core.
+    fn awaits_helpers(&self) -> bool {
+        self.yields_left.get() > 0 && self.helpers.as_ref().is_some_and(|helpers| helpers.state.has_pending_helpers())
+    }
+
+    /// Runs a step, and decides whether its phases are shared.
     pub(crate) fn step<R>(&self, workload: Workload, work: impl FnOnce() -> R) -> R {
         if self.helpers.is_none() || workload.flops == 0 {
             return work();
@@ -396,51 +262,54 @@ impl ActiveTeam<'_> {
     }
 
     fn small_step<R>(&self, flops: usize, work: impl FnOnce() -> R) -> R {
-        let mut pace = self.pace.get();
-        self.share.set(pace.share());
-        if pace.share() {
+        let mut small_steps = self.small_steps.get();
+        self.share.set(small_steps.share());
+        if small_steps.share() {
             // Before the clock starts.
-            self.complete();
+            self.spawn_missing_helpers();
         }
-        let counts = !self.expects_helpers();
+        // A step that yields to a pending helper tells nothing about the next ones.
+        let counts = !self.awaits_helpers();
         let start = Instant::now();
         let result = work();
         if counts {
-            pace.took(start.elapsed().as_nanos() as f64 / flops as f64);
-            self.pace.set(pace);
+            small_steps.record(start.elapsed().as_nanos() as f64 / flops as f64);
+            self.small_steps.set(small_steps);
         }
         result
     }
 
     fn large_step<R>(&self, flops: usize, work: impl FnOnce() -> R) -> R {
-        let (mut balance, start) = (self.balance.get(), Instant::now());
-        self.share.set(balance.share(start));
-        self.balance.set(balance);
+        let (mut large_steps, start) = (self.large_steps.get(), Instant::now());
+        self.share.set(large_steps.share(start));
+        self.large_steps.set(large_steps);
         if self.share.get() {
-            self.complete();
+            self.spawn_missing_helpers();
         }
-        let counts = !self.expects_helpers();
+        let counts = !self.awaits_helpers();
         self.timed.set(counts && self.share.get());
         let result = work();
         self.timed.set(false);
         if counts {
-            let (mut balance, end) = (self.balance.get(), Instant::now());
-            balance.step(end, end - start, flops as f64);
-            self.balance.set(balance);
+            // Read again: the phases have been recorded meanwhile.
+            let (mut large_steps, end) = (self.large_steps.get(), Instant::now());
+            large_steps.record_step(end, end - start, flops as f64);
+            self.large_steps.set(large_steps);
         }
         result
     }
 
-    /// Runs `work` for each tile below `tiles`, each once; ends when all are done. `flops` is the work of all of them.
+    /// Runs a phase: calls `work(tile)` once for each tile below `tiles`, and returns when all are
+    /// done. `flops` is the work of all tiles.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
         match &self.helpers {
             Some(helpers) if self.share.get() && workload(tiles, flops).flops > 0 => {
-                self.complete();
-                if self.expects_helpers() {
-                    self.makes_way.set(self.makes_way.get() - 1);
+                self.spawn_missing_helpers();
+                if self.awaits_helpers() {
+                    self.yields_left.set(self.yields_left.get() - 1);
                     std::thread::yield_now();
                 }
-                let fork_join = &helpers.shared.fork_join;
+                let fork_join = &helpers.state.fork_join;
                 if self.timed.get() {
                     self.timed_phase(fork_join, tiles, work);
                 } else {
@@ -452,58 +321,59 @@ impl ActiveTeam<'_> {
     }
 
     fn timed_phase(&self, fork_join: &ForkJoin, tiles: usize, work: &(dyn Fn(usize) + Sync)) {
-        let (start, mut waiting) = (Instant::now(), None);
+        let (start, mut waiting_since) = (Instant::now(), None);
         let own = fork_join.run(tiles, work, |round| {
-            waiting.get_or_insert_with(Instant::now);
+            waiting_since.get_or_insert_with(Instant::now);
             wait(round);
         });
-        let all = start.elapsed();
-        let computing = waiting.map_or(all, |waiting| waiting - start);
-        let mut balance = self.balance.get();
-        balance.phase(computing, all, own, tiles);
-        self.balance.set(balance);
+        let total = start.elapsed();
+        let computing = waiting_since.map_or(total, |since| since - start);
+        let mut large_steps = self.large_steps.get();
+        large_steps.record_phase(computing, total, own, tiles);
+        self.large_steps.set(large_steps);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rayon::ThreadPoolBuilder;
 
     #[test]
-    fn threads_are_the_users_to_say() {
-        let cores = cores::of_this_thread();
+    fn the_caller_sets_the_number_of_threads() {
+        let cores = cores::available_to_thread();
         let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         for size in [1, 2, 3, 64] {
-            assert_eq!(pool(size).install(threads), size.min(cores));
+            assert_eq!(pool(size).install(max_threads), size.min(cores));
         }
         std::thread::scope(|scope| {
-            // A thread of its own, since the mask is the thread's.
+            // In another thread, since an affinity belongs to a thread.
             scope.spawn(|| {
-                cores::run_on_one_core();
-                assert_eq!(threads(), 1, "on one core there is nobody to share with");
+                cores::bind_to_current_core();
+                assert_eq!(max_threads(), 1, "a thread bound to one core has no helpers");
             });
         });
-        assert_eq!(cores::of_this_thread(), cores, "and elsewhere there are as many as before");
+        assert_eq!(cores::available_to_thread(), cores, "and another thread as many as before");
     }
 
-    /// A loss that waits in `rayon::join` inside a tile takes whatever its pool has to do, and that may be another stay.
+    /// A loss that waits in `rayon::join` inside a tile runs any job of its pool, which may be that
+    /// of a helper.
     #[test]
-    fn inside_a_tile_there_is_no_staying_and_no_helper() {
-        let shared = TeamState::default();
-        shared.open.store(true, Ordering::Relaxed);
+    fn inside_a_tile_nobody_becomes_a_helper_nor_has_one() {
+        let state = TeamState::default();
+        state.in_call.store(true, Ordering::Relaxed);
         let ran = AtomicUsize::new(0);
         let in_a_tile = |_| {
-            STAYING.set(true);
-            shared.invited.fetch_add(1, Ordering::Relaxed);
-            STAYS.fetch_add(1, Ordering::Relaxed);
-            // A stay would run the tiles that are left, inside this one.
-            shared.be_helped(cores::allowed());
-            assert_eq!((ran.fetch_add(1, Ordering::Relaxed), threads()), (0, 1));
-            STAYING.set(false);
+            IS_HELPER.set(true);
+            state.spawned.fetch_add(1, Ordering::Relaxed);
+            // A helper would run the other tiles, inside this one.
+            state.run_helper(cores::affinity());
+            assert_eq!((ran.fetch_add(1, Ordering::Relaxed), max_threads()), (0, 1));
+            IS_HELPER.set(false);
         };
         let tile = |tile: usize| if tile == 0 { in_a_tile(tile) } else { _ = ran.fetch_add(1, Ordering::Relaxed) };
-        shared.fork_join.run(4, &tile, wait);
+        state.fork_join.run(4, &tile, wait);
         assert_eq!(ran.load(Ordering::Relaxed), 4);
-        assert_eq!((shared.invited.load(Ordering::Relaxed), shared.arrived.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((state.spawned.load(Ordering::Relaxed), state.started.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -9,7 +9,7 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
-use crate::linalg::blas::{Kernels, assert_gemm_shapes, assert_gemv_shapes};
+use crate::linalg::products::{Kernels, assert_gemm_shapes, assert_gemv_shapes};
 use crate::linalg::scalar::Scalar;
 
 thread_local! {
