@@ -41,7 +41,7 @@ use crate::linalg::threads::blas_description;
 use crate::network::loss::Loss;
 use crate::network::mlp::{Constant, Mlp, Parameters};
 use crate::network::standardizer::Standardizer;
-use crate::optim::optimizer::Decay;
+use crate::optim::rule::WeightDecay;
 use crate::random::Generator;
 use crate::train::history::{History, Record};
 use crate::train::model::Model;
@@ -366,8 +366,21 @@ impl Stored {
     /// Where the run stands, which its history and its batches must allow: a trainer counts up from there without looking.
     fn position(&self, records: &[Record], batch: usize) -> Result<Position, CheckpointError> {
         let position: Position = self.json("position")?;
-        let Position { epoch, batch: done, samples, rows, steps, plateau, plateaus, least, seconds, decay, .. } =
-            position;
+        let Position {
+            epoch,
+            batch: done,
+            samples,
+            rows,
+            loss_sum: _,
+            steps,
+            last_loss: _,
+            seconds,
+            plateau,
+            plateaus,
+            pending_decay,
+            lowest,
+            stopped_early: _,
+        } = position;
         let check = |fine: bool, expected: &str, found: &dyn Display| {
             if fine { Ok(()) } else { Err(self.mismatch("position", expected, &found.to_string())) }
         };
@@ -382,15 +395,15 @@ impl Stored {
         for (what, count) in [
             ("plateaus", plateaus as usize),
             ("epochs since a plateau", plateau.since),
-            ("epochs since the least loss", least.since),
+            ("epochs since the lowest loss", lowest.since),
         ] {
             check(count <= epochs, &format!("at most {epochs} {what}, as there were epochs"), &count)?;
         }
-        for loss in [plateau.loss, least.loss].into_iter().flatten() {
-            check(!loss.is_nan(), "a least loss that is a number", &loss)?;
+        for loss in [plateau.loss, lowest.loss].into_iter().flatten() {
+            check(!loss.is_nan(), "a lowest loss that is a number", &loss)?;
         }
         check(seconds.is_finite() && seconds >= 0.0, "a number of seconds", &seconds)?;
-        check(Decay::can_be_pending(decay), "a weight decay that is less than a step's", &decay)?;
+        check(WeightDecay::can_be_pending(pending_decay), "a weight decay that is less than a step's", &pending_decay)?;
         Ok(position)
     }
 

@@ -191,7 +191,7 @@ fn counters_that_no_run_has_are_refused_by_name() {
         (
             "/least/since",
             max,
-            format!("expected at most 1 epochs since the least loss, as there were epochs, found {max}"),
+            format!("expected at most 1 epochs since the lowest loss, as there were epochs, found {max}"),
         ),
     ] {
         let mut forged = whole.clone();
@@ -307,7 +307,7 @@ fn a_history_is_data_and_comes_back_with_the_same_bits() {
         let mut trainer = run(&written()).unwrap();
         trainer.history = long_history(epochs);
         (trainer.position.epoch, trainer.position.steps) = (epochs, 1_000_000);
-        (trainer.position.plateau.since, trainer.position.least.since) = (0, 0);
+        (trainer.position.plateau.since, trainer.position.lowest.since) = (0, 0);
         let contents = contents(&trainer, &Notes::new());
         let facts = contents.facts.iter().filter(|(name, _)| *name != "position");
         lengths.push(facts.map(|(_, fact)| fact.len()).sum::<usize>());
@@ -332,7 +332,7 @@ fn a_history_in_the_form_of_before_is_read() {
 #[test]
 fn a_least_loss_that_is_infinite_comes_back() {
     let mut trainer = run(&written()).unwrap();
-    trainer.position.least.loss = Some(f64::NEG_INFINITY);
+    trainer.position.lowest.loss = Some(f64::NEG_INFINITY);
     assert_eq!(run(&contents(&trainer, &Notes::new())).unwrap().position, trainer.position);
 }
 

@@ -24,7 +24,8 @@ use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
 use crate::network::mlp::{Mlp, Parameters};
-use crate::optim::optimizer::{Moments, Rule};
+use crate::optim::moments::Moments;
+use crate::optim::rule::Rule;
 use crate::parallel::team::{ActiveTeam, Team, Workload};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.

@@ -21,7 +21,10 @@ use crate::linalg::blas::{Claimed, SharedTiles, Tile};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Parameters;
-use crate::optim::optimizer::{Coefficients, Moments, Optimizer, Rule, largest};
+use crate::optim::moments::Moments;
+use crate::optim::optimizer::Optimizer;
+use crate::optim::overflow::largest;
+use crate::optim::rule::{Coefficients, Rule};
 use crate::parallel::team::ActiveTeam;
 
 /// What the gradient of a batch is made of: Z and Δ in the first rows of the layers, Z[0] perhaps where it lies.

@@ -94,8 +94,8 @@ impl<F: Scalar> Model<F> {
         data.check(&self.mlp, loss)?;
         let _one = one_blas_thread()?;
         let (samples, block) = (data.samples(), loss_block(data.samples()));
-        let ready = data.ready();
-        let read = ready.samples(None, self.standardizer.as_ref(), loss);
+        let prepared = data.prepared();
+        let read = prepared.samples(None, self.standardizer.as_ref(), loss);
         let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), (samples, block), &read);
         if !sum.is_finite() {
             // Is it that of an output which is not finite? That has a place. Samples of weight 0 have no part in the sum.
