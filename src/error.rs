@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-/// A number in a message: with an exponent where it would otherwise be a long row of zeros. Every digit that tells it from its
-/// neighbours is there, and no other.
+/// A number in a message: with an exponent where it would otherwise be a long row of zeros. Every
+/// digit that tells it from its neighbours is there, and no other.
 struct Number(f64);
 
 impl Display for Number {
@@ -32,7 +32,8 @@ fn target(row: Option<usize>) -> String {
     row.map_or("y".into(), |row| format!("y[{row}]"))
 }
 
-/// A refused argument. Nothing has been computed or written when one of these comes back, unless its text says so.
+/// A refused argument. Nothing has been computed or written when one of these comes back, unless
+/// its text says so.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -107,7 +108,8 @@ pub enum Error {
         /// The value.
         found: f64,
     },
-    /// A finite number that the standardisation of the model takes out of the range of the network's type.
+    /// A finite number that the standardisation of the model takes out of the range of the
+    /// network's type.
     #[error(
         "x[{row}, {column}]: expected a number that is finite when it is standardised, found {}, which becomes {}",
         Number(*.found), Number(*.becomes)
@@ -122,8 +124,8 @@ pub enum Error {
         /// What standardisation makes of it.
         becomes: f64,
     },
-    /// An output that is NaN or infinite although the inputs are finite: the parameters are not finite, or too large for the
-    /// network's type.
+    /// An output that is NaN or infinite although the inputs are finite: the parameters are not
+    /// finite, or too large for the network's type.
     #[error("ŷ{}: expected a finite number, found {}", place(*.row, *.output), Number(*.found))]
     Output {
         /// Sample, counted from 0; none where there is but one.
@@ -185,8 +187,8 @@ pub enum Error {
         /// The value.
         found: f64,
     },
-    /// The loss of a step was NaN or infinite, or the parameters after it would be. The steps before it have been made, and the
-    /// parameters are as they were before it.
+    /// The loss of a step was NaN or infinite, or the parameters after it would be. The steps
+    /// before it have been made, and the parameters are as they were before it.
     #[error(
         "{what}: expected a finite number, found {} in {}{}",
         Number(*.found),
@@ -194,16 +196,19 @@ pub enum Error {
         .last.map_or(String::new(), |last| format!("; the loss of the step before was {}", Number(last)))
     )]
     Diverged {
-        /// What was not finite: the loss, the parameters after the step, the optimiser's moments, or the gradient's norm.
+        /// What was not finite: the loss, the parameters after the step, the optimiser's moments,
+        /// or the gradient's norm.
         what: &'static str,
-        /// Its epoch, over the life of the trainer, and its batch in that epoch, both from 1; none for a step by itself.
+        /// Its epoch, over the life of the trainer, and its batch in that epoch, both from 1; none
+        /// for a step by itself.
         at: Option<(usize, usize)>,
         /// Its value; of the parameters the first that is not finite.
         found: f64,
         /// The mean loss of the last step before this one, if there was one.
         last: Option<f64>,
     },
-    /// A quantity that the measures of sharpness start from, or meet, is no number of the network's type.
+    /// A quantity that the measures of sharpness start from, or meet, is no number of the network's
+    /// type.
     #[error("{what} at {at}: expected a finite number, found {found}")]
     Undefined {
         /// Which quantity.
@@ -213,7 +218,8 @@ pub enum Error {
         /// Its value.
         found: f64,
     },
-    /// The product of an operator and a vector has a NaN, an infinity, or a number so large that sums overflow.
+    /// The product of an operator and a vector has a NaN, an infinity, or a number so large that
+    /// sums overflow.
     #[error(
         "product {product} of the operator: expected numbers whose sums are finite, found {} in component {component}",
         Number(*.found)
@@ -266,7 +272,8 @@ pub enum Error {
         /// The number of threads that it keeps.
         found: i32,
     },
-    /// A serial build of OpenBLAS that may have no locks: calls from several threads would overwrite one another's operands.
+    /// A serial build of OpenBLAS that may have no locks: calls from several threads would
+    /// overwrite one another's operands.
     #[error(
         "OpenBLAS ({config}): expected a build that several threads can call, found a serial one that does not say USE_LOCKING; \
          use a pthread build, or a serial one from 0.3.28 on made with USE_LOCKING=1"
@@ -275,7 +282,8 @@ pub enum Error {
         /// What `openblas_get_config` says.
         config: String,
     },
-    /// An OpenBLAS that takes 64-bit integers under the names of the usual interface, whose integers have 32 bits.
+    /// An OpenBLAS that takes 64-bit integers under the names of the usual interface, whose
+    /// integers have 32 bits.
     #[error("OpenBLAS ({config}): expected 32-bit integers, found a build with USE64BITINT; link one without")]
     BlasIntegers {
         /// What `openblas_get_config` says.

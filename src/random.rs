@@ -6,8 +6,8 @@ use rand_chacha::rand_core::SeedableRng;
 /// The generator of everything random here. Its streams are ChaCha's, a published standard.
 pub type Generator = ChaCha8Rng;
 
-/// What random numbers are drawn for. Each has a stream of its own, so weights and shuffles of one seed are not made of the
-/// same numbers, and a split changes neither.
+/// What random numbers are drawn for. Each has a stream of its own, so weights and shuffles of one
+/// seed are not made of the same numbers, and a split changes neither.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
     Weights = 0,

@@ -20,7 +20,8 @@ pub struct Table<F, Y> {
     pub x: Array2<F>,
     /// The target.
     pub y: Y,
-    /// The line of the file that each row begins in, counted from 1: for what is found to be wrong with a row later.
+    /// The line of the file that each row begins in, counted from 1: for what is found to be wrong
+    /// with a row later.
     pub lines: Vec<usize>,
 }
 
@@ -33,8 +34,9 @@ pub struct Classes {
     pub labels: Array1<usize>,
 }
 
-/// The classes that occur among labels, in the order of their numbers: names are these numbers' texts, and the labels are numbered
-/// anew from 0, without gaps. A network needs an output for each class that occurs, not for each number up to the largest.
+/// The classes that occur among labels, in the order of their numbers: names are these numbers'
+/// texts, and the labels are numbered anew from 0, without gaps. A network needs an output for each
+/// class that occurs, not for each number up to the largest.
 ///
 /// ```
 /// use gemmprop::data::label_classes;
@@ -81,8 +83,8 @@ impl Texts {
         samples(&self.path, &[numbers.len()], false, numbers)
     }
 
-    /// As classes. Sorted (by value if all are whole numbers, else as text), they are numbered from 0; files with other classes
-    /// give other numbers.
+    /// As classes. Sorted (by value if all are whole numbers, else as text), they are numbered from
+    /// 0; files with other classes give other numbers.
     ///
     /// # Errors
     /// [`ReadError::Line`] for the first that is empty.
@@ -116,21 +118,24 @@ impl Texts {
     }
 }
 
-/// A CSV file with a line of column names, numbers in all columns; the column `target` becomes y, of shape (n, 1).
+/// A CSV file with a line of column names, numbers in all columns; the column `target` becomes y,
+/// of shape (n, 1).
 ///
-/// Fields are separated by commas and may stand in double quotes, as RFC 4180 has it; blanks around them do not count, nor do empty lines.
+/// Fields are separated by commas and may stand in double quotes, as RFC 4180 has it; blanks around
+/// them do not count, nor do empty lines.
 ///
 /// # Errors
-/// [`ReadError::Line`] for what is no finite number, a row of another length, a name that occurs twice, text that is not UTF-8, and
-/// quotes that do not enclose a field; [`ReadError::Content`] for a file without that column, without another, with one that has no name,
-/// or without rows.
+/// [`ReadError::Line`] for what is no finite number, a row of another length, a name that occurs
+/// twice, text that is not UTF-8, and quotes that do not enclose a field; [`ReadError::Content`]
+/// for a file without that column, without another, with one that has no name, or without rows.
 pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Array2<F>>> {
     let path = path.as_ref();
     let Table { columns, x, y, lines } = table(path, |names| all_but(path, names, target, &[""; 0]), number::<F>)?;
     Ok(Table { columns, x, y: samples(path, &[y.len()], false, y)?, lines })
 }
 
-/// A CSV file with a line of column names, numbers in all columns but `target`, whose texts are the [classes](Texts::classes).
+/// A CSV file with a line of column names, numbers in all columns but `target`, whose texts are the
+/// [classes](Texts::classes).
 ///
 /// # Errors
 /// As [`csv_numbers`]; a target may be any text but the empty one.
@@ -139,12 +144,14 @@ pub fn csv_classes<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Ta
     Ok(Table { columns, x, y: y.classes()?, lines })
 }
 
-/// A CSV file with a line of column names, numbers in all columns but `target` and those that are left out: `without` names
-/// these, and `""` is the name of the index that pandas writes. The target stays text, for a caller that decides by it whether there are
-/// classes or numbers to learn: the file is read once, so that it may be a pipe.
+/// A CSV file with a line of column names, numbers in all columns but `target` and those that are
+/// left out: `without` names these, and `""` is the name of the index that pandas writes. The
+/// target stays text, for a caller that decides by it whether there are classes or numbers to
+/// learn: the file is read once, so that it may be a pipe.
 ///
 /// # Errors
-/// As [`csv_numbers`], and [`ReadError::Content`] if there is none of a name in `without`; a target may be any text.
+/// As [`csv_numbers`], and [`ReadError::Content`] if there is none of a name in `without`; a target
+/// may be any text.
 pub fn csv_texts<F: Scalar>(
     path: impl AsRef<Path>,
     target: &str,
@@ -157,12 +164,14 @@ pub fn csv_texts<F: Scalar>(
     Ok(Table { columns, x, y, lines })
 }
 
-/// Some columns of a CSV file with a line of column names, as a network that was trained before needs them: its features, in
-/// their order, and `target`, if the file has it. What stands in other columns does not matter. `read` makes a value of the
-/// target's text or says what belongs there, as [`number`] and [`class_of`] do.
+/// Some columns of a CSV file with a line of column names, as a network that was trained before
+/// needs them: its features, in their order, and `target`, if the file has it. What stands in other
+/// columns does not matter. `read` makes a value of the target's text or says what belongs there,
+/// as [`number`] and [`class_of`] do.
 ///
 /// # Errors
-/// As [`csv_numbers`], for these columns; one of the features that is not there is a [`ReadError::Content`].
+/// As [`csv_numbers`], for these columns; one of the features that is not there is a
+/// [`ReadError::Content`].
 pub fn csv_columns<F: Scalar, T>(
     path: impl AsRef<Path>,
     features: &[impl AsRef<str>],
@@ -238,8 +247,8 @@ fn line_error(path: &Path, line: usize, column: Option<&str>, expected: &str, fo
     ReadError::Line { path: path.to_owned(), line, column, expected: expected.to_owned(), found }
 }
 
-/// Refuses what the csv crate makes something of, though it is most likely a mistake: a quote that never closes would make one field of
-/// the whole rest of the file.
+/// Refuses what the csv crate makes something of, though it is most likely a mistake: a quote that
+/// never closes would make one field of the whole rest of the file.
 fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
     #[derive(Clone, Copy, PartialEq)]
     enum At {
@@ -313,7 +322,8 @@ impl<'a> Rows<'a> {
 
     fn next(&mut self) -> Result<bool> {
         let more = self.reader.read_byte_record(&mut self.record).map_err(|error| io_error(self.path)(error.into()))?;
-        // The reader counts lines by \n alone, and its position stands before blank lines and between \r and \n.
+        // The reader counts lines by \n alone, and its position stands before blank lines and
+        // between \r and \n.
         let start =
             self.record.position().map_or(0, |position| position.byte() as usize).clamp(self.at, self.bytes.len());
         let blank = self.bytes[start..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
@@ -327,7 +337,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `choose` picks from the columns' names; `read` makes a target of a text, or says what was expected.
+/// `choose` picks from the columns' names; `read` makes a target of a text, or says what was
+/// expected.
 fn table<F: Scalar, T>(
     path: &Path,
     choose: impl FnOnce(&[String]) -> Result<Chosen>,

@@ -1,8 +1,9 @@
 //! Samples from files: NumPy's `.npy` and `.npz`, CSV, and the IDX format of MNIST.
 //!
-//! Nothing that a file says of itself is believed before it is seen: buffers grow with the bytes that are there, and a file that
-//! is shorter or longer than its header says is refused. Each file is opened and read once, so that it may be a pipe. Whether numbers are finite and lengths fit is what training checks;
-//! in CSV, where a bad number has a line, it is checked here.
+//! Nothing that a file says of itself is believed before it is seen: buffers grow with the bytes
+//! that are there, and a file that is shorter or longer than its header says is refused. Each file
+//! is opened and read once, so that it may be a pipe. Whether numbers are finite and lengths fit is
+//! what training checks; in CSV, where a bad number has a line, it is checked here.
 //!
 //! ```no_run
 //! use gemmprop::data;
@@ -32,7 +33,8 @@ pub use csv::{
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
 pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
 
-/// A file that cannot be read. For an array in an `.npz`, the path goes on with the array's name in it.
+/// A file that cannot be read. For an array in an `.npz`, the path goes on with the array's name in
+/// it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -44,7 +46,8 @@ pub enum ReadError {
         /// What went wrong.
         source: io::Error,
     },
-    /// The file has fewer or more bytes than its header says; in compressed files, after decompression.
+    /// The file has fewer or more bytes than its header says; in compressed files, after
+    /// decompression.
     #[error("{}: expected {expected} bytes, found {found}", path.display())]
     Length {
         /// The file.

@@ -11,13 +11,14 @@ use zip::ZipArchive;
 use super::{Bytes, ReadError, Result, check_dimensions, content, io_error, open, quoted, samples};
 use crate::linalg::scalar::Scalar;
 
-/// An array as it stands in a file, for a caller that decides by its type whether it holds labels or numbers: the file is read once,
-/// so that it may be a pipe.
+/// An array as it stands in a file, for a caller that decides by its type whether it holds labels
+/// or numbers: the file is read once, so that it may be a pipe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NpyArray {
     path: PathBuf,
     shape: Vec<usize>,
-    /// Its numbers, of shape (n, d), or (n), which becomes (n, 1). Whole numbers of 8 bytes beyond 2^53 are rounded.
+    /// Its numbers, of shape (n, d), or (n), which becomes (n, 1). Whole numbers of 8 bytes beyond
+    /// 2^53 are rounded.
     pub numbers: Array2<f64>,
     /// Is its dtype one of whole numbers, or bool?
     pub whole: bool,
@@ -27,7 +28,8 @@ impl NpyArray {
     /// Its numbers as class labels.
     ///
     /// # Errors
-    /// [`ReadError::Label`] for the first that is none; [`ReadError::Content`] for more than 1 dimension.
+    /// [`ReadError::Label`] for the first that is none; [`ReadError::Content`] for more than 1
+    /// dimension.
     pub fn labels(&self) -> Result<Array1<usize>> {
         check_dimensions(&self.path, &self.shape, 1..=1, "1 dimension")?;
         // From 2^53 on, whole numbers have been rounded; no network has as many outputs.
@@ -39,17 +41,18 @@ impl NpyArray {
     }
 }
 
-/// Reals from a `.npy` file, of shape (n, d), or (n), which becomes (n, 1). Their dtype is any of f2, f4, f8, i1 … i8, u1 … u8 and
-/// bool, little or big endian.
+/// Reals from a `.npy` file, of shape (n, d), or (n), which becomes (n, 1). Their dtype is any of
+/// f2, f4, f8, i1 … i8, u1 … u8 and bool, little or big endian.
 ///
 /// # Errors
-/// [`ReadError::Content`] for another dtype or number of dimensions; [`ReadError::Length`] for a damaged file.
+/// [`ReadError::Content`] for another dtype or number of dimensions; [`ReadError::Length`] for a
+/// damaged file.
 pub fn npy<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
     Ok(npy_array(npy_file(path.as_ref())?)?.numbers)
 }
 
-/// Class labels from a `.npy` file, of shape (n): whole numbers, of any dtype that [`npy`] reads. A label may be any number;
-/// [`label_classes`](super::label_classes) numbers those that occur.
+/// Class labels from a `.npy` file, of shape (n): whole numbers, of any dtype that [`npy`] reads. A
+/// label may be any number; [`label_classes`](super::label_classes) numbers those that occur.
 ///
 /// # Errors
 /// As [`npy`], and [`ReadError::Label`].
@@ -107,10 +110,12 @@ fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>
     read(Bytes { path: &path.join(file_name), reader: Box::new(member), position: 0 })
 }
 
-/// Refuses a zip directory that claims more files than there is room for before it; zip 6 would allocate for 65,535 of them.
+/// Refuses a zip directory that claims more files than there is room for before it; zip 6 would
+/// allocate for 65,535 of them.
 ///
-/// A directory's end is its signature, two numbers of disks, and the number of files on this disk and in all, all of two bytes. Coefficients
-/// that contradict each other are left to zip, which does not believe them, unless none in all is said, which it does not check.
+/// A directory's end is its signature, two numbers of disks, and the number of files on this disk
+/// and in all, all of two bytes. Coefficients that contradict each other are left to zip, which
+/// does not believe them, unless none in all is said, which it does not check.
 fn check_directory(path: &Path, bytes: &[u8]) -> Result<()> {
     const ENTRY: usize = 46;
     for at in bytes.windows(4).enumerate().filter(|(_, four)| *four == b"PK\x05\x06").map(|(at, _)| at) {
@@ -125,8 +130,9 @@ fn check_directory(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// What stands before an array's numbers: its dtype, whether it is in Fortran order, its shape. Not by ndarray-npy 0.10, which
-/// allocates what a header says and panics on a shape of (0, usize::MAX).
+/// What stands before an array's numbers: its dtype, whether it is in Fortran order, its shape. Not
+/// by ndarray-npy 0.10, which allocates what a header says and panics on a shape of (0,
+/// usize::MAX).
 fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
     const MAGIC: &[u8] = b"\x93NUMPY";
     // NumPy's own limit.
@@ -152,7 +158,8 @@ fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
 }
 
 fn parse_header(text: &str) -> Option<(String, bool, Vec<usize>)> {
-    // SingleStep dictionary and one tuple. More make structures, and the parser's time doubles with each that is nested.
+    // SingleStep dictionary and one tuple. More make structures, and the parser's time doubles with
+    // each that is nested.
     if text.matches(['(', '[', '{']).count() > 2 {
         return None;
     }
@@ -163,8 +170,8 @@ fn parse_header(text: &str) -> Option<(String, bool, Vec<usize>)> {
     Some((get("descr")?.1.as_string()?.clone(), get("fortran_order")?.1.as_boolean()?, shape))
 }
 
-/// Without the L that Python 2 has behind its long integers, as NumPy leaves it out. No digit stands before an L in a name or dtype
-/// that is read.
+/// Without the L that Python 2 has behind its long integers, as NumPy leaves it out. No digit
+/// stands before an L in a name or dtype that is read.
 fn without_long(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     for character in text.chars() {

@@ -26,7 +26,8 @@ use crate::optim::hyperparameter::{check, check_positive};
 /// schedule. E is [`Training::epochs`](crate::Training::epochs). After E epochs, which
 /// [`partial_fit`](crate::Trainer::partial_fit) can exceed, a cosine schedule stays at its lowest
 /// rate η₁. A rate of 0 would train nothing, so an epoch or a step at a rate that is 0 in the
-/// network's type is refused with [`Error::Hyperparameter`](crate::Error::Hyperparameter), whatever the schedule.
+/// network's type is refused with [`Error::Hyperparameter`](crate::Error::Hyperparameter), whatever
+/// the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub struct LearningRate {

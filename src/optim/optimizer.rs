@@ -35,8 +35,8 @@ use crate::optim::hyperparameter::{check, check_not_0, check_not_1, check_positi
 /// else:       β = e⁻ᵖ, rounded to the type;  p ← p + ln β
 /// ```
 ///
-/// where ε is the distance from 1 to the next larger number of the type, 1.2·10⁻⁷ or 2.2·10⁻¹⁶,
-/// and β stands in for 1 − ηλ above. After any number of steps, the product of all β equals that of all
+/// where ε is the distance from 1 to the next larger number of the type, 1.2·10⁻⁷ or 2.2·10⁻¹⁶, and
+/// β stands in for 1 − ηλ above. After any number of steps, the product of all β equals that of all
 /// 1 − ηλ to within a factor of e^±256ε, since each β makes up for the rounding of the one before.
 /// Where ηλ ≥ 256 ε, β is 1 − ηλ in each step. A factor of 1 − 256 ε or less moves each parameter
 /// by at least 128 units in its last place, so the rounding of the product is negligible too.

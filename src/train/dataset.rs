@@ -1,5 +1,5 @@
-//! Samples as they are handed to a [`Trainer`](crate::Trainer), and the split into those to train on
-//! and those to validate with.
+//! Samples as they are handed to a [`Trainer`](crate::Trainer), and the split into those to train
+//! on and those to validate with.
 
 use ndarray::{ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 use rand::seq::SliceRandom;
@@ -27,10 +27,10 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
         Self { x, y: y.rows(), weights: None }
     }
 
-    /// Adds a weight for each sample, which multiplies ℓ and its gradient. Means still divide by the
-    /// number of samples, so the learning rate keeps its meaning if the mean of the weights is 1. A
-    /// sample of weight 0 is absent: as long as its numbers are finite, they do not affect losses,
-    /// steps or standardisation; the sample is only counted.
+    /// Adds a weight for each sample, which multiplies ℓ and its gradient. Means still divide by
+    /// the number of samples, so the learning rate keeps its meaning if the mean of the weights is
+    /// 1. A sample of weight 0 is absent: as long as its numbers are finite, they do not affect
+    /// losses, steps or standardisation; the sample is only counted.
     #[must_use]
     pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
         Self { weights: Some(weights), ..self }

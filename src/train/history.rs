@@ -8,7 +8,8 @@ pub struct Record {
     pub epoch: usize,
     /// StepPolicy made up to its end, over the life of the trainer.
     pub steps: u64,
-    /// The mean of ℓ over its samples, each taken when its batch came, that is before the update with it.
+    /// The mean of ℓ over its samples, each taken when its batch came, that is before the update
+    /// with it.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub loss: f64,
     /// The mean of ℓ over the validation set, after it.
@@ -20,8 +21,8 @@ pub struct Record {
     /// ‖g‖ of its last step, over all of θ, before clipping.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub gradient_norm: f64,
-    /// Wall time from the beginning of training to its end, in seconds, without the time between calls. The one number that another run
-    /// does not repeat.
+    /// Wall time from the beginning of training to its end, in seconds, without the time between
+    /// calls. The one number that another run does not repeat.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub seconds: f64,
 }
@@ -41,7 +42,8 @@ const COLUMNS: [&str; 7] = ["epoch", "steps", "loss", "validation_loss", "learni
 
 #[cfg(feature = "files")]
 impl History {
-    /// A table with a header; numbers with all digits that tell them from their neighbours, or `inf`, `-inf`, `NaN`.
+    /// A table with a header; numbers with all digits that tell them from their neighbours, or
+    /// `inf`, `-inf`, `NaN`.
     ///
     /// # Panics
     /// Never: numbers have a text, and memory takes it.
@@ -56,8 +58,9 @@ impl History {
         String::from_utf8(writer.into_inner().expect("memory takes all")).expect("numbers are text")
     }
 
-    /// A list of objects, one for each epoch. JSON has no number for what is not finite: it stands there as the text `"inf"`, `"-inf"` or
-    /// `"NaN"`, as it stands in the table. No validation loss is `null`, in the table an empty field.
+    /// A list of objects, one for each epoch. JSON has no number for what is not finite: it stands
+    /// there as the text `"inf"`, `"-inf"` or `"NaN"`, as it stands in the table. No validation
+    /// loss is `null`, in the table an empty field.
     ///
     /// # Panics
     /// Never: a record has a text.

@@ -39,7 +39,8 @@ impl<F> From<Mlp<F>> for Model<F> {
     }
 }
 
-/// A model that is only looked at: made of `&Model`, or of `&Mlp` for a network that reads its inputs as they are.
+/// A model that is only looked at: made of `&Model`, or of `&Mlp` for a network that reads its
+/// inputs as they are.
 #[derive(Debug)]
 pub struct ModelRef<'a, F> {
     pub(crate) mlp: &'a Mlp<F>,
@@ -62,8 +63,8 @@ impl<F: Scalar> Model<F> {
     /// ŷ for each row of x: (samples, m).
     ///
     /// # Errors
-    /// As [`Mlp::predict`], and [`Error::Standardized`] for a number of x that is too large to be standardised; [`Error::Shape`] for a
-    /// standardisation of other inputs than the network's.
+    /// As [`Mlp::predict`], and [`Error::Standardized`] for a number of x that is too large to be
+    /// standardised; [`Error::Shape`] for a standardisation of other inputs than the network's.
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.mlp.predict(self.inputs(x)?.view())
     }
@@ -84,11 +85,13 @@ impl<F: Scalar> Model<F> {
         self.mlp.classify(self.inputs(x)?.view())
     }
 
-    /// The mean loss over data, (1/n) Σ wᵢ ℓ(ŷᵢ, yᵢ) with wᵢ = 1 unless the data have weights: what a [`Trainer`](crate::Trainer)
-    /// records as the validation loss. Its bits do not depend on the number of threads. Infinite if a loss is beyond the number type.
+    /// The mean loss over data, (1/n) Σ wᵢ ℓ(ŷᵢ, yᵢ) with wᵢ = 1 unless the data have weights: what
+    /// a [`Trainer`](crate::Trainer) records as the validation loss. Its bits do not depend on the
+    /// number of threads. Infinite if a loss is beyond the number type.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict); what the loss refuses in y; [`Error::Length`] or [`Error::Weight`] for weights that do not fit.
+    /// As [`predict`](Self::predict); what the loss refuses in y; [`Error::Length`] or
+    /// [`Error::Weight`] for weights that do not fit.
     pub fn loss<L: Loss<F>>(&self, data: Dataset<'_, F, L::Target>, loss: &L) -> Result<f64> {
         self.check()?;
         data.check(&self.mlp, loss)?;
@@ -98,7 +101,8 @@ impl<F: Scalar> Model<F> {
         let read = prepared.samples(None, self.standardizer.as_ref(), loss);
         let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), (samples, block), &read);
         if !sum.is_finite() {
-            // Is it that of an output which is not finite? That has a place. Samples of weight 0 have no part in the sum.
+            // Is it that of an output which is not finite? That has a place. Samples of weight 0
+            // have no part in the sum.
             let mut x = data.x.to_owned();
             for (row, _) in data.weights.into_iter().flatten().enumerate().filter(|&(_, &weight)| weight == F::ZERO) {
                 x.row_mut(row).fill(F::ZERO);

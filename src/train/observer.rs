@@ -25,11 +25,13 @@ pub struct Batch {
     pub learning_rate: f64,
 }
 
-/// Is told of each batch and each epoch. `Break` stops the run there; a next call goes on from that point as if nothing had been.
+/// Is told of each batch and each epoch. `Break` stops the run there; a next call goes on from that
+/// point as if nothing had been.
 ///
 /// `()` observes nothing; a pair of observers is one.
 pub trait Observer<F: Scalar> {
-    /// After a batch. The helpers of the run wait meanwhile, so what takes long should stop the run and be done after it.
+    /// After a batch. The helpers of the run wait meanwhile, so what takes long should stop the run
+    /// and be done after it.
     fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
         let _ = batch;
         ControlFlow::Continue(())

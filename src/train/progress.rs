@@ -14,11 +14,12 @@ use crate::train::history::Record;
 use crate::train::model::Model;
 use crate::train::observer::{Batch, Observer};
 
-/// An [`Observer`] that shows on stderr how far a run is: its epoch, the mean loss of the epoch so far, the last validation loss, samples
-/// per second and the time that is left. It draws on a terminal only.
+/// An [`Observer`] that shows on stderr how far a run is: its epoch, the mean loss of the epoch so
+/// far, the last validation loss, samples per second and the time that is left. It draws on a
+/// terminal only.
 ///
-/// A run that goes on where an earlier one stopped begins there; speed and time left are those of this observer's batches. Dropped, it
-/// leaves its last state on the screen.
+/// A run that goes on where an earlier one stopped begins there; speed and time left are those of
+/// this observer's batches. Dropped, it leaves its last state on the screen.
 ///
 /// ```
 /// # use gemmprop::{Constant, Dataset, Mlp, ProgressBar, SquaredError, Trainer, Training};

@@ -10,10 +10,10 @@
 //!     validate; record; stop if nothing has improved for too long
 //! ```
 //!
-//! With plain descent, this gives the bits of [`Sgd::train`](crate::Sgd::train). The history records
-//! the norm of the gradient of an epoch's last step. Most steps yield that norm at no cost; the
-//! exception is plain descent with small batches (fewer than 256 samples, or fewer than four times
-//! the widest layer), where the gradient of that one step is computed a second time.
+//! With plain descent, this gives the bits of [`Sgd::train`](crate::Sgd::train). The history
+//! records the norm of the gradient of an epoch's last step. Most steps yield that norm at no cost;
+//! the exception is plain descent with small batches (fewer than 256 samples, or fewer than four
+//! times the widest layer), where the gradient of that one step is computed a second time.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -405,7 +405,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 }
 
 /// A call that may fit the standardisation. If it is dropped before it has made a step and without
-/// [`succeed`](Self::succeed), it removes that fit again, so that the next call may have other data.
+/// [`succeed`](Self::succeed), it removes that fit again, so that the next call may have other
+/// data.
 struct Attempt<'t, F, L> {
     trainer: &'t mut Trainer<F, L>,
     was_fitted: bool,
