@@ -24,7 +24,9 @@
 //!
 //! tensors = load_file(sorted(glob.glob("run/step-*.safetensors"))[-1])
 //! net = nn.Sequential(
-//!     nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512, bias=False), nn.ReLU(), nn.Linear(512, 10)
+//!     nn.Linear(784, 512), nn.ReLU(),
+//!     nn.Linear(512, 512, bias=False), nn.ReLU(),
+//!     nn.Linear(512, 10),
 //! )
 //! net.load_state_dict({name: t for name, t in tensors.items() if name[0].isdigit()})
 //! if "standardizer.mean" in tensors:
