@@ -1,4 +1,4 @@
-//! Whatever is done to the files, the newest whole one comes back, and damage is told.
+//! Whatever is done to the files, the newest whole one is read back, and damage is reported.
 
 use std::env;
 use std::error::Error;

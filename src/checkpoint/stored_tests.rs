@@ -335,7 +335,7 @@ fn a_history_in_the_form_of_before_is_read() {
     assert_eq!(run(&contents).unwrap().history, expected);
 }
 
-/// A validation loss of −∞ is the least there can be, and no other improves on it after the run is
+/// A validation loss of −∞ is the lowest there can be, and no other improves on it after the run is
 /// resumed either.
 #[test]
 fn a_least_loss_that_is_infinite_comes_back() {

@@ -26,13 +26,13 @@ impl WeightDecay {
         Self { beta, pending: if beta > 0.0 { due + beta.ln() } else { 0.0 } }
     }
 
-    /// Is the factor 1 − ηλ at the largest learning rate above 0 and at most 1?
+    /// Whether the factor 1 − ηλ at the largest learning rate is above 0 and at most 1.
     pub(crate) fn is_valid(largest_eta: f64, lambda: f64) -> bool {
         lambda >= 0.0 && largest_eta * lambda < 1.0
     }
 
-    /// Can p have this value between two steps? It is either below 256 ε or the rounding error of
-    /// ln β, and β is never below the smallest positive number of the type.
+    /// Whether p can have this value between two steps: it is either below 256 ε or the rounding
+    /// error of ln β, and β is never below the smallest positive number of the type.
     #[cfg(feature = "files")]
     pub(crate) fn can_be_pending(pending: f64) -> bool {
         pending.abs() < 1.0
@@ -51,7 +51,7 @@ pub(crate) struct Rule {
     pub(crate) clip: Option<f64>,
     /// ρ of sharpness-aware minimisation.
     pub(crate) sam: Option<f64>,
-    /// Must ‖g‖ be reported even if the step does not need it?
+    /// Whether ‖g‖ is to be reported even if the step does not need it.
     pub(crate) norm: bool,
 }
 

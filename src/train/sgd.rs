@@ -258,16 +258,16 @@ fn descend_and_look<F: Scalar, L: SampleLoss<F>>(
     Ok(())
 }
 
-/// The same rule at every step, and what it carries from step to step.
+/// The steps of plain descent: one rule for all, and what it carries from step to step.
 #[derive(Debug, Clone, Copy, Default)]
 struct SgdSteps {
     eta: f64,
     lambda: f64,
     /// Weight decay that is still to be applied.
     pending_decay: f64,
-    /// The same after the step that is being made.
+    /// Weight decay that will be pending after the step that is being made.
     next_pending_decay: f64,
-    /// Σ ℓ over the samples of this call, or of this epoch of it.
+    /// Σ ℓ over the samples of the running epoch or single step.
     loss_sum: f64,
     /// Mean ℓ of the last step.
     last_loss: Option<f64>,
