@@ -198,8 +198,7 @@ impl Stored {
         let (learning_rate, gradient_norm) = (eight("learning_rate", Dtype::F64)?, eight("gradient_norm", Dtype::F64)?);
         let (seconds, validated) = (eight("seconds", Dtype::F64)?, column("validated", Dtype::BOOL)?);
         let record = |i: usize| Record {
-            // A number that is too large for usize is too large for an epoch's, and refused as
-            // such.
+            // A number that is too large for usize is refused as a wrong epoch.
             epoch: usize::try_from(u64::from_le_bytes(epoch[i])).unwrap_or(usize::MAX),
             steps: u64::from_le_bytes(steps[i]),
             loss: f64::from_le_bytes(loss[i]),
@@ -239,7 +238,7 @@ impl Stored {
         let expected = format!("from {least_steps} to {MOST_STEPS} steps");
         check((least_steps..=MOST_STEPS).contains(&steps), &expected, &steps)?;
         let batches = samples.div_ceil(batch);
-        check(done == 0 || done < batches, &format!("less than {batches} batches of an epoch"), &done)?;
+        check(done == 0 || done < batches, &format!("fewer than {batches} batches of an epoch"), &done)?;
         check(samples <= rows, &format!("at most {rows} samples, the number of rows"), &samples)?;
         for (what, count) in [
             ("plateaus", plateaus as usize),

@@ -184,7 +184,7 @@ fn counters_that_no_run_has_are_refused_by_name() {
         ("/batch", max, format!("expected from {max} to {MOST_STEPS} steps, found 9")),
         ("/batch", 6, format!("expected from 12 to {MOST_STEPS} steps, found 9")),
         ("/samples", max, format!("expected at most 50 samples, the number of rows, found {max}")),
-        ("/samples", 7, "expected less than 1 batches of an epoch, found 3".into()),
+        ("/samples", 7, "expected fewer than 1 batches of an epoch, found 3".into()),
         (
             "/plateaus",
             u32::MAX.into(),

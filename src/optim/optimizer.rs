@@ -41,7 +41,7 @@ use crate::optim::hyperparameter::{check, check_not_0, check_not_1, check_positi
 /// Where ηλ ≥ 256 ε, β is 1 − ηλ in each step. A factor of 1 − 256 ε or less moves each parameter
 /// by at least 128 units in its last place, so the rounding of the product is negligible too.
 ///
-/// With any of them, g can be taken at the point nearby where the loss is largest, θ + ρ g/‖g‖
+/// With any optimiser, g can be taken at the point nearby where the loss is largest, θ + ρ g/‖g‖
 /// (sharpness-aware minimisation, SAM, Foret et al. 2021):
 /// [`Training::sam`](crate::Training::sam).
 ///

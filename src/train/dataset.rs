@@ -60,6 +60,7 @@ impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
         check_weights(self.weights, self.x.nrows())
     }
 
+    /// The data as the engine reads them: copied only where they are not contiguous.
     pub(crate) fn prepared(&self) -> PreparedData<'a, F, T> {
         let Self { x, y, weights } = *self;
         let is_absent = |&weight: &F| weight == F::ZERO;
@@ -94,6 +95,7 @@ pub(crate) struct Subset<'a, F, T> {
 }
 
 impl<F: Scalar, T> Subset<'_, F, T> {
+    /// The number of samples.
     pub(crate) fn samples(&self) -> usize {
         self.rows.as_ref().map_or(self.data.x.nrows(), Vec::len)
     }
