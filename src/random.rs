@@ -3,11 +3,11 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// The generator of everything random here. Its streams are ChaCha's, a published standard.
+/// The generator of everything random in training: ChaCha8, a published standard.
 pub type Generator = ChaCha8Rng;
 
-/// What random numbers are drawn for. Each has a stream of its own, so weights and shuffles of one seed are not made of the
-/// same numbers, and a split changes neither.
+/// The purpose that random numbers are drawn for. Each has a stream of its own, so the weights and
+/// the shuffles of one seed do not share numbers, and a split changes neither.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stream {
     Weights = 0,
@@ -15,6 +15,7 @@ pub(crate) enum Stream {
     Shuffles = 2,
 }
 
+/// The generator of a seed and a purpose, at the beginning of its stream.
 pub(crate) fn generator(seed: u64, stream: Stream) -> Generator {
     let mut generator = Generator::seed_from_u64(seed);
     generator.set_stream(stream as u64);
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
     use rand_chacha::rand_core::Rng;
 
-    /// Pins which stream is whose: a seed must give the same run in every release.
+    /// A seed must give the same run in every release, so the streams of the purposes are fixed.
     #[test]
     fn each_purpose_has_the_stream_of_its_number() {
         for (number, stream) in [(0, Stream::Weights), (1, Stream::Split), (2, Stream::Shuffles)] {

@@ -1,4 +1,4 @@
-//! Whatever is done to the files, the newest whole one comes back, and damage is told.
+//! Whatever is done to the files, the newest whole one is read back, and damage is reported.
 
 use std::env;
 use std::error::Error;
@@ -8,12 +8,15 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::checkpoint::format::{CHECKSUM, Dtype, Tensor};
+use crate::checkpoint::lock::LOCK;
 
 fn tensor(dtype: Dtype, shape: &[usize], bytes: impl IntoIterator<Item = u8>) -> Tensor {
     Tensor { dtype, shape: shape.to_vec(), bytes: bytes.into_iter().collect() }
 }
 
-/// Small, and with what is awkward: no elements, an odd number of f32 beside f64, a NaN's payload, −0, names to be escaped.
+/// Small, and with what is awkward: no elements, an odd number of f32 beside f64, a NaN's payload,
+/// −0, names to be escaped.
 fn sample(step: u64) -> Contents {
     let f64s = [f64::from_bits(0x7ff0_dead_beef_0001), -0.0, step as f64, f64::INFINITY];
     let f32s = [f32::from_bits(0xffc1_2345), f32::MIN_POSITIVE / 2.0, step as f32];
@@ -30,16 +33,16 @@ fn sample(step: u64) -> Contents {
     }
 }
 
-fn stored(steps: &[u64]) -> (TempDir, Checkpoints) {
+fn stored(steps: &[u64]) -> (TempDir, Archive) {
     let directory = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let checkpoints = Archive::create(directory.path()).unwrap();
     for &step in steps {
         assert_eq!(checkpoints.write(step, &sample(step)).unwrap(), checkpoints.directory().join(name(step)));
     }
     (directory, checkpoints)
 }
 
-fn files(checkpoints: &Checkpoints) -> Vec<String> {
+fn files(checkpoints: &Archive) -> Vec<String> {
     let entries = fs::read_dir(checkpoints.directory()).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name != LOCK);
@@ -48,8 +51,8 @@ fn files(checkpoints: &Checkpoints) -> Vec<String> {
 }
 
 /// What stands in the newest whole file, and the names of the damaged ones before it.
-fn newest(checkpoints: &Checkpoints) -> (u64, Vec<String>) {
-    let (contents, path, damaged) = checkpoints.newest().unwrap();
+fn newest(checkpoints: &Archive) -> (u64, Vec<String>) {
+    let Newest { contents, path, damaged } = checkpoints.newest().unwrap();
     let step = contents.facts["step"].parse().unwrap();
     assert_eq!((contents, path), (sample(step), checkpoints.directory().join(name(step))));
     let names = damaged.iter().map(|d| d.path.file_name().unwrap().to_str().unwrap().to_owned());
@@ -61,11 +64,11 @@ fn what_was_written_is_read() {
     let (_guard, checkpoints) = stored(&[7]);
     assert_eq!(newest(&checkpoints), (7, vec![]));
     assert_eq!(read(&checkpoints.directory().join("step-000000000007.safetensors")).unwrap(), sample(7));
-    assert_eq!(newest(&Checkpoints::open(checkpoints.directory()).unwrap()), (7, vec![]));
+    assert_eq!(newest(&Archive::open(checkpoints.directory()).unwrap()), (7, vec![]));
     // Nothing at all is something that can be stored.
     let path = checkpoints.write(u64::MAX, &Contents::default()).unwrap();
     assert_eq!(read(&path).unwrap(), Contents::default());
-    assert_eq!(checkpoints.newest().unwrap().1, path);
+    assert_eq!(checkpoints.newest().unwrap().path, path);
 }
 
 #[test]
@@ -84,11 +87,7 @@ fn any_reader_of_safetensors_understands_it() {
 
 /// The contents, if they pass for whole.
 fn decoded(bytes: &[u8]) -> Option<Contents> {
-    let (facts, parts) = decode(bytes).ok()?;
-    let own = |(name, (info, bytes)): (String, (TensorInfo, &[u8]))| {
-        (name, Tensor { dtype: info.dtype, shape: info.shape, bytes: bytes.to_vec() })
-    };
-    Some(Contents { tensors: parts.into_iter().map(own).collect(), facts })
+    Some(decode(bytes).ok()?.into_contents())
 }
 
 #[test]
@@ -133,7 +132,7 @@ fn a_damaged_newest_falls_back_and_is_told() {
     let mut bytes = whole;
     *bytes.last_mut().unwrap() ^= 0x80;
     fs::write(&path, bytes).unwrap();
-    let (_, _, damaged) = checkpoints.newest().unwrap();
+    let damaged = checkpoints.newest().unwrap().damaged;
     let [Damaged { fault: Fault::Checksum { expected, found }, .. }] = &damaged[..] else { panic!("{damaged:?}") };
     let text = format!("{}: expected the checksum {expected}, found {found}", path.display());
     assert_eq!(damaged[0].to_string(), text);
@@ -141,7 +140,7 @@ fn a_damaged_newest_falls_back_and_is_told() {
     // A directory in a file's place cannot be read.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(matches!(&checkpoints.newest().unwrap().2[..], [Damaged { fault: Fault::Io(_), .. }]));
+    assert!(matches!(&checkpoints.newest().unwrap().damaged[..], [Damaged { fault: Fault::Io(_), .. }]));
 }
 
 proptest! {
@@ -240,15 +239,15 @@ fn what_a_killed_writer_left_is_ignored_and_overwritten() {
     let writing = guard.path().join(WRITING);
     fs::write(&writing, vec![1; 10_000]).unwrap();
     assert!(
-        matches!(Checkpoints::open(guard.path()), Err(CheckpointError::NoneWhole { damaged, .. }) if damaged.is_empty())
+        matches!(Archive::open(guard.path()), Err(CheckpointError::NoneWhole { damaged, .. }) if damaged.is_empty())
     );
-    let checkpoints = Checkpoints::create(guard.path()).unwrap();
+    let checkpoints = Archive::create(guard.path()).unwrap();
     assert!(!writing.exists());
     checkpoints.write(1, &sample(1)).unwrap();
     assert!(!writing.exists());
     drop(checkpoints);
     fs::write(&writing, "half").unwrap();
-    let checkpoints = Checkpoints::open(guard.path()).unwrap();
+    let checkpoints = Archive::open(guard.path()).unwrap();
     assert_eq!(newest(&checkpoints), (1, vec![]));
     assert!(writing.exists());
     checkpoints.lock().unwrap();
@@ -267,10 +266,10 @@ fn one_run_at_a_time_writes() {
     };
     // From the beginning, before there is a file.
     let (guard, first) = stored(&[]);
-    assert!(in_use(Checkpoints::create(guard.path()).unwrap_err(), guard.path()));
+    assert!(in_use(Archive::create(guard.path()).unwrap_err(), guard.path()));
     first.write(1, &sample(1)).unwrap();
-    assert!(in_use(Checkpoints::create(guard.path()).unwrap_err(), guard.path()));
-    let second = Checkpoints::open(guard.path()).unwrap();
+    assert!(in_use(Archive::create(guard.path()).unwrap_err(), guard.path()));
+    let second = Archive::open(guard.path()).unwrap();
     assert!(in_use(second.lock().unwrap_err(), guard.path()));
     assert!(in_use(second.write(2, &sample(2)).unwrap_err(), guard.path()));
     assert_eq!(files(&first), [name(1)]);
@@ -284,10 +283,10 @@ fn one_run_at_a_time_writes() {
     clone.write(2, &sample(2)).unwrap();
     drop(clone);
     second.write(3, &sample(3)).unwrap();
-    assert!(in_use(Checkpoints::open(guard.path()).unwrap().lock().unwrap_err(), guard.path()));
+    assert!(in_use(Archive::open(guard.path()).unwrap().lock().unwrap_err(), guard.path()));
     drop(second);
-    assert!(matches!(Checkpoints::create(guard.path()), Err(CheckpointError::Used { .. })));
-    Checkpoints::open(guard.path()).unwrap().lock().unwrap();
+    assert!(matches!(Archive::create(guard.path()), Err(CheckpointError::Used { .. })));
+    Archive::open(guard.path()).unwrap().lock().unwrap();
 }
 
 #[test]
@@ -311,7 +310,7 @@ fn a_file_that_cannot_be_removed_makes_no_save_fail() {
 #[test]
 fn who_reads_beside_a_writer_always_finds_a_whole_file() {
     let (guard, checkpoints) = stored(&[1]);
-    let reader = Checkpoints::open(guard.path()).unwrap();
+    let reader = Archive::open(guard.path()).unwrap();
     std::thread::scope(|scope| {
         let writer =
             scope.spawn(move || (2..400).for_each(|step| drop(checkpoints.write(step, &sample(step)).unwrap())));
@@ -334,29 +333,29 @@ fn a_sound_file_of_another_program_is_told_from_a_damaged_one() {
         assert!(matches!(&error, CheckpointError::Foreign { path: found } if *found == path), "{error:?}");
         let text = "expected a checkpoint of this crate, found a safetensors file that another program wrote";
         assert_eq!(error.to_string(), format!("{}: {text}", path.display()));
-        assert!(matches!(&checkpoints.newest().unwrap().2[..], [Damaged { fault: Fault::Foreign, .. }]));
+        assert!(matches!(&checkpoints.newest().unwrap().damaged[..], [Damaged { fault: Fault::Foreign, .. }]));
     }
 }
 
 #[test]
 fn directories_are_used_once() {
     let (guard, _) = stored(&[4]);
-    let error = Checkpoints::create(guard.path()).unwrap_err();
+    let error = Archive::create(guard.path()).unwrap_err();
     assert!(matches!(&error, CheckpointError::Used { found, .. } if found.ends_with(name(4))));
     assert!(error.to_string().ends_with("; resume from them or choose another directory"), "{error}");
 
     let new = guard.path().join("a/b");
-    let absent = Checkpoints::open(&new).unwrap_err();
+    let absent = Archive::open(&new).unwrap_err();
     assert!(
         matches!(absent, CheckpointError::Io { path, source } if path == new && source.kind() == io::ErrorKind::NotFound)
     );
-    let checkpoints = Checkpoints::create(&new).unwrap();
+    let checkpoints = Archive::create(&new).unwrap();
     let text = format!("{}: expected a whole checkpoint, found none", new.display());
-    assert_eq!(Checkpoints::open(&new).unwrap_err().to_string(), text);
+    assert_eq!(Archive::open(&new).unwrap_err().to_string(), text);
     assert_eq!(checkpoints.newest().unwrap_err().to_string(), text);
     let file = guard.path().join(name(4));
-    assert!(matches!(Checkpoints::create(&file), Err(CheckpointError::Io { path, .. }) if path == file));
-    assert!(matches!(Checkpoints::create(""), Err(CheckpointError::Io { .. })));
+    assert!(matches!(Archive::create(&file), Err(CheckpointError::Io { path, .. }) if path == file));
+    assert!(matches!(Archive::create(Path::new("")), Err(CheckpointError::Io { .. })));
 }
 
 #[test]
@@ -432,8 +431,8 @@ fn large(step: u64) -> Contents {
 fn a_writer_is_killed() {
     // The child, which starts with a directory in its environment: it writes until it is killed.
     if let Some(directory) = env::var_os(KILLED) {
-        let checkpoints = Checkpoints::open(directory).unwrap();
-        let from: u64 = checkpoints.newest().unwrap().0.facts["step"].parse().unwrap();
+        let checkpoints = Archive::open(Path::new(&directory)).unwrap();
+        let from: u64 = checkpoints.newest().unwrap().contents.facts["step"].parse().unwrap();
         // Not for ever, should the parent be killed itself.
         for step in from + 1..from + 1000 {
             checkpoints.write(step, &large(step)).unwrap();
@@ -446,7 +445,7 @@ fn a_writer_is_killed() {
     let mut last = 1;
     first.write(last, &large(last)).unwrap();
     drop(first);
-    let checkpoints = Checkpoints::open(guard.path()).unwrap();
+    let checkpoints = Archive::open(guard.path()).unwrap();
     for round in 0..8_u32 {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", &this, "--nocapture"])
@@ -462,7 +461,7 @@ fn a_writer_is_killed() {
         std::thread::sleep(std::time::Duration::from_micros(1700) * round);
         child.kill().unwrap();
         child.wait().unwrap();
-        let (contents, path, damaged) = checkpoints.newest().unwrap();
+        let Newest { contents, path, damaged } = checkpoints.newest().unwrap();
         let step: u64 = contents.facts["step"].parse().unwrap();
         assert!(step > last && path.ends_with(name(step)) && damaged.is_empty());
         assert!(contents == large(step));

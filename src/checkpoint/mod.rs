@@ -1,7 +1,14 @@
 //! A training run as files.
 
 mod archive;
+mod checkpoints;
+mod error;
+mod format;
+mod lock;
 mod state;
+mod stored;
 
-pub use archive::{CheckpointError, Checkpoints, Damaged, Fault};
-pub use state::{Notes, Saved, Stored};
+pub use checkpoints::Checkpoints;
+pub use error::{CheckpointError, Damaged, Fault};
+pub use state::Notes;
+pub use stored::{Saved, Stored};

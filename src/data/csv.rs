@@ -16,25 +16,27 @@ use crate::linalg::scalar::Scalar;
 pub struct Table<F, Y> {
     /// Names of the features, in the order of x's columns.
     pub columns: Vec<String>,
-    /// The features, a sample a row.
+    /// The features, with a sample in each row.
     pub x: Array2<F>,
     /// The target.
     pub y: Y,
-    /// The line of the file that each row begins in, counted from 1: for what is found to be wrong with a row later.
+    /// The line of the file at which each row begins, counted from 1, for errors about a row that
+    /// are found later.
     pub lines: Vec<usize>,
 }
 
-/// A target that is one of some classes.
+/// Class labels and the names of the classes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// The classes' names: label i stands for the i-th.
+    /// The name of each class: label i stands for `names[i]`.
     pub names: Vec<String>,
-    /// The samples' labels.
+    /// The label of each sample.
     pub labels: Array1<usize>,
 }
 
-/// The classes that occur among labels, in the order of their numbers: names are these numbers' texts, and the labels are numbered
-/// anew from 0, without gaps. A network needs an output for each class that occurs, not for each number up to the largest.
+/// The classes that occur among labels, in ascending order. Their names are the labels as text, and
+/// the new labels are numbered from 0 without gaps. A network needs an output for each class that
+/// occurs, not for each number up to the largest.
 ///
 /// ```
 /// use gemmprop::data::label_classes;
@@ -54,12 +56,12 @@ pub fn label_classes(labels: &Array1<usize>) -> Classes {
     }
 }
 
-/// A target as text, which may become classes or numbers once it is known which of them it is.
+/// A target as text, which a caller can turn into classes or numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
     path: PathBuf,
     column: String,
-    /// The line of the file that each row begins in.
+    /// The line of the file at which each row begins.
     lines: Vec<usize>,
     texts: Vec<String>,
 }
@@ -71,21 +73,21 @@ impl Texts {
         &self.texts
     }
 
-    /// As numbers, of shape (n, 1).
+    /// The texts as numbers, of shape (n, 1).
     ///
     /// # Errors
-    /// [`ReadError::Line`] for the first that is no finite number.
+    /// [`ReadError::Line`] for the first text that is not a finite number.
     pub fn numbers<F: Scalar>(&self) -> Result<Array2<F>> {
         let read = |(row, text): (usize, &String)| number(text).map_err(|expected| self.error(row, expected));
         let numbers: Vec<F> = self.texts.iter().enumerate().map(read).collect::<Result<_>>()?;
         samples(&self.path, &[numbers.len()], false, numbers)
     }
 
-    /// As classes. Sorted (by value if all are whole numbers, else as text), they are numbered from 0; files with other classes
-    /// give other numbers.
+    /// The texts as classes, sorted (by value if all are whole numbers, otherwise as text) and
+    /// numbered from 0. Files in which other classes occur number them differently.
     ///
     /// # Errors
-    /// [`ReadError::Line`] for the first that is empty.
+    /// [`ReadError::Line`] for the first text that is empty.
     pub fn classes(&self) -> Result<Classes> {
         if let Some(row) = self.texts.iter().position(String::is_empty) {
             return Err(self.error(row, "a class"));
@@ -100,7 +102,7 @@ impl Texts {
         Ok(Classes { names: names.into_iter().map(str::to_owned).collect(), labels })
     }
 
-    /// That something else belongs into a row of it, with file, line and column.
+    /// An error that says what was expected in a row, with file, line and column.
     ///
     /// # Panics
     /// If there is no such row.
@@ -116,21 +118,25 @@ impl Texts {
     }
 }
 
-/// A CSV file with a line of column names, numbers in all columns; the column `target` becomes y, of shape (n, 1).
+/// Reads a CSV file with a line of column names and numbers in all columns. The column `target`
+/// becomes y, of shape (n, 1).
 ///
-/// Fields are separated by commas and may stand in double quotes, as RFC 4180 has it; blanks around them do not count, nor do empty lines.
+/// Fields are separated by commas and may be enclosed in double quotes, as in RFC 4180. Blanks
+/// around fields and empty lines are ignored.
 ///
 /// # Errors
-/// [`ReadError::Line`] for what is no finite number, a row of another length, a name that occurs twice, text that is not UTF-8, and
-/// quotes that do not enclose a field; [`ReadError::Content`] for a file without that column, without another, with one that has no name,
-/// or without rows.
+/// [`ReadError::Line`] for a field that is not a finite number, a row of another length, a name
+/// that occurs twice, text that is not UTF-8, and quotes that do not enclose a field;
+/// [`ReadError::Content`] for a file without that column, without any other, with a column that has
+/// no name, or without rows.
 pub fn csv_numbers<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Table<F, Array2<F>>> {
     let path = path.as_ref();
     let Table { columns, x, y, lines } = table(path, |names| all_but(path, names, target, &[""; 0]), number::<F>)?;
     Ok(Table { columns, x, y: samples(path, &[y.len()], false, y)?, lines })
 }
 
-/// A CSV file with a line of column names, numbers in all columns but `target`, whose texts are the [classes](Texts::classes).
+/// Reads a CSV file with a line of column names and numbers in all columns but `target`, whose
+/// texts become [classes](Texts::classes).
 ///
 /// # Errors
 /// As [`csv_numbers`]; a target may be any text but the empty one.
@@ -139,12 +145,14 @@ pub fn csv_classes<F: Scalar>(path: impl AsRef<Path>, target: &str) -> Result<Ta
     Ok(Table { columns, x, y: y.classes()?, lines })
 }
 
-/// A CSV file with a line of column names, numbers in all columns but `target` and those that are left out: `without` names
-/// these, and `""` is the name of the index that pandas writes. The target stays text, for a caller that decides by it whether there are
-/// classes or numbers to learn: the file is read once, so that it may be a pipe.
+/// Reads a CSV file with a line of column names and numbers in all columns but `target` and those
+/// named in `without`, which are left out (`""` is the name of the index that pandas writes). The
+/// target stays text, so that a caller can look at it and then choose classes or numbers. The file
+/// is read only once, so it may be a pipe.
 ///
 /// # Errors
-/// As [`csv_numbers`], and [`ReadError::Content`] if there is none of a name in `without`; a target may be any text.
+/// As [`csv_numbers`], and [`ReadError::Content`] if a column named in `without` does not exist; a
+/// target may be any text.
 pub fn csv_texts<F: Scalar>(
     path: impl AsRef<Path>,
     target: &str,
@@ -157,12 +165,12 @@ pub fn csv_texts<F: Scalar>(
     Ok(Table { columns, x, y, lines })
 }
 
-/// Some columns of a CSV file with a line of column names, as a network that was trained before needs them: its features, in
-/// their order, and `target`, if the file has it. What stands in other columns does not matter. `read` makes a value of the
-/// target's text or says what belongs there, as [`number`] and [`class_of`] do.
+/// Reads the columns of a CSV file that a trained network needs: its features, in its order, and
+/// `target`, if the file has it. Other columns are ignored. `read` turns a text of the target into
+/// a value or says what was expected, as [`number`] and [`class_of`] do.
 ///
 /// # Errors
-/// As [`csv_numbers`], for these columns; one of the features that is not there is a [`ReadError::Content`].
+/// As [`csv_numbers`], for these columns; [`ReadError::Content`] if a feature does not exist.
 pub fn csv_columns<F: Scalar, T>(
     path: impl AsRef<Path>,
     features: &[impl AsRef<str>],
@@ -172,31 +180,36 @@ pub fn csv_columns<F: Scalar, T>(
     let path = path.as_ref();
     let choose = |names: &[String]| {
         let found = features.iter().map(|feature| find(path, names, feature.as_ref()));
-        Ok((found.collect::<Result<_>>()?, names.iter().position(|name| name == target)))
+        let features = found.collect::<Result<_>>()?;
+        Ok(ChosenColumns { features, target: names.iter().position(|name| name == target) })
     };
     let Table { columns, x, y, lines } = table(path, choose, read)?;
-    // There are rows, so without targets there is no such column.
+    // There is at least one row, so without values there is no such column.
     Ok(Table { columns, x, y: (!y.is_empty()).then_some(y), lines })
 }
 
-/// A finite number, rounded once to F.
+/// The finite number that a text stands for, rounded once to F.
 ///
 /// # Errors
-/// What belongs there.
+/// What was expected, if it is not one.
 pub fn number<F: Scalar>(text: &str) -> std::result::Result<F, &'static str> {
     let number = F::from_f64(text.parse().map_err(|_| "a number")?);
     if number.is_finite() { Ok(number) } else { Err("a finite number") }
 }
 
-/// A reader of labels: i for the i-th of these names, and for other texts an error.
+/// A function that maps `names[i]` to the label i, and any other text to an error.
 pub fn class_of(names: &[impl AsRef<str>]) -> impl Fn(&str) -> std::result::Result<usize, &'static str> {
     let numbers: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_ref(), i)).collect();
     move |text| numbers.get(text).copied().ok_or("a known class")
 }
 
-/// Where the features and the target stand.
-type Chosen = (Vec<usize>, Option<usize>);
+/// The indices of the columns that are read.
+struct ChosenColumns {
+    features: Vec<usize>,
+    target: Option<usize>,
+}
 
+/// The index of a column.
 fn find(path: &Path, names: &[String], name: &str) -> Result<usize> {
     names.iter().position(|other| other == name).ok_or_else(|| {
         let mut found = names.iter().map(quoted).collect::<Vec<_>>().join(", ");
@@ -210,7 +223,8 @@ fn find(path: &Path, names: &[String], name: &str) -> Result<usize> {
     })
 }
 
-fn all_but(path: &Path, names: &[String], target: &str, without: &[impl AsRef<str>]) -> Result<Chosen> {
+/// All columns as features, but the target and those named in `without`.
+fn all_but(path: &Path, names: &[String], target: &str, without: &[impl AsRef<str>]) -> Result<ChosenColumns> {
     let at = find(path, names, target)?;
     let mut out: Vec<usize> = without.iter().map(|name| find(path, names, name.as_ref())).collect::<Result<_>>()?;
     out.push(at);
@@ -225,12 +239,12 @@ fn all_but(path: &Path, names: &[String], target: &str, without: &[impl AsRef<st
         );
         return Err(content(path, "columns", "a name for each", found));
     }
-    Ok((features, Some(at)))
+    Ok(ChosenColumns { features, target: Some(at) })
 }
 
-/// Line ends in a part of the text: \n, \r\n, or \r alone.
-fn line_ends(bytes: &[u8], part: Range<usize>) -> usize {
-    part.filter(|&i| bytes[i] == b'\n' || bytes[i] == b'\r' && bytes.get(i + 1) != Some(&b'\n')).count()
+/// The number of line ends in a range of the text: \n, \r\n, or \r alone.
+fn line_ends(bytes: &[u8], range: Range<usize>) -> usize {
+    range.filter(|&i| bytes[i] == b'\n' || bytes[i] == b'\r' && bytes.get(i + 1) != Some(&b'\n')).count()
 }
 
 fn line_error(path: &Path, line: usize, column: Option<&str>, expected: &str, found: String) -> ReadError {
@@ -238,21 +252,22 @@ fn line_error(path: &Path, line: usize, column: Option<&str>, expected: &str, fo
     ReadError::Line { path: path.to_owned(), line, column, expected: expected.to_owned(), found }
 }
 
-/// Refuses what the csv crate makes something of, though it is most likely a mistake: a quote that never closes would make one field of
-/// the whole rest of the file.
+/// Refuses misplaced quotes, which the csv crate accepts although they are most likely mistakes: a
+/// quote that is never closed would make one field of the rest of the file.
 fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
     #[derive(Clone, Copy, PartialEq)]
     enum At {
         Start,
         Plain,
         Quoted,
-        /// After a quote in a quoted field: the end of it, or the first of two that stand for one.
+        /// After a quote in a quoted field, which ends the field or is the first of an escaped
+        /// pair.
         Quote,
-        /// In blanks after it.
-        Behind,
+        /// In blanks after the quote that ended a field.
+        AfterQuoted,
     }
     let mut state = At::Start;
-    // Where the last quoted field begins.
+    // The position of the quote that opened the last quoted field.
     let mut opened = 0;
     let error = |at: usize, expected: &str, found: String| {
         Err(line_error(path, 1 + line_ends(bytes, 0..at), None, expected, found))
@@ -272,8 +287,8 @@ fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
                 opened = at;
                 At::Quoted
             }
-            (At::Quote | At::Behind, b' ' | b'\t') => At::Behind,
-            (At::Quote | At::Behind, _) => {
+            (At::Quote | At::AfterQuoted, b' ' | b'\t') => At::AfterQuoted,
+            (At::Quote | At::AfterQuoted, _) => {
                 return error(opened, "a field that ends with its second quote", format!("{} behind it", rest(at)));
             }
             (_, b'"') => {
@@ -292,28 +307,31 @@ fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The rows of a file, one after the other.
+/// A reader of the rows of a file, which knows the line of each.
 struct Rows<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     reader: csv::Reader<&'a [u8]>,
     record: ByteRecord,
-    /// Where the record begins, and the line that this is in.
+    /// The position at which the record begins.
     at: usize,
+    /// The line of that position.
     line: usize,
 }
 
 impl<'a> Rows<'a> {
     fn new(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
         check_quotes(path, bytes)?;
-        // Lengths of rows are checked by the caller, for an error that knows the line.
+        // The caller checks the lengths of rows, because its error names the line.
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(bytes);
         Ok(Self { path, bytes, reader, record: ByteRecord::new(), at: 0, line: 1 })
     }
 
+    /// Reads the next record. Returns whether there is one.
     fn next(&mut self) -> Result<bool> {
         let more = self.reader.read_byte_record(&mut self.record).map_err(|error| io_error(self.path)(error.into()))?;
-        // The reader counts lines by \n alone, and its position stands before blank lines and between \r and \n.
+        // The reader counts only \n as a line end, and its position is before blank lines and
+        // between \r and \n.
         let start =
             self.record.position().map_or(0, |position| position.byte() as usize).clamp(self.at, self.bytes.len());
         let blank = self.bytes[start..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
@@ -327,10 +345,11 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `choose` picks from the columns' names; `read` makes a target of a text, or says what was expected.
+/// Reads a table of the columns that `choose` picks from the names. `read` turns a text of the
+/// target into a value, or says what was expected.
 fn table<F: Scalar, T>(
     path: &Path,
-    choose: impl FnOnce(&[String]) -> Result<Chosen>,
+    choose: impl FnOnce(&[String]) -> Result<ChosenColumns>,
     read: impl Fn(&str) -> std::result::Result<T, &'static str>,
 ) -> Result<Table<F, Vec<T>>> {
     let bytes = fs::read(path).map_err(io_error(path))?;
@@ -349,7 +368,7 @@ fn table<F: Scalar, T>(
         }
         columns.push(name);
     }
-    let (features, target) = choose(&columns)?;
+    let ChosenColumns { features, target } = choose(&columns)?;
 
     let (mut x, mut y, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     while rows.next()? {

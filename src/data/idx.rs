@@ -12,10 +12,12 @@ use ndarray::{Array1, Array2};
 use super::{Bytes, Result, check_dimensions, content, io_error, open, quoted, samples};
 use crate::linalg::scalar::Scalar;
 
-/// Images from an IDX file of unsigned bytes, plain or compressed by gzip: a sample a row, its bytes scaled to 0 … 1.
+/// Reads images from an IDX file of unsigned bytes, plain or compressed by gzip: a sample in each
+/// row, with its bytes scaled to 0 … 1.
 ///
 /// # Errors
-/// [`ReadError::Content`](super::ReadError::Content) for another type or fewer than 2 dimensions; [`ReadError::Length`](super::ReadError::Length) for a damaged file.
+/// [`ReadError::Content`](super::ReadError::Content) for another type or fewer than 2 dimensions;
+/// [`ReadError::Length`](super::ReadError::Length) for a damaged file.
 pub fn idx_images<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
     let path = path.as_ref();
     let (shape, bytes) = idx(path, 2..=255, "2 dimensions or more")?;
@@ -23,16 +25,17 @@ pub fn idx_images<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
     samples(path, &shape, false, bytes.iter().map(|&byte| scaled[usize::from(byte)]).collect())
 }
 
-/// Class labels from an IDX file of unsigned bytes, plain or compressed by gzip.
+/// Reads class labels from an IDX file of unsigned bytes, plain or compressed by gzip.
 ///
 /// # Errors
-/// [`ReadError::Content`](super::ReadError::Content) for another type or number of dimensions; [`ReadError::Length`](super::ReadError::Length) for a damaged file.
+/// [`ReadError::Content`](super::ReadError::Content) for another type or number of dimensions;
+/// [`ReadError::Length`](super::ReadError::Length) for a damaged file.
 pub fn idx_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
     Ok(idx(path.as_ref(), 1..=1, "1 dimension")?.1.into_iter().map(usize::from).collect())
 }
 
-/// By hand, since no crate does it that is kept up and gives errors for damaged files instead of panics: mnist, mnist_read,
-/// rust-mnist and idx_parser were looked at.
+/// Shape and bytes of an IDX file. Of the crates mnist, mnist_read, rust-mnist and idx_parser, none
+/// is maintained and returns errors for damaged files instead of panicking.
 fn idx(path: &Path, dimensions: RangeInclusive<usize>, text: &str) -> Result<(Vec<usize>, Vec<u8>)> {
     let mut file = open(path)?;
     let gzip = file.fill_buf().map_err(io_error(path))?.starts_with(b"\x1f\x8b");
@@ -53,27 +56,28 @@ fn idx(path: &Path, dimensions: RangeInclusive<usize>, text: &str) -> Result<(Ve
 /// Images and their labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Images<F> {
-    /// An image a row, its bytes scaled to 0 … 1.
+    /// The images, one in each row, with their bytes scaled to 0 … 1.
     pub x: Array2<F>,
-    /// As many labels.
+    /// The label of each image.
     pub labels: Array1<usize>,
 }
 
-/// What a folder in MNIST's layout holds.
+/// The images and labels of a folder in MNIST's layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IdxFolder<F> {
-    /// `train-*`, or the only pair there is.
+    /// `train-*`, or the only pair of files.
     pub train: Images<F>,
-    /// `t10k-*`, if `train-*` is there too.
+    /// `t10k-*`, if there is `train-*` too.
     pub test: Option<Images<F>>,
 }
 
-/// Finds and reads MNIST's files in a folder: `*-images-idx3-ubyte` and `*-labels-idx1-ubyte` (also `*.idx3-ubyte`; with or
-/// without `.gz`, and of both, the one without), either `train-*` and `t10k-*`, or a single pair with any name.
+/// Finds and reads MNIST's files in a folder: `*-images-idx3-ubyte` and `*-labels-idx1-ubyte`,
+/// either `train-*` and `t10k-*`, or a single pair with any name. The names may also end in
+/// `.idx3-ubyte` and `.idx1-ubyte`, and in `.gz`; a file without `.gz` is preferred to one with it.
 ///
 /// # Errors
-/// [`ReadError::Content`](super::ReadError::Content) if the folder holds neither, if a file lacks its partner, or if images and labels are not equally many;
-/// otherwise as [`idx_images`].
+/// [`ReadError::Content`](super::ReadError::Content) if the folder has no such files, if a file
+/// lacks its partner, or if images and labels differ in number; otherwise as [`idx_images`].
 pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
     let folder = folder.as_ref();
     let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());

@@ -1,8 +1,9 @@
 //! Samples from files: NumPy's `.npy` and `.npz`, CSV, and the IDX format of MNIST.
 //!
-//! Nothing that a file says of itself is believed before it is seen: buffers grow with the bytes that are there, and a file that
-//! is shorter or longer than its header says is refused. Each file is opened and read once, so that it may be a pipe. Whether numbers are finite and lengths fit is what training checks;
-//! in CSV, where a bad number has a line, it is checked here.
+//! Nothing that a file says of itself is trusted before it is verified: buffers grow with the bytes
+//! that are there, and a file that is shorter or longer than its header says is refused. Each file
+//! is opened and read once, so it may be a pipe. Training checks that numbers are finite and
+//! lengths fit; for CSV, where an error can name the line of a bad number, that is checked here.
 //!
 //! ```no_run
 //! use gemmprop::data;
@@ -32,7 +33,8 @@ pub use csv::{
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
 pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
 
-/// A file that cannot be read. For an array in an `.npz`, the path goes on with the array's name in it.
+/// A file that cannot be read. For an array in an `.npz`, the path ends with the array's name in
+/// it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -44,50 +46,51 @@ pub enum ReadError {
         /// What went wrong.
         source: io::Error,
     },
-    /// The file has fewer or more bytes than its header says; in compressed files, after decompression.
+    /// The file has fewer or more bytes than its header says; in compressed files, after
+    /// decompression.
     #[error("{}: expected {expected} bytes, found {found}", path.display())]
     Length {
         /// The file.
         path: PathBuf,
-        /// By the header; for a file that ends within its header, as far as that goes.
+        /// The length by the header; for a file that ends within its header, the least it could be.
         expected: u64,
-        /// The bytes there are.
+        /// The length of the file.
         found: u64,
     },
-    /// The file is another kind than was asked for, or lacks something.
+    /// The file is of another kind than was asked for, or something is missing in it.
     #[error("{}: {what}: expected {expected}, found {found}", path.display())]
     Content {
         /// The file or folder.
         path: PathBuf,
-        /// Which part of it.
+        /// The part of it that is wrong.
         what: &'static str,
         /// What was asked for.
         expected: String,
-        /// What is there; text from the file is in quotes.
+        /// What was found; text from the file is in quotes.
         found: String,
     },
-    /// A number in an array that is no class label.
+    /// A number in an array of labels that is not a class label.
     #[error("{}: label {row}: expected a whole number from 0 to below 2^53, found {found:?}", path.display())]
     Label {
         /// The file.
         path: PathBuf,
-        /// Sample, counted from 0.
+        /// The sample, counted from 0.
         row: usize,
         /// The number.
         found: f64,
     },
-    /// A line of a CSV file.
+    /// Something is wrong with a line of a CSV file.
     #[error("{}:{line}: {}expected {expected}, found {found}", path.display(), in_column(column))]
     Line {
         /// The file.
         path: PathBuf,
-        /// Line of the file, counted from 1; for a row of several lines, its first.
+        /// The line of the file, counted from 1; the first one for a row of several lines.
         line: usize,
-        /// The column's name, if it is a matter of one column.
+        /// The name of the column, if the error is in one column.
         column: Option<String>,
-        /// What belongs there.
+        /// What was expected there.
         expected: String,
-        /// What is there; text from the file is in quotes.
+        /// What was found; text from the file is in quotes.
         found: String,
     },
 }
@@ -110,7 +113,7 @@ fn content(path: &Path, what: &'static str, expected: impl Into<String>, found: 
     ReadError::Content { path: path.to_owned(), what, expected: expected.into(), found: found.into() }
 }
 
-/// Text from a file, for a message: in quotes, and no page of it.
+/// Text from a file for a message: in quotes, and shortened.
 fn quoted(text: impl AsRef<[u8]>) -> String {
     const LONGEST: usize = 60;
     let text = String::from_utf8_lossy(text.as_ref());
@@ -120,15 +123,17 @@ fn quoted(text: impl AsRef<[u8]>) -> String {
     }
 }
 
-/// A file, decompressed, and how much of it has been read.
+/// A file as it is read and decompressed.
 struct Bytes<'a> {
     path: &'a Path,
     reader: Box<dyn Read + 'a>,
+    /// The number of bytes read so far.
     position: u64,
 }
 
 impl Bytes<'_> {
-    /// The next `count` bytes. The buffer grows with the bytes there are: `count` may be anything.
+    /// The next `count` bytes. The buffer grows with the bytes that are there, so `count` may be
+    /// anything.
     fn take(&mut self, count: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.reader.by_ref().take(count).read_to_end(&mut bytes).map_err(io_error(self.path))?;
@@ -138,11 +143,11 @@ impl Bytes<'_> {
         Ok(bytes)
     }
 
-    /// All bytes to the end, which have to be numbers of `size` bytes in this shape.
+    /// All bytes to the end of the file, which must be numbers of `size` bytes in this shape.
     fn array(mut self, shape: &[usize], size: usize) -> Result<Vec<u8>> {
         let count = shape.iter().try_fold(size as u64, |count, &d| count.checked_mul(d as u64));
         let bytes = self.take(count.ok_or_else(|| bad_shape(self.path, shape))?)?;
-        // To the very end, where compressed files have their checksum.
+        // Reads to the very end, where compressed files have their checksum.
         let surplus = io::copy(&mut self.reader, &mut io::sink()).map_err(io_error(self.path))?;
         self.check(self.position, self.position + surplus)?;
         Ok(bytes)
@@ -157,7 +162,7 @@ fn bad_shape(path: &Path, shape: &[usize]) -> ReadError {
     content(path, "shape", "an array that fits into memory", format!("{shape:?}"))
 }
 
-/// Samples in rows, each laid flat. If one dimension is 0, the product of the others can overflow.
+/// Samples in rows: (n, the product of the other dimensions), which may overflow if n is 0.
 fn samples<F>(path: &Path, shape: &[usize], fortran_order: bool, values: Vec<F>) -> Result<Array2<F>> {
     let columns = shape[1..].iter().try_fold(1_usize, |columns, &d| columns.checked_mul(d));
     let dim = columns.map(|columns| (shape[0], columns).set_f(fortran_order));

@@ -11,26 +11,28 @@ use zip::ZipArchive;
 use super::{Bytes, ReadError, Result, check_dimensions, content, io_error, open, quoted, samples};
 use crate::linalg::scalar::Scalar;
 
-/// An array as it stands in a file, for a caller that decides by its type whether it holds labels or numbers: the file is read once,
-/// so that it may be a pipe.
+/// An array of a file, with its kind of numbers, so that a caller can look at it and then choose
+/// labels or real numbers. The file is read only once, so it may be a pipe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NpyArray {
     path: PathBuf,
     shape: Vec<usize>,
-    /// Its numbers, of shape (n, d), or (n), which becomes (n, 1). Whole numbers of 8 bytes beyond 2^53 are rounded.
+    /// The numbers, of shape (n, d); a shape of (n) becomes (n, 1). Whole numbers of 8 bytes are
+    /// rounded beyond 2^53.
     pub numbers: Array2<f64>,
-    /// Is its dtype one of whole numbers, or bool?
+    /// Whether the dtype is one of whole numbers, or bool.
     pub whole: bool,
 }
 
 impl NpyArray {
-    /// Its numbers as class labels.
+    /// The numbers as class labels.
     ///
     /// # Errors
-    /// [`ReadError::Label`] for the first that is none; [`ReadError::Content`] for more than 1 dimension.
+    /// [`ReadError::Label`] for the first number that is not a label; [`ReadError::Content`] for
+    /// more than 1 dimension.
     pub fn labels(&self) -> Result<Array1<usize>> {
         check_dimensions(&self.path, &self.shape, 1..=1, "1 dimension")?;
-        // From 2^53 on, whole numbers have been rounded; no network has as many outputs.
+        // From 2^53 on, whole numbers have been rounded. No network has so many outputs.
         let label = |(row, &found): (usize, &f64)| {
             let whole = found.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&found);
             if whole { Ok(found as usize) } else { Err(ReadError::Label { path: self.path.clone(), row, found }) }
@@ -39,17 +41,19 @@ impl NpyArray {
     }
 }
 
-/// Reals from a `.npy` file, of shape (n, d), or (n), which becomes (n, 1). Their dtype is any of f2, f4, f8, i1 … i8, u1 … u8 and
-/// bool, little or big endian.
+/// Reads numbers from a `.npy` file, of shape (n, d); a shape of (n) becomes (n, 1). The dtype may
+/// be any of f2, f4, f8, i1 … i8, u1 … u8 and bool, little or big endian.
 ///
 /// # Errors
-/// [`ReadError::Content`] for another dtype or number of dimensions; [`ReadError::Length`] for a damaged file.
+/// [`ReadError::Content`] for another dtype or number of dimensions; [`ReadError::Length`] for a
+/// damaged file.
 pub fn npy<F: Scalar>(path: impl AsRef<Path>) -> Result<Array2<F>> {
     Ok(npy_array(npy_file(path.as_ref())?)?.numbers)
 }
 
-/// Class labels from a `.npy` file, of shape (n): whole numbers, of any dtype that [`npy`] reads. A label may be any number;
-/// [`label_classes`](super::label_classes) numbers those that occur.
+/// Reads class labels from a `.npy` file, of shape (n): whole numbers of any dtype that [`npy`]
+/// reads. Labels need not be consecutive; [`label_classes`](super::label_classes) numbers those
+/// that occur.
 ///
 /// # Errors
 /// As [`npy`], and [`ReadError::Label`].
@@ -57,7 +61,7 @@ pub fn npy_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
     npy_any(path)?.labels()
 }
 
-/// Coefficients or labels from a `.npy` file, whichever they are.
+/// Reads an array of real numbers or of labels from a `.npy` file.
 ///
 /// # Errors
 /// As [`npy`].
@@ -65,7 +69,7 @@ pub fn npy_any(path: impl AsRef<Path>) -> Result<NpyArray> {
     any(npy_file(path.as_ref())?)
 }
 
-/// The array `name` of an `.npz` file, compressed or not; otherwise as [`npy`].
+/// Reads the array `name` of an `.npz` file, compressed or not, as [`npy`] does.
 ///
 /// # Errors
 /// As [`npy`], and [`ReadError::Content`] if no array has this name.
@@ -73,7 +77,7 @@ pub fn npz<F: Scalar>(path: impl AsRef<Path>, name: &str) -> Result<Array2<F>> {
     with_member(path.as_ref(), name, |bytes| Ok(npy_array(bytes)?.numbers))
 }
 
-/// Class labels from the array `name` of an `.npz` file; otherwise as [`npy_labels`].
+/// Reads class labels from the array `name` of an `.npz` file, as [`npy_labels`] does.
 ///
 /// # Errors
 /// As [`npz`], and [`ReadError::Label`].
@@ -83,7 +87,7 @@ pub fn npz_labels(path: impl AsRef<Path>, name: &str) -> Result<Array1<usize>> {
 
 fn any(bytes: Bytes) -> Result<NpyArray> {
     let path = bytes.path.to_owned();
-    let Parts { shape, whole, numbers } = npy_array(bytes)?;
+    let NpyContent { shape, whole, numbers } = npy_array(bytes)?;
     Ok(NpyArray { path, shape, numbers, whole })
 }
 
@@ -93,7 +97,7 @@ fn npy_file(path: &Path) -> Result<Bytes<'_>> {
 
 fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
     let zip_error = |error: zip::result::ZipError| io_error(path)(error.into());
-    // Its directory stands at the end, and a pipe cannot be gone back in.
+    // The directory of a zip file is at its end, and a pipe cannot be rewound.
     let bytes = fs::read(path).map_err(io_error(path))?;
     check_directory(path, &bytes)?;
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip_error)?;
@@ -107,16 +111,18 @@ fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>
     read(Bytes { path: &path.join(file_name), reader: Box::new(member), position: 0 })
 }
 
-/// Refuses a zip directory that claims more files than there is room for before it; zip 6 would allocate for 65,535 of them.
+/// Refuses a zip directory that claims more files than could precede it. For 65,535 of them, zip 6
+/// would allocate memory.
 ///
-/// A directory's end is its signature, two numbers of disks, and the number of files on this disk and in all, all of two bytes. Coefficients
-/// that contradict each other are left to zip, which does not believe them, unless none in all is said, which it does not check.
+/// The end record of a directory has a signature, two disk numbers, and the number of files on this
+/// disk and in total, each of two bytes. zip itself refuses counts that contradict each other,
+/// unless the total is 0, which it does not check.
 fn check_directory(path: &Path, bytes: &[u8]) -> Result<()> {
     const ENTRY: usize = 46;
     for at in bytes.windows(4).enumerate().filter(|(_, four)| *four == b"PK\x05\x06").map(|(at, _)| at) {
         let Some(&[a, b, c, d]) = bytes.get(at + 8..at + 12).and_then(|count| count.first_chunk()) else { break };
         let [here, all] = [[a, b], [c, d]].map(|count| usize::from(u16::from_le_bytes(count)));
-        // The largest count stands for one in zip's 64-bit extension, which is checked there.
+        // The largest count refers to zip's 64-bit extension, which zip checks.
         if here > 0 && here * ENTRY > at && (all == 0 || all == here && all < usize::from(u16::MAX)) {
             let expected = format!("a directory of at most {} files", at / ENTRY);
             return Err(content(path, "archive", expected, here.to_string()));
@@ -125,9 +131,16 @@ fn check_directory(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// What stands before an array's numbers: its dtype, whether it is in Fortran order, its shape. Not by ndarray-npy 0.10, which
-/// allocates what a header says and panics on a shape of (0, usize::MAX).
-fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
+/// The header of a `.npy` file.
+struct NpyHeader {
+    dtype: String,
+    fortran_order: bool,
+    shape: Vec<usize>,
+}
+
+/// Reads a header. ndarray-npy 0.10 is no alternative: it allocates what a header says, and panics
+/// on a shape of (0, usize::MAX).
+fn npy_header(bytes: &mut Bytes) -> Result<NpyHeader> {
     const MAGIC: &[u8] = b"\x93NUMPY";
     // NumPy's own limit.
     const LONGEST: u64 = 10_000;
@@ -151,20 +164,23 @@ fn npy_header(bytes: &mut Bytes) -> Result<(String, bool, Vec<usize>)> {
     })
 }
 
-fn parse_header(text: &str) -> Option<(String, bool, Vec<usize>)> {
-    // SingleStep dictionary and one tuple. More make structures, and the parser's time doubles with each that is nested.
+fn parse_header(text: &str) -> Option<NpyHeader> {
+    // A header has one dictionary and one tuple. More would be a structured dtype, and each nested
+    // one doubles the time of the parser.
     if text.matches(['(', '[', '{']).count() > 2 {
         return None;
     }
     let value: Value = without_long(text).parse().ok()?;
     let get = |name| value.as_dict()?.iter().find(|(key, _)| key.as_string().is_some_and(|key| key == name));
     let length = |d: &Value| usize::try_from(d.as_integer()?).ok();
+    let dtype = get("descr")?.1.as_string()?.clone();
+    let fortran_order = get("fortran_order")?.1.as_boolean()?;
     let shape = get("shape")?.1.as_tuple()?.iter().map(length).collect::<Option<_>>()?;
-    Some((get("descr")?.1.as_string()?.clone(), get("fortran_order")?.1.as_boolean()?, shape))
+    Some(NpyHeader { dtype, fortran_order, shape })
 }
 
-/// Without the L that Python 2 has behind its long integers, as NumPy leaves it out. No digit stands before an L in a name or dtype
-/// that is read.
+/// The text without the L that Python 2 writes after long integers, which NumPy ignores too. In the
+/// names and dtypes that are read, no digit precedes an L.
 fn without_long(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     for character in text.chars() {
@@ -175,7 +191,7 @@ fn without_long(text: &str) -> String {
     kept
 }
 
-/// IEEE 754's half precision, of which Rust has no stable type.
+/// The value of an IEEE 754 number of half precision, for which Rust has no stable type.
 fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
@@ -187,15 +203,15 @@ fn half(bits: u16) -> f64 {
     }
 }
 
-/// An array, and what its header says of it.
-struct Parts<F> {
+/// The content of a `.npy` file.
+struct NpyContent<F> {
     shape: Vec<usize>,
     whole: bool,
     numbers: Array2<F>,
 }
 
-fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<Parts<F>> {
-    /// Is it a type of whole numbers, the size of one, and its value.
+fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
+    /// Whether the type has whole numbers only, the size of a number, and its value.
     type Kind = (bool, usize, fn(&[u8]) -> f64);
     macro_rules! number {
         ($whole:literal, $t:ty) => {
@@ -208,9 +224,9 @@ fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<Parts<F>> {
             })
         };
     }
-    let (dtype, fortran_order, shape) = npy_header(&mut bytes)?;
+    let NpyHeader { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
     let path = bytes.path;
-    // The order of bytes, if it matters, and the type: `<f4`, `|u1`.
+    // The byte order, if there is one, and the type: `<f4`, `|u1`.
     let (big_endian, kind) = match dtype.strip_prefix(['<', '>', '|', '=']) {
         Some(kind) => (dtype.starts_with('>'), kind),
         None => (false, dtype.as_str()),
@@ -241,7 +257,7 @@ fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<Parts<F>> {
     }
     let values = bytes.chunks_exact(size).map(|bytes| F::from_f64(number(bytes))).collect();
     let array = samples(path, &shape, fortran_order, values)?;
-    // Samples in rows, each in one piece, as training reads them.
+    // Training reads each sample as contiguous numbers.
     let numbers = if fortran_order { array.as_standard_layout().into_owned() } else { array };
-    Ok(Parts { shape, whole, numbers })
+    Ok(NpyContent { shape, whole, numbers })
 }

@@ -10,7 +10,8 @@ use crate::engine::parameter_tiles::{ParameterBlock, SharedParameters, for_each_
 use crate::engine::update::{Scratch, Update};
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
-use crate::optim::optimizer::{Rule, largest};
+use crate::optim::overflow::largest;
+use crate::optim::rule::Rule;
 
 /// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing
 /// beside 10⁻²⁸⁰ = 2⁻⁹³⁰.

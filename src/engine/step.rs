@@ -14,7 +14,9 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
-use crate::optim::optimizer::{Moments, OverflowBounds, Rule};
+use crate::optim::moments::Moments;
+use crate::optim::overflow::OverflowBounds;
+use crate::optim::rule::Rule;
 use crate::parallel::team::{ActiveTeam, Team};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
@@ -39,13 +41,17 @@ pub(crate) struct Engine<F> {
 /// The largest number of plans that are kept.
 const MOST_PLANS: usize = 32;
 
-/// The steps of an epoch that are made: those of `steps`, counted from 0, with `samples` samples in
-/// batches of `batch`. The last batch of the epoch may be smaller.
-#[derive(Debug, Clone)]
+/// The batches of an epoch; the last one may be smaller.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Batches {
     pub(crate) samples: usize,
     pub(crate) batch: usize,
-    pub(crate) steps: Range<usize>,
+}
+
+impl Batches {
+    pub(crate) fn count(self) -> usize {
+        self.samples.div_ceil(self.batch)
+    }
 }
 
 /// Decides on the steps of a run, and is told of them.
@@ -198,8 +204,8 @@ impl<F: Scalar> Engine<F> {
         })
     }
 
-    /// Makes the steps of `batches`, each followed by an update of θ as the policy says, for as
-    /// long as it says so.
+    /// Makes the steps `steps` of an epoch, counted from 0, with the batches of these numbers. Each
+    /// is followed by an update of θ as the policy says, for as long as it says so.
     ///
     /// # Errors
     /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the
@@ -208,7 +214,8 @@ impl<F: Scalar> Engine<F> {
         &mut self,
         theta: &mut Parameters<F>,
         moments: &mut Moments<F>,
-        Batches { samples, batch, steps }: Batches,
+        Batches { samples, batch }: Batches,
+        steps: Range<usize>,
         data: &Samples<F, L>,
         policy: &mut impl StepPolicy<F>,
     ) -> Result<(), Diverged> {

@@ -24,7 +24,9 @@ use crate::engine::samples::BatchLayers;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
-use crate::optim::optimizer::{Coefficients, Moments, Optimizer, Rule};
+use crate::optim::moments::Moments;
+use crate::optim::optimizer::Optimizer;
+use crate::optim::rule::{Coefficients, Rule};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::Tile;
 

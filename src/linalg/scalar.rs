@@ -94,8 +94,8 @@ pub(crate) fn masked<F: Scalar>(a: F, z: F) -> F {
     if z > F::ZERO { a } else { F::ZERO }
 }
 
-/// False if there is a NaN or an infinity. All data pass through here before each call, so it has to
-/// run at the speed of memory: x − x is 0 for finite numbers and NaN for all others, and sums of
+/// False if there is a NaN or an infinity. All data pass through here before each call, so it has
+/// to run at the speed of memory: x − x is 0 for finite numbers and NaN for all others, and sums of
 /// that, side by side, vectorise.
 #[expect(clippy::eq_op, reason = "x − x is not 0 for NaN and the infinities")]
 pub(crate) fn all_finite<F: Scalar>(x: &[F]) -> bool {

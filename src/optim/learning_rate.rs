@@ -2,28 +2,32 @@
 
 use std::f64::consts::PI;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::optim::hyperparameter::{check, check_positive};
 
 /// The learning rate η over the steps of a run: a schedule, and a warm-up if there is one.
 ///
-/// | schedule | η at step k = 0, 1, … of epoch e = 0 … E−1 | source |
-/// |---|---|---|
-/// | [`constant`](LearningRate::constant) | η₀ | |
-/// | [`step`](LearningRate::step) | η₀ γ^⌊e/n⌋ | |
-/// | [`cosine`](LearningRate::cosine) | η₁ + ½ (η₀ − η₁)(1 + cos(π e/E)), e with its fraction | Loshchilov and Hutter 2017 |
-/// | [`inverse_scaling`](LearningRate::inverse_scaling) | η₀ / (k + 1)^p | Robbins and Monro 1951 |
-/// | [`on_plateau`](LearningRate::on_plateau) | η₀ γʲ, j the number of plateaus so far | |
+/// ```text
+/// schedule          η at step k = 0, 1, … of epoch e = 0 … E−1
+/// constant          η₀
+/// step              η₀ γ^⌊e/n⌋
+/// cosine            η₁ + ½ (η₀ − η₁)(1 + cos(π e/E))      Loshchilov and Hutter 2017
+/// inverse_scaling   η₀ / (k + 1)^p                        Robbins and Monro 1951
+/// on_plateau        η₀ γʲ                                 j: the number of plateaus so far
+/// ```
 ///
-/// A [`warm_up`](LearningRate::warm_up) of n steps multiplies any of them by min(1, (k + 1)/n) (Goyal et al. 2017).
+/// In the cosine, e includes the fraction of the epoch that is done. A
+/// [`warm_up`](LearningRate::warm_up) of n steps multiplies any of them by min(1, (k + 1)/n) (Goyal
+/// et al. 2017).
 ///
-/// **StepPolicy and epochs.** k counts all steps of a trainer, those of
-/// [`Trainer::step`](crate::Trainer::step) too: warm-up and inverse scaling go on with each. e
-/// counts epochs, which single steps belong to none of: between them a step, a cosine or a plateau
-/// schedule stands still. E is [`Training::epochs`](crate::Training::epochs). After E epochs, as
-/// [`partial_fit`](crate::Trainer::partial_fit) can make them, a cosine stays at its least rate η₁;
-/// where that is 0, a further epoch or step is an error
-/// ([`Error::Hyperparameter`]), as a rate of 0 would train nothing.
-/// The same goes for any schedule whose rate has become 0 in the network's type.
+/// **Steps and epochs.** k counts all steps of a trainer, including those of
+/// [`Trainer::step`](crate::Trainer::step), so each of them advances warm-up and inverse scaling. e
+/// counts epochs, and single steps belong to none: they do not advance a step, cosine or plateau
+/// schedule. E is [`Training::epochs`](crate::Training::epochs). After E epochs, which
+/// [`partial_fit`](crate::Trainer::partial_fit) can exceed, a cosine schedule stays at its lowest
+/// rate η₁. A rate of 0 would train nothing, so an epoch or a step at a rate that is 0 in the
+/// network's type is refused with [`Error::Hyperparameter`](crate::Error::Hyperparameter), whatever
+/// the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub struct LearningRate {
@@ -43,20 +47,19 @@ enum Schedule {
     OnPlateau { factor: f64, patience: usize },
 }
 
-/// Where a run stands.
+/// The point of a run at which a schedule is evaluated.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Now {
-    /// StepPolicy made over the life of the trainer.
+pub(crate) struct SchedulePoint {
+    /// k, the number of steps made by the trainer.
     pub(crate) steps: u64,
-    /// Epochs done, and the part done of the one that runs.
+    /// Epochs finished.
     pub(crate) epoch: usize,
-    pub(crate) part: f64,
-    /// Epochs in all.
+    /// The fraction of the running epoch that is done.
+    pub(crate) fraction: f64,
+    /// E, the number of epochs the run is to have.
     pub(crate) epochs: usize,
     /// Plateaus so far.
     pub(crate) plateaus: u32,
-    /// Weight decay that is still to be applied, as a logarithm.
-    pub(crate) decay: f64,
 }
 
 impl LearningRate {
@@ -70,15 +73,15 @@ impl LearningRate {
         Self::new(eta, Schedule::Constant)
     }
 
-    /// Multiplied by `factor` after `every` epochs.
+    /// η₀, multiplied by γ = `factor` after every n = `every` epochs.
     #[must_use]
     pub fn step(eta: f64, every: usize, factor: f64) -> Self {
         Self::new(eta, Schedule::Step { every, factor })
     }
 
-    /// Half a cosine, from η₀ down to `least` at the end of the last epoch; `least` from there on,
-    /// unless that is 0: then training beyond the last epoch is refused.
-    /// [`set_epochs`](crate::Trainer::set_epochs) stretches it.
+    /// Half a cosine, from η₀ down to η₁ = `least` at the end of the last epoch, and `least` from
+    /// there on; if that is 0, training beyond the last epoch is refused.
+    /// [`set_epochs`](crate::Trainer::set_epochs) stretches the cosine.
     #[must_use]
     pub fn cosine(eta: f64, least: f64) -> Self {
         Self::new(eta, Schedule::Cosine { least })
@@ -90,25 +93,25 @@ impl LearningRate {
         Self::new(eta, Schedule::InverseScaling { power })
     }
 
-    /// Multiplied by `factor` whenever `patience` epochs, and one more, have not brought the loss below its least value so far: the
-    /// validation loss where there is one, else the training loss.
+    /// η₀, multiplied by γ = `factor` after more than `patience` epochs in a row without a new
+    /// lowest loss: the validation loss if there is one, otherwise the training loss.
     #[must_use]
     pub fn on_plateau(eta: f64, factor: f64, patience: usize) -> Self {
         Self::new(eta, Schedule::OnPlateau { factor, patience })
     }
 
-    /// Growing linearly to its value over the first `steps` steps.
+    /// Lets η grow linearly to its value over the first `steps` steps.
     #[must_use]
     pub fn warm_up(self, steps: u64) -> Self {
         Self { warm_up: steps, ..self }
     }
 
-    /// The largest η there will be.
-    pub(crate) fn most(&self) -> f64 {
+    /// η₀, which no step exceeds.
+    pub(crate) fn largest(&self) -> f64 {
         self.eta
     }
 
-    /// The epochs without a new least loss that this schedule bears.
+    /// The number of epochs without a new lowest loss that a plateau schedule tolerates.
     pub(crate) fn patience(&self) -> Option<usize> {
         match self.schedule {
             Schedule::OnPlateau { patience, .. } => Some(patience),
@@ -117,17 +120,14 @@ impl LearningRate {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let check = |fine: bool, name, expected, found| {
-            if fine { Ok(()) } else { Err(Error::Hyperparameter { name, expected, found }) }
-        };
-        let factor =
+        let check_factor =
             |factor: f64| check(factor > 0.0 && factor <= 1.0, "factor", "a number above 0 and up to 1", factor);
-        check(self.eta.is_finite() && self.eta > 0.0, "learning_rate", "a finite, positive number", self.eta)?;
+        check_positive("learning_rate", self.eta)?;
         match self.schedule {
             Schedule::Constant => Ok(()),
-            Schedule::Step { every, factor: by } => {
+            Schedule::Step { every, factor } => {
                 check(every > 0, "every", "at least 1 epoch", every as f64)?;
-                factor(by)
+                check_factor(factor)
             }
             Schedule::Cosine { least } => {
                 check((0.0..=self.eta).contains(&least), "least", "a number from 0 to the first learning rate", least)
@@ -135,24 +135,25 @@ impl LearningRate {
             Schedule::InverseScaling { power } => {
                 check(power.is_finite() && power >= 0.0, "power", "a finite number from 0", power)
             }
-            Schedule::OnPlateau { factor: by, .. } => factor(by),
+            Schedule::OnPlateau { factor, .. } => check_factor(factor),
         }
     }
 
-    /// η now.
-    pub(crate) fn at(&self, now: &Now) -> f64 {
+    /// η at a point of the run.
+    pub(crate) fn at(&self, point: &SchedulePoint) -> f64 {
+        let SchedulePoint { steps, epoch, fraction, epochs, plateaus } = *point;
         let eta = match self.schedule {
             Schedule::Constant => self.eta,
-            Schedule::Step { every, factor } => self.eta * factor.powf((now.epoch / every) as f64),
-            Schedule::Cosine { least } if now.epoch >= now.epochs => least,
+            Schedule::Step { every, factor } => self.eta * factor.powf((epoch / every) as f64),
+            Schedule::Cosine { least } if epoch >= epochs => least,
             Schedule::Cosine { least } => {
-                let done = (now.epoch as f64 + now.part) / now.epochs as f64;
-                // ½ (1 + cos πd), which is 0 before d is 1 where it is a sum.
+                let done = (epoch as f64 + fraction) / epochs as f64;
+                // ½ (1 + cos πd) as cos²(πd/2), because the sum is rounded to 0 before d is 1.
                 least + (self.eta - least) * (0.5 * PI * done).cos().powi(2)
             }
-            Schedule::InverseScaling { power } => self.eta / (now.steps as f64 + 1.0).powf(power),
-            Schedule::OnPlateau { factor, .. } => self.eta * factor.powf(f64::from(now.plateaus)),
+            Schedule::InverseScaling { power } => self.eta / (steps as f64 + 1.0).powf(power),
+            Schedule::OnPlateau { factor, .. } => self.eta * factor.powf(f64::from(plateaus)),
         };
-        if now.steps < self.warm_up { eta * (now.steps as f64 + 1.0) / self.warm_up as f64 } else { eta }
+        if steps < self.warm_up { eta * (steps as f64 + 1.0) / self.warm_up as f64 } else { eta }
     }
 }

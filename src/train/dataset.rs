@@ -1,4 +1,5 @@
-//! Samples as they are handed to a [`Trainer`](crate::Trainer), and their division into a part to train on and one to validate with.
+//! Samples as they are handed to a [`Trainer`](crate::Trainer), and the split into those to train
+//! on and those to validate with.
 
 use ndarray::{ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 use rand::seq::SliceRandom;
@@ -12,7 +13,7 @@ use crate::network::mlp::Mlp;
 use crate::network::standardizer::Standardizer;
 use crate::random::{Stream, generator};
 
-/// Samples in rows, their targets, and perhaps a weight for each.
+/// Samples in rows, their targets, and optionally a weight for each.
 #[derive(Debug, Clone, Copy)]
 pub struct Dataset<'a, F, T> {
     pub(crate) x: ArrayView2<'a, F>,
@@ -21,60 +22,62 @@ pub struct Dataset<'a, F, T> {
 }
 
 impl<'a, F: Scalar, T> Dataset<'a, F, T> {
-    /// x: (samples, d\[0\]), and as many targets.
+    /// Samples x: (n, d\[0\]), and n targets y.
     pub fn new(x: ArrayView2<'a, F>, y: impl Targets<'a, T>) -> Self {
         Self { x, y: y.rows(), weights: None }
     }
 
-    /// With a weight for each sample: it multiplies ℓ and its gradient. The means stay those over
-    /// the number of samples, so weights with a mean of 1 leave the learning rate its meaning. A
-    /// sample of weight 0 is absent: whatever its numbers are, as long as they are finite, it has
-    /// no part in losses, steps and standardisation, and is only counted.
+    /// Adds a weight for each sample, which multiplies ℓ and its gradient. Means still divide by
+    /// the number of samples, so the learning rate keeps its meaning if the mean of the weights is
+    /// 1. A sample of weight 0 is absent: as long as its numbers are finite, they do not affect
+    /// losses, steps or standardisation; the sample is only counted.
     #[must_use]
     pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
         Self { weights: Some(weights), ..self }
     }
 
-    /// Number of samples.
+    /// n, the number of samples.
     #[must_use]
     pub fn samples(&self) -> usize {
         self.x.nrows()
     }
 }
 
-/// A data set as the engine reads it: targets and weights one beside the other.
+/// A data set as the engine reads it: targets and weights contiguous.
 pub(crate) struct PreparedData<'a, F, T> {
     x: ArrayView2<'a, F>,
     y: CowArray<'a, T, Ix2>,
     weights: Option<CowArray<'a, F, Ix1>>,
-    /// Does some sample have the weight 0?
+    /// Whether any sample has the weight 0.
     some_are_absent: bool,
 }
 
 impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
-    /// Refuses what does not fit the network or the loss, and weights that are none.
+    /// Refuses data that do not fit the network or the loss, and invalid weights.
     pub(crate) fn check<L: Loss<F, Target = T>>(&self, mlp: &Mlp<F>, loss: &L) -> Result<()> {
         mlp.check_batch(self.x)?;
         check_targets(loss, self.y, self.x.nrows(), mlp.outputs())?;
         check_weights(self.weights, self.x.nrows())
     }
 
-    pub(crate) fn ready(&self) -> PreparedData<'a, F, T> {
+    /// The data as the engine reads them: copied only where they are not contiguous.
+    pub(crate) fn prepared(&self) -> PreparedData<'a, F, T> {
         let Self { x, y, weights } = *self;
-        let some_are_absent = weights.is_some_and(|weights| weights.iter().any(|&weight| weight == F::ZERO));
+        let is_absent = |&weight: &F| weight == F::ZERO;
+        let some_are_absent = weights.is_some_and(|weights| weights.iter().any(is_absent));
         PreparedData { x, y: row_major(y), weights: weights.map(row_major), some_are_absent }
     }
 }
 
 impl<F: Scalar, T: Copy + Send + Sync> PreparedData<'_, F, T> {
-    /// Its samples in an order, standardised, with what this loss and the weights make of them.
+    /// The samples in an order, standardised, with the weighted loss of each.
     pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
         &'s self,
         order: Option<&'s [usize]>,
         standardizer: Option<&'s Standardizer>,
         loss: &'s L,
     ) -> Samples<'s, F, impl SampleLoss<F> + 's> {
-        let weights = self.weights.as_ref().map(|weights| weights.as_slice().expect("made so"));
+        let weights = self.weights.as_ref().map(|weights| weights.as_slice().expect("row-major weights"));
         Samples {
             x: self.x,
             order,
@@ -85,18 +88,19 @@ impl<F: Scalar, T: Copy + Send + Sync> PreparedData<'_, F, T> {
     }
 }
 
-/// A data set, or some rows of one.
+/// A data set, or some of its rows.
 pub(crate) struct Subset<'a, F, T> {
     pub(crate) data: Dataset<'a, F, T>,
     pub(crate) rows: Option<Vec<usize>>,
 }
 
 impl<F: Scalar, T> Subset<'_, F, T> {
+    /// The number of samples.
     pub(crate) fn samples(&self) -> usize {
         self.rows.as_ref().map_or(self.data.x.nrows(), Vec::len)
     }
 
-    /// Its rows that are not of weight 0.
+    /// The rows whose weight is not 0.
     pub(crate) fn present(&self) -> impl Iterator<Item = usize> + Clone {
         let weights = self.data.weights;
         let rows = self.rows.as_deref();
@@ -105,25 +109,53 @@ impl<F: Scalar, T> Subset<'_, F, T> {
     }
 }
 
-/// What is trained on, and what is validated with.
-pub(crate) type TrainValidation<'a, F, T> = (Subset<'a, F, T>, Option<Subset<'a, F, T>>);
+/// The samples to train on and those to validate with.
+pub(crate) struct TrainValidation<'a, F, T> {
+    pub(crate) train: Subset<'a, F, T>,
+    pub(crate) validation: Option<Subset<'a, F, T>>,
+}
 
-/// Rows to train on and rows to validate with.
-pub(crate) fn split(samples: usize, part: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
-    let kept = ((samples as f64 * part).round() as usize).max(1);
+impl<'a, F: Scalar, T: Copy> TrainValidation<'a, F, T> {
+    /// Without a validation set, `fraction` of the training samples, if given, is kept for
+    /// validation.
+    pub(crate) fn new(
+        train: Dataset<'a, F, T>,
+        validation: Option<Dataset<'a, F, T>>,
+        fraction: Option<f64>,
+        seed: u64,
+    ) -> Result<Self> {
+        let whole = |data| Subset { data, rows: None };
+        let (None, Some(fraction)) = (&validation, fraction) else {
+            return Ok(Self { train: whole(train), validation: validation.map(whole) });
+        };
+        let SplitRows { train: rows, validation: kept } = split_rows(train.samples(), fraction, seed)?;
+        let subset = |rows| Subset { data: train, rows: Some(rows) };
+        Ok(Self { train: subset(rows), validation: Some(subset(kept)) })
+    }
+}
+
+/// Rows to train on and rows to validate with, each in the order of the data.
+struct SplitRows {
+    train: Vec<usize>,
+    validation: Vec<usize>,
+}
+
+/// Keeps a random fraction of the rows for validation, rounded to at least one.
+fn split_rows(samples: usize, fraction: f64, seed: u64) -> Result<SplitRows> {
+    let kept = ((samples as f64 * fraction).round() as usize).max(1);
     if kept >= samples {
         return Err(Error::Split { samples, kept });
     }
-    let mut rows: Vec<usize> = (0..samples).collect();
-    rows.shuffle(&mut generator(seed, Stream::Split));
-    let mut kept = rows.split_off(samples - kept);
-    // In the order of the data, in which they are read fastest.
-    rows.sort_unstable();
-    kept.sort_unstable();
-    Ok((rows, kept))
+    let mut train: Vec<usize> = (0..samples).collect();
+    train.shuffle(&mut generator(seed, Stream::Split));
+    let mut validation = train.split_off(samples - kept);
+    // Rows are read fastest in the order of the data.
+    train.sort_unstable();
+    validation.sort_unstable();
+    Ok(SplitRows { train, validation })
 }
 
-/// Refuses weights that are none, or not one for each sample.
+/// Refuses weights that are negative or not finite, or not one for each sample.
 fn check_weights<F: Scalar>(weights: Option<ArrayView1<F>>, samples: usize) -> Result<()> {
     let Some(weights) = weights else { return Ok(()) };
     if weights.len() != samples {
@@ -135,7 +167,7 @@ fn check_weights<F: Scalar>(weights: Option<ArrayView1<F>>, samples: usize) -> R
     }
 }
 
-/// ℓ and ∂ℓ/∂ŷ times the sample's weight.
+/// A loss whose ℓ and ∂ℓ/∂ŷ are multiplied by the sample's weight.
 pub(crate) fn weighted<'a, F: Scalar>(
     loss: impl SampleLoss<F> + 'a,
     weights: Option<&'a [F]>,
@@ -143,7 +175,7 @@ pub(crate) fn weighted<'a, F: Scalar>(
     move |i, y_hat, d| {
         let Some(weights) = weights else { return loss(i, y_hat, d) };
         if weights[i] == F::ZERO {
-            // Not a product: its loss may be infinite.
+            // Its loss may be infinite, and 0 · ∞ is NaN.
             d.fill(F::ZERO);
             return 0.0;
         }

@@ -1,73 +1,77 @@
-//! What a run has been through: a record for each epoch.
+//! The history of a run: a record for each epoch.
 
-/// SingleStep epoch.
+/// The record of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
-    /// Counted from 1.
+    /// The number of the epoch, from 1.
     pub epoch: usize,
-    /// StepPolicy made up to its end, over the life of the trainer.
+    /// The number of steps that the trainer had made by the end of the epoch.
     pub steps: u64,
-    /// The mean of ℓ over its samples, each taken when its batch came, that is before the update with it.
+    /// The mean of ℓ over the samples of the epoch, each evaluated before the step with its batch.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub loss: f64,
-    /// The mean of ℓ over the validation set, after it.
+    /// The mean of ℓ over the validation set after the epoch, if there is one.
     #[cfg_attr(feature = "files", serde(with = "exact_or_none", default))]
     pub validation_loss: Option<f64>,
-    /// η of its last step.
+    /// η of the last step.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub learning_rate: f64,
-    /// ‖g‖ of its last step, over all of θ, before clipping.
+    /// ‖g‖ of the last step, over all of θ, before clipping.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub gradient_norm: f64,
-    /// Wall time from the beginning of training to its end, in seconds, without the time between calls. The one number that another run
-    /// does not repeat.
+    /// The wall time in seconds from the beginning of training to the end of the epoch, without the
+    /// time between calls. Of all fields, only this one differs when a run is repeated.
     #[cfg_attr(feature = "files", serde(with = "exact"))]
     pub seconds: f64,
 }
 
-/// The epochs so far.
+/// The records of the epochs so far.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(transparent))]
 pub struct History {
-    /// In order.
+    /// The records in order, beginning with epoch 1.
     pub records: Vec<Record>,
 }
 
-/// The fields of a [`Record`], in its order.
+/// The names of a [`Record`]'s fields, in order.
 #[cfg(feature = "files")]
 const COLUMNS: [&str; 7] = ["epoch", "steps", "loss", "validation_loss", "learning_rate", "gradient_norm", "seconds"];
 
 #[cfg(feature = "files")]
 impl History {
-    /// A table with a header; numbers with all digits that tell them from their neighbours, or `inf`, `-inf`, `NaN`.
+    /// The history as CSV, with a header. A number has the digits that distinguish it from its
+    /// neighbours, or is `inf`, `-inf` or `NaN`. A missing validation loss is an empty field.
     ///
     /// # Panics
-    /// Never: numbers have a text, and memory takes it.
+    /// Never: all numbers can be written, and memory does not refuse them.
     #[must_use]
     pub fn to_csv(&self) -> String {
-        // By hand, as csv writes no header without a row.
+        // The header is written by hand, because csv writes none without a row.
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        writer.write_record(COLUMNS).expect("memory takes all");
+        writer.write_record(COLUMNS).expect("writing to memory does not fail");
         for record in &self.records {
-            writer.serialize(record).expect("a record is a row");
+            writer.serialize(record).expect("a record is a row of numbers");
         }
-        String::from_utf8(writer.into_inner().expect("memory takes all")).expect("numbers are text")
+        String::from_utf8(writer.into_inner().expect("writing to memory does not fail"))
+            .expect("numbers are written as UTF-8")
     }
 
-    /// A list of objects, one for each epoch. JSON has no number for what is not finite: it stands there as the text `"inf"`, `"-inf"` or
-    /// `"NaN"`, as it stands in the table. No validation loss is `null`, in the table an empty field.
+    /// The history as a JSON list with an object for each epoch. JSON has no numbers that are not
+    /// finite: they are written as the texts `"inf"`, `"-inf"` and `"NaN"`. A missing validation
+    /// loss is `null`.
     ///
     /// # Panics
-    /// Never: a record has a text.
+    /// Never: all records can be written.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a record has a text")
+        serde_json::to_string_pretty(self).expect("records can be written as JSON")
     }
 }
 
-/// Coefficients in a text that may be JSON, which has none that are not finite: these are texts.
+/// Numbers in a text that may be JSON, which has none that are not finite: those are written as
+/// texts.
 #[cfg(feature = "files")]
 pub(crate) mod exact {
     use std::fmt;
@@ -110,7 +114,7 @@ pub(crate) mod exact {
     }
 }
 
-/// The same, or none.
+/// As [`exact`], for a number that may be missing.
 #[cfg(feature = "files")]
 pub(crate) mod exact_or_none {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

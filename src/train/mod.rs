@@ -1,6 +1,7 @@
 //! Training runs: data in memory, the loops over batches and epochs, and what they leave behind.
 
 pub(crate) mod dataset;
+pub(crate) mod epoch;
 pub(crate) mod history;
 pub(crate) mod model;
 pub mod observer;

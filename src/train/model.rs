@@ -1,4 +1,5 @@
-//! A network with what its inputs go through first: what training makes and prediction needs.
+//! A network with the standardisation of its inputs: the result of training, and what prediction
+//! needs.
 
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
@@ -20,27 +21,29 @@ use crate::train::dataset::Dataset;
 ///
 /// let model = Model::from(Mlp::<f64>::he(&[1, 8, 1], Constant::EveryLayer, 0)?);
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
-/// let residuals = model.predict_one(x.view())? - &y; // one number a sample, as y has
+/// let residuals = model.predict_one(x.view())? - &y; // one number for each sample, as in y
 /// let loss = model.loss(Dataset::new(x.view(), y.view()), &SquaredError)?;
 /// assert!((loss - residuals.mapv(|r| r * r / 2.0).sum() / 3.0).abs() < 1e-12);
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
+// The constructor from a checkpoint, `Model::load`, stands in `checkpoint`, which is above this
+// file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model<F> {
-    /// The network, which reads standardised inputs.
+    /// The network. It reads standardised inputs if there is a standardizer.
     pub mlp: Mlp<F>,
-    /// What is done to x before.
+    /// The standardisation that is applied to x before the network.
     pub standardizer: Option<Standardizer>,
 }
 
-/// A network that reads its inputs as they are, until a trainer standardises them.
+/// A model that does not standardise its inputs, unless a trainer adds that.
 impl<F> From<Mlp<F>> for Model<F> {
     fn from(mlp: Mlp<F>) -> Self {
         Self { mlp, standardizer: None }
     }
 }
 
-/// A model that is only looked at: made of `&Model`, or of `&Mlp` for a network that reads its inputs as they are.
+/// A borrowed model, made from `&Model`, or from `&Mlp` for a network without standardisation.
 #[derive(Debug)]
 pub struct ModelRef<'a, F> {
     pub(crate) mlp: &'a Mlp<F>,
@@ -60,24 +63,25 @@ impl<'a, F> From<&'a Mlp<F>> for ModelRef<'a, F> {
 }
 
 impl<F: Scalar> Model<F> {
-    /// ŷ for each row of x: (samples, m).
+    /// ŷ for each row of x: (n, `d[0]`). Returns (n, m).
     ///
     /// # Errors
-    /// As [`Mlp::predict`], and [`Error::Standardized`] for a number of x that is too large to be standardised; [`Error::Shape`] for a
-    /// standardisation of other inputs than the network's.
+    /// As [`Mlp::predict`]; [`Error::Standardized`] for a number of x that is too large to be
+    /// standardised; [`Error::Shape`] for a standardisation with another number of inputs than the
+    /// network.
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.mlp.predict(self.inputs(x)?.view())
     }
 
-    /// ŷ for each row of x of a network with one output: (samples), as [`Mlp::predict_one`] has it.
+    /// ŷ for each row of x, of a network with one output, as by [`Mlp::predict_one`]. Returns (n).
     ///
     /// # Errors
-    /// As [`predict`](Self::predict), and [`Error::OneOutput`] for a network with more.
+    /// As [`predict`](Self::predict), and [`Error::OneOutput`] for a network with more outputs.
     pub fn predict_one(&self, x: ArrayView2<F>) -> Result<Array1<F>> {
         self.mlp.predict_one(self.inputs(x)?.view())
     }
 
-    /// The class of each row of x, as [`Mlp::classify`] has it.
+    /// The class of each row of x, as by [`Mlp::classify`]. Returns (n).
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
@@ -85,21 +89,24 @@ impl<F: Scalar> Model<F> {
         self.mlp.classify(self.inputs(x)?.view())
     }
 
-    /// The mean loss over data, (1/n) Σ wᵢ ℓ(ŷᵢ, yᵢ) with wᵢ = 1 unless the data have weights: what a [`Trainer`](crate::Trainer)
-    /// records as the validation loss. Its bits do not depend on the number of threads. Infinite if a loss is beyond the number type.
+    /// The mean loss over data, (1/n) Σ wᵢ ℓ(ŷᵢ, yᵢ), with wᵢ = 1 unless the data have weights. A
+    /// [`Trainer`](crate::Trainer) records this as the validation loss. Its bits do not depend on
+    /// the number of threads. It is infinite if a loss exceeds the range of the number type.
     ///
     /// # Errors
-    /// As [`predict`](Self::predict); what the loss refuses in y; [`Error::Length`] or [`Error::Weight`] for weights that do not fit.
+    /// As [`predict`](Self::predict); targets that the loss refuses; [`Error::Length`] or
+    /// [`Error::Weight`] for weights that do not fit.
     pub fn loss<L: Loss<F>>(&self, data: Dataset<'_, F, L::Target>, loss: &L) -> Result<f64> {
         self.check()?;
         data.check(&self.mlp, loss)?;
-        let _one = one_blas_thread()?;
+        let _one_blas_thread = one_blas_thread()?;
         let (samples, block) = (data.samples(), loss_block(data.samples()));
-        let ready = data.ready();
-        let read = ready.samples(None, self.standardizer.as_ref(), loss);
+        let prepared = data.prepared();
+        let read = prepared.samples(None, self.standardizer.as_ref(), loss);
         let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), samples, block, &read);
         if !sum.is_finite() {
-            // Is it that of an output which is not finite? That has a place. Samples of weight 0 have no part in the sum.
+            // If an output is not finite, predict returns an error that says where. Samples of
+            // weight 0 do not count.
             let mut x = data.x.to_owned();
             for (row, _) in data.weights.into_iter().flatten().enumerate().filter(|&(_, &weight)| weight == F::ZERO) {
                 x.row_mut(row).fill(F::ZERO);
@@ -112,7 +119,7 @@ impl<F: Scalar> Model<F> {
         Ok(sum / samples as f64)
     }
 
-    /// Refuses a standardisation of other inputs than the network's.
+    /// Refuses a standardisation with another number of inputs than the network.
     pub(crate) fn check(&self) -> Result<()> {
         match &self.standardizer {
             Some(standardizer) if standardizer.mean.len() != self.mlp.inputs() => Err(Error::Shape {

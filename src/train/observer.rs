@@ -1,4 +1,4 @@
-//! Who is told of a run while it goes on, and may stop it.
+//! Observers of a run: they are told of each batch and epoch, and may stop the run.
 
 use std::ops::ControlFlow;
 
@@ -6,36 +6,38 @@ use crate::linalg::scalar::Scalar;
 use crate::train::history::Record;
 use crate::train::model::Model;
 
-/// A batch that has been learned from.
+/// A batch of a run, after its step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Batch {
-    /// Its epoch, from 1, and how many the run is to have.
+    /// The number of its epoch, from 1.
     pub epoch: usize,
-    /// See [`Training::epochs`](crate::Training::epochs).
+    /// The number of epochs the run is to have: [`Training::epochs`](crate::Training::epochs).
     pub epochs: usize,
-    /// Its number in the epoch, from 1, and how many there are.
+    /// The number of the batch in its epoch, from 1.
     pub batch: usize,
-    /// Batches of an epoch.
+    /// The number of batches in an epoch.
     pub batches: usize,
-    /// Its samples.
+    /// The number of samples in the batch.
     pub samples: usize,
-    /// Its mean ℓ, before the update with it.
+    /// The mean ℓ over the batch, before its step.
     pub loss: f64,
-    /// η of the update.
+    /// η of the step.
     pub learning_rate: f64,
 }
 
-/// Is told of each batch and each epoch. `Break` stops the run there; a next call goes on from that point as if nothing had been.
+/// Receives each batch and each epoch of a run. `Break` stops the run there; the next call resumes
+/// it as if it had not been stopped.
 ///
-/// `()` observes nothing; a pair of observers is one.
+/// `()` observes nothing; a pair of observers is an observer.
 pub trait Observer<F: Scalar> {
-    /// After a batch. The helpers of the run wait meanwhile, so what takes long should stop the run and be done after it.
+    /// Called after each batch. The helper threads of the run wait in the meantime, so an observer
+    /// with much to do should stop the run and do it afterwards.
     fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
         let _ = batch;
         ControlFlow::Continue(())
     }
 
-    /// After an epoch.
+    /// Called after each epoch.
     fn epoch(&mut self, record: &Record, model: &Model<F>) -> ControlFlow<()> {
         let _ = (record, model);
         ControlFlow::Continue(())
@@ -54,7 +56,7 @@ impl<F: Scalar, O: Observer<F> + ?Sized> Observer<F> for &mut O {
     }
 }
 
-/// Both are told; either can stop.
+/// Both observers are called; either can stop the run.
 impl<F: Scalar, A: Observer<F>, B: Observer<F>> Observer<F> for (A, B) {
     fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
         let (a, b) = (self.0.batch(batch), self.1.batch(batch));

@@ -1,67 +1,88 @@
-//! Where a run stands: what changes from batch to batch and epoch to epoch beside the numbers of the network.
+//! Where a run stands: what changes from batch to batch and from epoch to epoch, beside θ and the
+//! moments.
 
-use crate::optim::learning_rate::Now;
+use crate::optim::learning_rate::SchedulePoint;
 use crate::train::training::Training;
 
-/// The least loss so far and the epochs since.
+/// The lowest loss of the epochs so far, and a count of epochs without a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) struct Least {
+pub(crate) struct LowestLoss {
     #[cfg_attr(feature = "files", serde(with = "crate::train::history::exact_or_none", default))]
     pub(crate) loss: Option<f64>,
     pub(crate) since: usize,
 }
 
-impl Least {
-    /// Is this loss, of the next epoch, a new least one? A NaN is not.
-    pub(crate) fn improves(&mut self, loss: f64) -> bool {
-        let improves = self.loss.map_or(loss < f64::INFINITY, |least| loss < least);
+impl LowestLoss {
+    /// Takes the loss of the next epoch. Returns whether it is a new lowest one; a NaN is not.
+    pub(crate) fn update(&mut self, loss: f64) -> bool {
+        let improves = self.loss.map_or(loss < f64::INFINITY, |lowest| loss < lowest);
         (self.loss, self.since) = if improves { (Some(loss), 0) } else { (self.loss, self.since + 1) };
         improves
     }
 }
 
-/// Where a run stands.
+/// Where a run stands. The names of the fields in files are those of the first version.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Position {
-    /// Epochs done.
+    /// Epochs finished.
     pub(crate) epoch: usize,
-    /// Batches done of the one that runs, and the samples that it trains on, if it has begun.
+    /// Batches finished in the running epoch; 0 between epochs.
     pub(crate) batch: usize,
+    /// Samples that the running epoch trains on; 0 between epochs.
     pub(crate) samples: usize,
-    /// Rows of its data in all, with those that are kept for validation.
+    /// Rows of the data of the running or last epoch, including those kept for validation.
     pub(crate) rows: usize,
-    /// Σ ℓ over them; infinite if the losses are finite and their sum is not.
-    #[cfg_attr(feature = "files", serde(with = "crate::train::history::exact"))]
-    pub(crate) sum: f64,
-    /// StepPolicy over the life of the trainer.
+    /// Σ ℓ over the finished batches of the running epoch; infinite if the losses are finite and
+    /// their sum is not.
+    #[cfg_attr(feature = "files", serde(rename = "sum", with = "crate::train::history::exact"))]
+    pub(crate) loss_sum: f64,
+    /// Steps made by the trainer, single ones included.
     pub(crate) steps: u64,
-    /// Mean ℓ of the last one.
-    #[cfg_attr(feature = "files", serde(with = "crate::train::history::exact_or_none", default))]
-    pub(crate) last: Option<f64>,
-    /// Wall time inside of calls.
+    /// Mean ℓ of the last step.
+    #[cfg_attr(feature = "files", serde(rename = "last", with = "crate::train::history::exact_or_none", default))]
+    pub(crate) last_loss: Option<f64>,
+    /// Wall time spent in calls.
     pub(crate) seconds: f64,
-    /// Of the current learning rate, and how often it has been lowered.
-    pub(crate) plateau: Least,
+    /// The lowest loss, with a count of epochs that begins anew at each plateau.
+    pub(crate) plateau: LowestLoss,
+    /// Plateaus so far, each of which has lowered the learning rate.
     pub(crate) plateaus: u32,
-    /// Weight decay that is still to be applied, as [`Decay`](crate::optim::optimizer::Decay) has it.
-    #[cfg_attr(feature = "files", serde(default))] // an older version did not have it
-    pub(crate) decay: f64,
-    /// Over all epochs.
-    pub(crate) least: Least,
+    /// Weight decay that is still to be applied, as in
+    /// [`WeightDecay::pending`](crate::optim::rule::WeightDecay::pending).
+    #[cfg_attr(feature = "files", serde(rename = "decay", default))] // an older version did not have it
+    pub(crate) pending_decay: f64,
+    /// The lowest loss, with the count of epochs that early stopping compares with its patience.
+    #[cfg_attr(feature = "files", serde(rename = "least"))]
+    pub(crate) lowest: LowestLoss,
     pub(crate) stopped_early: bool,
 }
 
 impl Position {
-    pub(crate) fn now(&self, training: &Training, batches: usize) -> Now {
-        Now {
+    /// The point at which the schedule is evaluated for the next step, in an epoch of `batches`
+    /// batches.
+    pub(crate) fn schedule_point(&self, training: &Training, batches: usize) -> SchedulePoint {
+        SchedulePoint {
             steps: self.steps,
             epoch: self.epoch,
-            part: self.batch as f64 / batches as f64,
+            fraction: self.batch as f64 / batches as f64,
             epochs: training.epochs,
             plateaus: self.plateaus,
-            decay: self.decay,
         }
+    }
+
+    /// Ends the running epoch. Its loss decides on plateaus and early stopping. Returns whether it
+    /// is the lowest so far.
+    pub(crate) fn end_epoch(&mut self, loss: f64, training: &Training) -> bool {
+        (self.epoch, self.batch, self.samples, self.loss_sum) = (self.epoch + 1, 0, 0, 0.0);
+        let patience = training.learning_rate.patience();
+        if !self.plateau.update(loss) && patience.is_some_and(|patience| self.plateau.since > patience) {
+            self.plateaus += 1;
+            self.plateau.since = 0;
+        }
+        let improves = self.lowest.update(loss);
+        self.stopped_early = training.early_stopping.is_some_and(|patience| self.lowest.since >= patience);
+        improves
     }
 }

@@ -14,11 +14,13 @@ use crate::train::history::Record;
 use crate::train::model::Model;
 use crate::train::observer::{Batch, Observer};
 
-/// An [`Observer`] that shows on stderr how far a run is: its epoch, the mean loss of the epoch so far, the last validation loss, samples
-/// per second and the time that is left. It draws on a terminal only.
+/// An [`Observer`] that shows the progress of a run on stderr: its epoch, the mean loss of the
+/// epoch so far, the last validation loss, samples per second and the time left. It only draws on a
+/// terminal.
 ///
-/// A run that goes on where an earlier one stopped begins there; speed and time left are those of this observer's batches. Dropped, it
-/// leaves its last state on the screen.
+/// For a resumed run, the bar begins where the run was stopped; speed and time left are those of
+/// the batches that this observer has received. When it is dropped, its last state stays on the
+/// screen.
 ///
 /// ```
 /// # use gemmprop::{Constant, Dataset, Mlp, ProgressBar, SquaredError, Trainer, Training};
@@ -31,22 +33,31 @@ use crate::train::observer::{Batch, Observer};
 /// ```
 #[derive(Debug, Default)]
 pub struct ProgressBar {
-    /// From the first batch on, and its length: to ask the bar for it takes a lock.
-    bar: Option<(Bar, u64)>,
+    /// The bar, from the first batch on, and its length, which the bar only gives under a lock.
+    bar: Option<SizedBar>,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What the bar shows, if it is drawn.
+/// A bar and its length.
+#[derive(Debug)]
+struct SizedBar {
+    bar: Bar,
+    length: u64,
+}
+
+/// What the text of the bar shows.
 #[derive(Debug, Default)]
 struct Seen {
     epoch: usize,
     epochs: usize,
-    /// Σ ℓ over the epoch's samples so far, and their number.
-    sum: f64,
+    /// Σ ℓ over the samples of the epoch so far.
+    loss_sum: f64,
+    /// Samples of the epoch so far.
     samples: usize,
     validation_loss: Option<f64>,
-    /// Samples and batches after the first, at which the clock starts.
-    since: Option<Instant>,
+    /// The time of the first batch.
+    start: Option<Instant>,
+    /// Samples and batches since then.
     all_samples: usize,
     all_batches: usize,
 }
@@ -58,7 +69,7 @@ impl ProgressBar {
         Self::default()
     }
 
-    /// Will nothing be drawn, because stderr is no terminal?
+    /// Whether nothing will be drawn because stderr is not a terminal.
     #[must_use]
     pub fn is_hidden(&self) -> bool {
         ProgressDrawTarget::stderr().is_hidden()
@@ -66,7 +77,7 @@ impl ProgressBar {
 
     fn begin(&self, position: u64, length: u64) -> Bar {
         let seen = Arc::clone(&self.seen);
-        // Called where the bar is drawn, a few times a second.
+        // Called when the bar is drawn, a few times a second.
         let text = move |state: &ProgressState, text: &mut dyn Write| {
             let _ = seen.lock().expect("no holder panics").write(state, text);
         };
@@ -79,7 +90,7 @@ impl ProgressBar {
         let style = ProgressStyle::with_template("{text} {wide_bar} {percent}% {time}");
         let style = style.expect("a valid template").with_key("text", text).with_key("time", time);
         let bar = Bar::new(length).with_style(style).with_finish(ProgressFinish::Abandon).with_position(position);
-        // indicatif would take what was done before for work of this moment.
+        // Otherwise indicatif counts the batches before `position` as work of this moment.
         bar.tick();
         bar.reset_eta();
         bar
@@ -90,17 +101,17 @@ impl<F: Scalar> Observer<F> for ProgressBar {
     fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
         self.seen.lock().expect("no holder panics").add(batch);
         let position = ((batch.epoch - 1) * batch.batches + batch.batch) as u64;
-        // More epochs than planned, by `partial_fit`.
+        // `partial_fit` may exceed the planned epochs.
         let length = (batch.epochs.max(batch.epoch) * batch.batches) as u64;
         match &mut self.bar {
-            Some((bar, known)) => {
-                if *known != length {
-                    *known = length;
-                    bar.set_length(length);
+            Some(drawn) => {
+                if drawn.length != length {
+                    drawn.length = length;
+                    drawn.bar.set_length(length);
                 }
-                bar.set_position(position);
+                drawn.bar.set_position(position);
             }
-            None => self.bar = Some((self.begin(position, length), length)),
+            None => self.bar = Some(SizedBar { bar: self.begin(position, length), length }),
         }
         ControlFlow::Continue(())
     }
@@ -114,25 +125,25 @@ impl<F: Scalar> Observer<F> for ProgressBar {
 impl Seen {
     fn add(&mut self, batch: &Batch) {
         if batch.epoch != self.epoch {
-            (self.sum, self.samples) = (0.0, 0);
+            (self.loss_sum, self.samples) = (0.0, 0);
         }
         (self.epoch, self.epochs) = (batch.epoch, batch.epochs);
-        self.sum += batch.loss * batch.samples as f64;
+        self.loss_sum += batch.loss * batch.samples as f64;
         self.samples += batch.samples;
-        match self.since {
+        match self.start {
             Some(_) => (self.all_samples, self.all_batches) = (self.all_samples + batch.samples, self.all_batches + 1),
-            None => self.since = Some(Instant::now()),
+            None => self.start = Some(Instant::now()),
         }
     }
 
     fn write(&self, state: &ProgressState, text: &mut dyn Write) -> std::fmt::Result {
-        write!(text, "epoch {}/{}  loss {:.4}", self.epoch, self.epochs, self.sum / self.samples as f64)?;
+        write!(text, "epoch {}/{}  loss {:.4}", self.epoch, self.epochs, self.loss_sum / self.samples as f64)?;
         if let Some(loss) = self.validation_loss {
             write!(text, "  validation {loss:.4}")?;
         }
-        let speed = match self.since {
-            // indicatif's speed at the end counts what was done before, too.
-            Some(since) if state.is_finished() => self.all_samples as f64 / since.elapsed().as_secs_f64(),
+        let speed = match self.start {
+            // At the end, indicatif's speed includes the batches before this observer's.
+            Some(start) if state.is_finished() => self.all_samples as f64 / start.elapsed().as_secs_f64(),
             _ => state.per_sec() * self.all_samples as f64 / self.all_batches.max(1) as f64,
         };
         if speed >= 1.0 && speed.is_finite() {

@@ -1,4 +1,4 @@
-//! Mini-batch stochastic gradient descent, as the lecture writes it.
+//! Mini-batch stochastic gradient descent.
 //!
 //! ```text
 //! for each epoch:
@@ -8,7 +8,7 @@
 //!         θ ← θ − η g
 //! ```
 //!
-//! A last, smaller batch is averaged over its own size.
+//! If the last batch is smaller, it is averaged over its own size.
 
 use std::ops::ControlFlow;
 
@@ -24,11 +24,14 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
-use crate::optim::optimizer::{Decay, Moments, Optimizer, Rule, check_not_0};
+use crate::optim::hyperparameter::{check, check_not_0, check_positive};
+use crate::optim::moments::Moments;
+use crate::optim::optimizer::Optimizer;
+use crate::optim::rule::{Rule, WeightDecay};
 use crate::random::{Generator, Stream, generator};
 
-/// A run of stochastic gradient descent: batch size B, learning rate η, the generator of the shuffles, and the buffers of a
-/// step, made at the first one.
+/// A run of stochastic gradient descent: batch size B, learning rate η, the generator of the
+/// shuffles, and the buffers of a step, which are allocated at the first one.
 ///
 /// ```
 /// use gemmprop::{Constant, Mlp, Sgd, SquaredError};
@@ -44,21 +47,16 @@ use crate::random::{Generator, Stream, generator};
 #[derive(Debug)]
 pub struct Sgd<F> {
     batch: usize,
-    eta: f64,
-    lambda: f64,
-    /// Weight decay that is still to be applied.
-    decay: f64,
     generator: Generator,
     epochs_done: usize,
     order: Vec<usize>,
-    engine: Option<Engine<F>>,
-    /// θ as it was some steps before.
-    before: Option<Parameters<F>>,
-    /// The mean loss of the last step.
-    last: Option<f64>,
+    descent: Descent<F>,
 }
 
 impl<F: Scalar> Sgd<F> {
+    /// A run with batches of B = `batch` samples and learning rate η = `eta`, without weight decay.
+    /// The shuffles are drawn from `seed`.
+    ///
     /// # Errors
     /// [`Error::EmptyBatch`] for a batch of 0; [`Error::Hyperparameter`] unless η is finite and
     /// positive, in F as well.
@@ -66,48 +64,42 @@ impl<F: Scalar> Sgd<F> {
         if batch == 0 {
             return Err(Error::EmptyBatch);
         }
-        if !(eta.is_finite() && eta > 0.0) {
-            return Err(Error::Hyperparameter { name: "eta", expected: "a finite, positive number", found: eta });
-        }
+        check_positive("eta", eta)?;
         check_not_0::<F>("eta", eta)?;
+        let steps = SgdSteps { eta, ..SgdSteps::default() };
         Ok(Self {
             batch,
-            eta,
-            lambda: 0.0,
-            decay: 0.0,
             generator: generator(seed, Stream::Shuffles),
             epochs_done: 0,
             order: Vec::new(),
-            engine: None,
-            before: None,
-            last: None,
+            descent: Descent { steps, engine: None, snapshot: None },
         })
     }
 
-    /// With weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. It is gradient
+    /// Adds weight decay λ: θ ← (1 − ηλ) θ − ηg for all of θ, constants included. This is gradient
     /// descent on ℓ + (λ/2) ‖θ‖² (Krogh and Hertz 1991, *A simple weight decay can improve
-    /// generalization*), and costs nothing: the factor is the β of the product that makes the
-    /// update. Exact however small ηλ is: [`Optimizer`](crate::Optimizer) has the equations. The
-    /// losses given back are those without the penalty.
+    /// generalization*). It costs nothing, as the factor is the β of the product that makes the
+    /// update, and it is exact however small ηλ is ([`Optimizer`](crate::Optimizer) has the
+    /// equations). The returned losses are those without the penalty.
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] unless 0 ≤ λ < 1/η.
-    pub fn weight_decay(self, lambda: f64) -> Result<Self> {
-        if lambda >= 0.0 && self.eta * lambda < 1.0 {
-            Ok(Self { lambda, ..self })
-        } else {
-            Err(Error::Hyperparameter { name: "lambda", expected: "a number from 0 to below 1/eta", found: lambda })
-        }
+    pub fn weight_decay(mut self, lambda: f64) -> Result<Self> {
+        let is_valid = WeightDecay::is_valid(self.descent.steps.eta, lambda);
+        check(is_valid, "lambda", "a number from 0 to below 1/eta", lambda)?;
+        self.descent.steps.lambda = lambda;
+        Ok(self)
     }
 
-    /// Trains for some epochs. Returns each one's loss: the mean of ℓ over its samples, each taken when its batch came, that
-    /// is before the update with it. Two calls of 5 epochs are one of 10, bit for bit.
+    /// Trains for `epochs` epochs on samples x: (n, `d[0]`) with n targets y. Returns the loss of
+    /// each epoch: the mean of ℓ over its samples, each evaluated before the step with its batch.
+    /// Two calls of 5 epochs are one of 10, bit for bit.
     ///
     /// # Errors
-    /// What does not fit in x or y is refused before anything is changed. [`Error::Diverged`] when
-    /// a batch's loss is not finite, or the parameters after it would not be: the network is then
-    /// as it was before that batch. (An infinity that the caller has put among them may be found only
-    /// where it reaches the loss, or after some steps.)
+    /// Data that do not fit are refused before anything is changed. [`Error::Diverged`] when the
+    /// loss of a batch is not finite, or the parameters after its step would not be: the network is
+    /// then as it was before that step. (An infinity that the caller has put among the parameters
+    /// may be found only where it reaches the loss, or after some steps.)
     pub fn train<'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
@@ -122,7 +114,7 @@ impl<F: Scalar> Sgd<F> {
         mlp.check_batch(x)?;
         let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
-        let _one = one_blas_thread()?;
+        let _one_blas_thread = one_blas_thread()?;
         let (samples, y) = (x.nrows(), row_major(y));
         let batch = self.batch.min(samples);
         let mut history = Vec::with_capacity(epochs);
@@ -132,20 +124,15 @@ impl<F: Scalar> Sgd<F> {
             self.epochs_done += 1;
             let (loss, order) = (sample_loss(loss, y.view()), Some(self.order.as_slice()));
             let data = Samples { x, order, standardize: None, weights: None, loss };
-            let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
-            let engine = Engine::kept(&mut self.engine, mlp, batch);
-            let batches = Batches { samples, batch, steps: 0..samples.div_ceil(batch) };
-            let made = descend(engine, mlp.theta_mut(), &mut self.before, batches, &data, &mut steps);
-            (self.last, self.decay) = (steps.last, steps.decay);
-            made.map_err(|diverged| diverged.error(Some(epoch), steps.last))?;
-            history.push(steps.sum / samples as f64);
+            history.push(self.descent.run(mlp, &data, Batches { samples, batch }, Some(epoch))?);
         }
         Ok(history)
     }
 
-    /// SingleStep step with the batch x, of any size: θ ← θ − η (1/B) Σ ∇θ ℓ. Returns the mean ℓ before it. Allocates nothing once a
-    /// batch of that size, or of that size and a larger one, has been seen. (Without the feature `blas`, the products do; and
-    /// rayon boxes a job when a helper has to be called.)
+    /// Makes one step with a batch x of any size: θ ← (1 − ηλ) θ − η (1/B) Σ ∇θ ℓ. Returns the mean
+    /// ℓ before it. It allocates nothing once a batch of that size, or of that size and a larger
+    /// one, has been seen. (Without the feature `blas`, the products do; and rayon boxes a job when
+    /// a helper has to be called.)
     ///
     /// # Errors
     /// As [`train`](Self::train); the network is unchanged then.
@@ -162,19 +149,14 @@ impl<F: Scalar> Sgd<F> {
         mlp.check_batch(x)?;
         let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
-        let _one = one_blas_thread()?;
+        let _one_blas_thread = one_blas_thread()?;
         let (samples, y) = (x.nrows(), row_major(y));
         let data = Samples { x, order: None, standardize: None, weights: None, loss: sample_loss(loss, y.view()) };
-        let mut steps = Plain::of(self.eta, self.lambda, self.decay, self.last);
-        let engine = Engine::kept(&mut self.engine, mlp, samples);
-        let batches = Batches { samples, batch: samples, steps: 0..1 };
-        let made = descend(engine, mlp.theta_mut(), &mut self.before, batches, &data, &mut steps);
-        (self.last, self.decay) = (steps.last, steps.decay);
-        made.map_err(|diverged| diverged.error(None, steps.last))?;
-        Ok(steps.sum / samples as f64)
+        self.descent.run(mlp, &data, Batches { samples, batch: samples }, None)
     }
 
-    /// A fresh order for the next epoch, from the identity, so that it depends on the generator alone.
+    /// Makes the order of the next epoch, starting from the identity, so that it depends on the
+    /// generator alone.
     fn shuffle(&mut self, samples: usize) {
         self.order.clear();
         self.order.extend(0..samples);
@@ -182,85 +164,114 @@ impl<F: Scalar> Sgd<F> {
     }
 }
 
-/// StepPolicy after which θ is looked at.
-const LOOK: usize = 256;
+/// The number of steps after which a run looks at θ.
+const STEPS_BETWEEN_LOOKS: usize = 256;
 
-/// StepPolicy after which θ is finite, if it was before: it is as before the first step after which it would not be.
+/// What makes the steps: their rule, the engine that is kept between calls, and a way back.
 ///
-/// The engine watches for that, and sums up the squares of all z and δ of each step, which is no trifle beside the products of a small
-/// network. A copy of θ now and then, and a look at it later, cost less where there are steps enough; in the one case in a million
-/// in which it is not finite then, the steps since are made again, watched.
-fn descend<F: Scalar, L: SampleLoss<F>>(
+/// θ must be finite after each step, or be as it was before the first step that would make it
+/// otherwise. The engine can prove that for each step in advance, from the sum of the squares of
+/// all z and δ, which takes a noticeable part of the time of a small network's step. Where there
+/// are enough steps, it is cheaper to copy θ, to make the steps without that proof, and to look at
+/// θ afterwards; in the rare case that it is not finite then, the steps are made again from the
+/// copy, with the proof.
+#[derive(Debug)]
+struct Descent<F> {
+    steps: SgdSteps,
+    engine: Option<Engine<F>>,
+    snapshot: Option<Parameters<F>>,
+}
+
+impl<F: Scalar> Descent<F> {
+    /// Makes a step with each batch of `data`. Returns the mean ℓ. `epoch` is named in errors, and
+    /// is none for a single step.
+    fn run<L: SampleLoss<F>>(
+        &mut self,
+        mlp: &mut Mlp<F>,
+        data: &Samples<F, L>,
+        batches: Batches,
+        epoch: Option<usize>,
+    ) -> Result<f64> {
+        self.steps.loss_sum = 0.0;
+        let engine = Engine::kept(&mut self.engine, mlp, batches.batch);
+        let theta = mlp.theta_mut();
+        let copy_and_look = 2 * theta.count();
+        let sums_of_squares = engine.numbers(batches.batch).saturating_mul(batches.count().min(STEPS_BETWEEN_LOOKS));
+        let made = if copy_and_look > sums_of_squares {
+            let range = 0..batches.count();
+            engine.descend(theta, &mut Moments::none(), batches, range, data, &mut self.steps)
+        } else {
+            let snapshot = self.snapshot.get_or_insert_with(|| theta.clone());
+            if !snapshot.has_shape_of(theta) {
+                snapshot.clone_from(theta);
+            }
+            descend_and_look(engine, theta, snapshot, data, batches, &mut self.steps)
+        };
+        made.map_err(|diverged| diverged.error(epoch, self.steps.last_loss))?;
+        Ok(self.steps.loss_sum / batches.samples as f64)
+    }
+}
+
+/// Makes the steps without a proof that they are finite, and makes those before a look again if it
+/// finds θ otherwise.
+fn descend_and_look<F: Scalar, L: SampleLoss<F>>(
     engine: &mut Engine<F>,
     theta: &mut Parameters<F>,
-    before: &mut Option<Parameters<F>>,
-    Batches { samples, batch, steps }: Batches,
+    snapshot: &mut Parameters<F>,
     data: &Samples<F, L>,
-    plain: &mut Plain,
+    batches: Batches,
+    steps: &mut SgdSteps,
 ) -> std::result::Result<(), Diverged> {
-    // The copy and the look, beside what the steps until then would sum up.
-    if 2 * theta.count() > engine.numbers(batch).saturating_mul(steps.len().min(LOOK)) {
-        return engine.descend(theta, &mut Moments::none(), Batches { samples, batch, steps }, data, plain);
-    }
-    let before = before.get_or_insert_with(|| theta.clone());
-    if !before.has_shape_of(theta) {
-        before.clone_from(theta);
-    }
-    for first in steps.clone().step_by(LOOK) {
-        let steps = first..(first + LOOK).min(steps.end);
-        before.assign(theta);
-        let plain_before = *plain;
-        let mut made = engine.descend(
-            theta,
-            &mut Moments::unwatched(),
-            Batches { samples, batch, steps: steps.clone() },
-            data,
-            plain,
-        );
-        if !theta.all_finite() {
-            theta.assign(before);
-            *plain = plain_before;
-            let mut moments = Moments::none();
-            if !theta.all_finite() {
-                // The caller's, and not of these steps: the first of them says so.
-                moments.reset_bounds(theta);
-            }
-            made = engine.descend(theta, &mut moments, Batches { samples, batch, steps }, data, plain);
+    for first in (0..batches.count()).step_by(STEPS_BETWEEN_LOOKS) {
+        let range = first..(first + STEPS_BETWEEN_LOOKS).min(batches.count());
+        // Copy.
+        snapshot.assign(theta);
+        let steps_before = *steps;
+        let made = engine.descend(theta, &mut Moments::unwatched(), batches, range.clone(), data, steps);
+        // Look.
+        if theta.all_finite() {
+            made?;
+            continue;
         }
-        made?;
+        // Redo, with a proof for each step.
+        theta.assign(snapshot);
+        *steps = steps_before;
+        let mut moments = Moments::none();
+        if !theta.all_finite() {
+            // The caller has put an infinity there, which the first step is to report.
+            moments.reset_bounds(theta);
+        }
+        engine.descend(theta, &mut moments, batches, range, data, steps)?;
     }
     Ok(())
 }
 
-/// The same rule at every step; the sum of the losses.
-#[derive(Debug, Clone, Copy)]
-struct Plain {
+/// The steps of plain descent: one rule for all, and what it carries from step to step.
+#[derive(Debug, Clone, Copy, Default)]
+struct SgdSteps {
     eta: f64,
     lambda: f64,
-    /// Pending, after the last step and after the one that is being made.
-    decay: f64,
-    next: f64,
-    sum: f64,
-    last: Option<f64>,
+    /// Weight decay that is still to be applied.
+    pending_decay: f64,
+    /// Weight decay that will be pending after the step that is being made.
+    next_pending_decay: f64,
+    /// Σ ℓ over the samples of the running epoch or single step.
+    loss_sum: f64,
+    /// Mean ℓ of the last step.
+    last_loss: Option<f64>,
 }
 
-impl Plain {
-    fn of(eta: f64, lambda: f64, decay: f64, last: Option<f64>) -> Self {
-        Self { eta, lambda, decay, next: decay, sum: 0.0, last }
-    }
-}
-
-impl<F: Scalar> StepPolicy<F> for Plain {
+impl<F: Scalar> StepPolicy<F> for SgdSteps {
     fn rule(&mut self, _step: usize) -> Rule {
-        let decay = Decay::next::<F>(self.eta, self.lambda, self.decay);
-        self.next = decay.pending;
+        let decay = WeightDecay::next::<F>(self.eta, self.lambda, self.pending_decay);
+        self.next_pending_decay = decay.pending;
         Rule { optimizer: Optimizer::Sgd, eta: self.eta, decay, step: 1, clip: None, sam: None, norm: false }
     }
 
-    fn step_done(&mut self, made: &StepReport) -> ControlFlow<()> {
-        self.decay = self.next;
-        self.sum += made.sum;
-        self.last = Some(made.sum / made.samples as f64);
+    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
+        self.pending_decay = self.next_pending_decay;
+        self.loss_sum += report.sum;
+        self.last_loss = Some(report.sum / report.samples as f64);
         ControlFlow::Continue(())
     }
 }

@@ -1,9 +1,12 @@
-//! How a network is to be trained: the settings of a [`Trainer`](crate::Trainer), checked when it is made.
+//! How a network is to be trained: the settings of a [`Trainer`](crate::Trainer), checked when it
+//! is made.
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
-use crate::optim::learning_rate::{LearningRate, Now};
-use crate::optim::optimizer::{Decay, Optimizer, Rule, check_not_0};
+use crate::optim::hyperparameter::{check, check_not_0, check_positive};
+use crate::optim::learning_rate::{LearningRate, SchedulePoint};
+use crate::optim::optimizer::Optimizer;
+use crate::optim::rule::{Rule, WeightDecay};
 
 /// How to train. Start from the default and change what matters:
 ///
@@ -21,34 +24,41 @@ use crate::optim::optimizer::{Decay, Optimizer, Rule, check_not_0};
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(default))] // settings that an older version did not have
 pub struct Training {
-    /// The rule of a step. Plain descent by default.
+    /// The optimiser. Plain gradient descent by default.
     pub optimizer: Optimizer,
     /// η. 0.1 throughout by default.
     pub learning_rate: LearningRate,
-    /// λ of the decoupled weight decay, for all of θ, exact however small ηλ is
+    /// λ of the decoupled weight decay, which acts on all of θ and is exact however small ηλ is
     /// ([`Optimizer`](crate::Optimizer) has the equations). 0 by default.
     pub weight_decay: f64,
-    /// Epochs in all. 10 by default.
+    /// E, the number of epochs in all. 10 by default.
     pub epochs: usize,
-    /// B. A last, smaller batch is averaged over its own size. 32 by default.
+    /// B, the number of samples in a batch. If the last batch of an epoch is smaller, it is
+    /// averaged over its own size. 32 by default.
     pub batch: usize,
-    /// A new order for each epoch, or the data's own. True by default.
+    /// Whether each epoch takes the samples in a new order, rather than in that of the data. True
+    /// by default.
     pub shuffle: bool,
-    /// Of the shuffles and of the split. 0 by default. The network's own seed may be the same: they draw from other streams.
+    /// The seed of the shuffles and of the validation split. 0 by default. It may equal the seed of
+    /// the network, which draws from another stream.
     pub seed: u64,
-    /// The norm, over all of θ, that g is scaled down to if it is longer (Pascanu et al. 2013). None by default.
+    /// The norm, over all of θ, that g is scaled down to if it is longer (Pascanu et al. 2013).
+    /// None by default.
     pub clip_norm: Option<f64>,
-    /// ρ of sharpness-aware minimisation (SAM, Foret et al. 2021), which seeks flat minima: g is taken at θ + ρ g/‖g‖ instead of θ, at the cost
-    /// of a second pass. The losses recorded are those at θ; the norm is that of the g used. None by default.
+    /// ρ of sharpness-aware minimisation (SAM, Foret et al. 2021), which seeks flat minima: g is
+    /// taken at θ + ρ g/‖g‖ instead of θ, at the cost of a second pass. The recorded losses are
+    /// those at θ; the recorded norm is that of the g used. None by default.
     pub sam: Option<f64>,
-    /// Are the inputs standardised, as fitted on the training part of the first data seen (with
-    /// [`Trainer::step`](crate::Trainer::step), on the first batch)? Each sample counts once,
-    /// whatever its weight, and not at all if that is 0. False by default.
+    /// Whether the inputs are standardised. The standardisation is fitted on the training samples
+    /// of the first call (with [`Trainer::step`](crate::Trainer::step), on the first batch). Each
+    /// sample counts once, whatever its weight, and not at all if that is 0. False by default.
     pub standardize: bool,
-    /// The part of the samples that are kept from training for validation, if no validation set is given. None by default.
+    /// The fraction of the samples that is kept from training for validation, if no validation set
+    /// is given. None by default.
     pub validation_fraction: Option<f64>,
-    /// After how many epochs without a new least loss (the validation loss where there is one) training ends. The parameters of the
-    /// best epoch are then put back, and also when training ends otherwise. None by default.
+    /// The number of epochs in a row without a new lowest loss after which training ends. The loss
+    /// is the validation loss if there is one, otherwise the training loss. With this setting, the
+    /// parameters of the best epoch are put back when training ends, early or not. None by default.
     pub early_stopping: Option<usize>,
 }
 
@@ -72,48 +82,44 @@ impl Default for Training {
 }
 
 impl Training {
+    /// Refuses settings that are out of their range.
     pub(crate) fn check(&self) -> Result<()> {
-        let check = |fine: bool, name, expected, found| {
-            if fine { Ok(()) } else { Err(Error::Hyperparameter { name, expected, found }) }
-        };
         self.optimizer.check()?;
         self.learning_rate.check()?;
-        let keeps = self.weight_decay >= 0.0 && self.learning_rate.most() * self.weight_decay < 1.0;
-        check(keeps, "weight_decay", "a number from 0 to below 1/learning_rate", self.weight_decay)?;
+        let decay_is_valid = WeightDecay::is_valid(self.learning_rate.largest(), self.weight_decay);
+        check(decay_is_valid, "weight_decay", "a number from 0 to below 1/learning_rate", self.weight_decay)?;
         if self.batch == 0 {
             return Err(Error::EmptyBatch);
         }
         if let Some(norm) = self.clip_norm {
-            check(norm.is_finite() && norm > 0.0, "clip_norm", "a finite, positive number", norm)?;
+            check_positive("clip_norm", norm)?;
         }
         if let Some(rho) = self.sam {
-            check(rho.is_finite() && rho > 0.0, "sam", "a finite, positive number", rho)?;
+            check_positive("sam", rho)?;
         }
-        if let Some(part) = self.validation_fraction {
-            check(part > 0.0 && part < 1.0, "validation_fraction", "a number between 0 and 1", part)?;
+        if let Some(fraction) = self.validation_fraction {
+            check(fraction > 0.0 && fraction < 1.0, "validation_fraction", "a number between 0 and 1", fraction)?;
         }
-        if self.early_stopping == Some(0) {
-            check(false, "early_stopping", "at least 1 epoch", 0.0)?;
-        }
-        Ok(())
+        check(self.early_stopping != Some(0), "early_stopping", "at least 1 epoch", 0.0)
     }
 
-    /// Refuses settings that the type of a network rounds to what they must not be.
+    /// Refuses settings that are out of their range once they are rounded to the network's type.
     pub(crate) fn check_in<F: Scalar>(&self) -> Result<()> {
         self.optimizer.check_in::<F>()?;
-        check_not_0::<F>("learning_rate", self.learning_rate.most())?;
+        check_not_0::<F>("learning_rate", self.learning_rate.largest())?;
         self.clip_norm.map_or(Ok(()), |norm| check_not_0::<F>("clip_norm", norm))?;
         self.sam.map_or(Ok(()), |rho| check_not_0::<F>("sam", rho))
     }
 
-    /// The rule of the next step.
-    pub(crate) fn rule<F: Scalar>(&self, now: &Now, norm: bool) -> Rule {
-        let eta = self.learning_rate.at(now);
+    /// The rule of the step at a point of the run. `pending_decay` is that of [`WeightDecay`]
+    /// before the step; `norm` asks for ‖g‖ even if the step does not need it.
+    pub(crate) fn rule<F: Scalar>(&self, point: &SchedulePoint, pending_decay: f64, norm: bool) -> Rule {
+        let eta = self.learning_rate.at(point);
         Rule {
             optimizer: self.optimizer,
             eta,
-            decay: Decay::next::<F>(eta, self.weight_decay, now.decay),
-            step: now.steps + 1,
+            decay: WeightDecay::next::<F>(eta, self.weight_decay, pending_decay),
+            step: point.steps + 1,
             clip: self.clip_norm,
             sam: self.sam,
             norm,

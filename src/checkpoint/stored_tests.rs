@@ -1,14 +1,19 @@
-//! What a file that somebody else has changed can do: its checksum is right, and its contents are not ours.
+//! What a file that somebody else has changed can do: its checksum is right, and its contents are
+//! not ours.
 
 use std::ops::ControlFlow;
 
 use ndarray::{Array1, Array2};
 use rand::RngExt;
+use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
+use crate::checkpoint::archive::Archive;
+use crate::checkpoint::state::{contents, json};
 use crate::network::loss::SoftmaxCrossEntropy;
 use crate::optim::learning_rate::LearningRate;
 use crate::optim::optimizer::Optimizer;
+use crate::random::Generator;
 use crate::train::dataset::Dataset;
 use crate::train::observer::{Batch, Observer};
 
@@ -51,7 +56,8 @@ fn data() -> (Array2<f64>, Array1<usize>) {
     (Array2::from_shape_fn((50, 6), |(i, j)| ((i * 7 + j * 3) % 11) as f64), Array1::from_shape_fn(50, |i| i % 3))
 }
 
-/// A run or an error: no panic, no endless loop. The run must go on, be written, and be read again, too. Returns whether there is one.
+/// A run or an error: no panic, no endless loop. The run must go on, be written, and be read again,
+/// too. Returns whether there is one.
 fn resumes_or_refuses(forged: &Contents) -> bool {
     let stored = Stored { contents: forged.clone(), path: "forged".into() };
     let (x, y) = data();
@@ -156,7 +162,8 @@ fn ten_thousand_forged_files_make_no_panic() {
     assert!((1_000..9_000).contains(&runs), "{runs} of them are runs that go on");
 }
 
-/// Each of these would count over the end of its type within an epoch or two, or is what no run can have been through.
+/// Each of these would count over the end of its type within an epoch or two, or is what no run can
+/// have been through.
 #[test]
 fn counters_that_no_run_has_are_refused_by_name() {
     let whole = written();
@@ -176,8 +183,8 @@ fn counters_that_no_run_has_are_refused_by_name() {
         ("/steps", 8, format!("expected from 9 to {MOST_STEPS} steps, found 8")),
         ("/batch", max, format!("expected from {max} to {MOST_STEPS} steps, found 9")),
         ("/batch", 6, format!("expected from 12 to {MOST_STEPS} steps, found 9")),
-        ("/samples", max, format!("expected at most 50 samples, of so many rows, found {max}")),
-        ("/samples", 7, "expected less than 1 batches of an epoch, found 3".into()),
+        ("/samples", max, format!("expected at most 50 samples, the number of rows, found {max}")),
+        ("/samples", 7, "expected fewer than 1 batches of an epoch, found 3".into()),
         (
             "/plateaus",
             u32::MAX.into(),
@@ -191,7 +198,7 @@ fn counters_that_no_run_has_are_refused_by_name() {
         (
             "/least/since",
             max,
-            format!("expected at most 1 epochs since the least loss, as there were epochs, found {max}"),
+            format!("expected at most 1 epochs since the lowest loss, as there were epochs, found {max}"),
         ),
     ] {
         let mut forged = whole.clone();
@@ -240,18 +247,18 @@ fn counters_that_no_run_has_are_refused_by_name() {
 #[test]
 fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
     let directory = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::create(directory.path()).unwrap();
+    let checkpoints = Archive::create(directory.path()).unwrap();
     let standardizer = Standardizer { mean: Array1::from(vec![0.5]), factor: Array1::from(vec![2.0]) };
     let mlp = Mlp::<f32>::he(&[1, 2], Constant::Input, 1).unwrap();
     let model = Model { mlp, standardizer: Some(standardizer) };
     let trainer = Trainer::new(model.clone(), SoftmaxCrossEntropy, Training::default()).unwrap();
-    checkpoints.save(&trainer, &Notes::new()).unwrap();
-    let mut contents = checkpoints.newest().unwrap().0;
+    checkpoints.write(0, &contents(&trainer, &Notes::new())).unwrap();
+    let mut contents = checkpoints.newest().unwrap().contents;
     for (name, number) in [("standardizer.mean", 0.5_f32), ("standardizer.factor", 2.0)] {
-        contents.tensors.insert(name.into(), tensor([number].iter(), vec![1]));
+        contents.tensors.insert(name.into(), Tensor::new([number].iter(), vec![1]));
     }
     checkpoints.write(1, &contents).unwrap();
-    assert_eq!(checkpoints.model::<f32>().unwrap().value, model);
+    assert_eq!(Stored::newest(checkpoints.newest().unwrap()).unwrap().value.model::<f32>().unwrap(), model);
 }
 
 #[test]
@@ -307,7 +314,7 @@ fn a_history_is_data_and_comes_back_with_the_same_bits() {
         let mut trainer = run(&written()).unwrap();
         trainer.history = long_history(epochs);
         (trainer.position.epoch, trainer.position.steps) = (epochs, 1_000_000);
-        (trainer.position.plateau.since, trainer.position.least.since) = (0, 0);
+        (trainer.position.plateau.since, trainer.position.lowest.since) = (0, 0);
         let contents = contents(&trainer, &Notes::new());
         let facts = contents.facts.iter().filter(|(name, _)| *name != "position");
         lengths.push(facts.map(|(_, fact)| fact.len()).sum::<usize>());
@@ -323,16 +330,17 @@ fn a_history_in_the_form_of_before_is_read() {
     let (mut contents, expected) = (written(), run(&written()).unwrap().history);
     contents.tensors.retain(|name, _| !name.starts_with("history."));
     contents.facts.insert("history".into(), expected.to_csv());
-    contents.facts.insert("format".into(), BEFORE.into());
+    contents.facts.insert("format".into(), FORMAT_1.into());
     contents.facts.remove("loss");
     assert_eq!(run(&contents).unwrap().history, expected);
 }
 
-/// A validation loss of −∞ is the least there can be, and no other improves on it after the run is resumed either.
+/// A validation loss of −∞ is the lowest there can be, and no other improves on it after the run is
+/// resumed either.
 #[test]
 fn a_least_loss_that_is_infinite_comes_back() {
     let mut trainer = run(&written()).unwrap();
-    trainer.position.least.loss = Some(f64::NEG_INFINITY);
+    trainer.position.lowest.loss = Some(f64::NEG_INFINITY);
     assert_eq!(run(&contents(&trainer, &Notes::new())).unwrap().position, trainer.position);
 }
 

@@ -1,0 +1,332 @@
+//! Reading a checkpoint: a run or its model from the contents of a file, with everything refused
+//! that no run can have written.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use ndarray::{Array1, Array2};
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::archive::{Newest, read};
+use crate::checkpoint::error::{CheckpointError, Damaged};
+use crate::checkpoint::format::{Contents, Dtype, OURS, Tensor, dtype};
+use crate::checkpoint::state::{FORMAT, FORMAT_1, Notes, StreamPosition, history_name, layer_names};
+use crate::linalg::scalar::Scalar;
+use crate::network::loss::Loss;
+use crate::network::mlp::Mlp;
+use crate::network::parameters::{Constant, Parameters};
+use crate::network::standardizer::Standardizer;
+use crate::optim::rule::WeightDecay;
+use crate::train::history::{History, Record};
+use crate::train::model::Model;
+use crate::train::position::Position;
+use crate::train::trainer::Trainer;
+use crate::train::training::Training;
+
+/// No run makes as many steps, and numbers up to this can be counted up without overflow.
+const MOST_STEPS: u64 = 1 << 53;
+
+/// What was read from a checkpoint.
+#[derive(Debug)]
+pub struct Saved<T> {
+    /// The run, or its model.
+    pub value: T,
+    /// The caller's notes.
+    pub notes: Notes,
+    /// The file.
+    pub path: PathBuf,
+    /// Newer files that could not be used. A caller should report them.
+    pub damaged: Vec<Damaged>,
+    /// The BLAS that the checkpoint was written with, as
+    /// [`blas_description`](crate::blas_description) had it. A resumed run has the bits of an
+    /// uninterrupted one only with the same BLAS and the same version of this crate.
+    pub blas: String,
+    /// The version of this crate that the checkpoint was written with.
+    pub version: String,
+}
+
+impl<T> Saved<T> {
+    /// Replaces the value by what `make` makes of it.
+    pub(crate) fn with<U>(
+        self,
+        make: impl FnOnce(T) -> Result<U, CheckpointError>,
+    ) -> Result<Saved<U>, CheckpointError> {
+        let Self { value, notes, path, damaged, blas, version } = self;
+        Ok(Saved { value: make(value)?, notes, path, damaged, blas, version })
+    }
+}
+
+/// A whole checkpoint as it was read, before the loss of its run is chosen.
+#[derive(Debug)]
+pub struct Stored {
+    contents: Contents,
+    path: PathBuf,
+}
+
+impl Stored {
+    /// Reads one checkpoint, wherever that file has been moved to.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], with what was expected and found.
+    pub fn load(path: impl Into<PathBuf>) -> Result<Saved<Self>, CheckpointError> {
+        let path = path.into();
+        Self { contents: read(&path)?, path }.saved(Vec::new())
+    }
+
+    /// The newest checkpoint of an archive.
+    pub(crate) fn newest(newest: Newest) -> Result<Saved<Self>, CheckpointError> {
+        let Newest { contents, path, damaged } = newest;
+        Self { contents, path }.saved(damaged)
+    }
+
+    fn saved(self, damaged: Vec<Damaged>) -> Result<Saved<Self>, CheckpointError> {
+        let format = self.fact("format")?;
+        if ![FORMAT_1, FORMAT].contains(&format) {
+            return Err(self.mismatch("format", FORMAT, format));
+        }
+        let (blas, version) = (self.fact("blas")?.to_owned(), self.fact(OURS)?.to_owned());
+        let notes = self.contents.facts.iter();
+        let note = |(name, note): (&String, &String)| Some((name.strip_prefix("note.")?.to_owned(), note.clone()));
+        let notes = notes.filter_map(note).collect();
+        Ok(Saved { notes, path: self.path.clone(), damaged, blas, version, value: self })
+    }
+
+    /// The run, to be resumed with the caller's loss and data.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`], with what was expected and found.
+    pub fn trainer<F: Scalar, L: Loss<F>>(&self, loss: L) -> Result<Trainer<F, L>, CheckpointError> {
+        // Files of the format before may not have it.
+        if let Some(expected) = self.contents.facts.get("loss")
+            && *expected != loss.name()
+        {
+            return Err(self.mismatch("loss", expected, &loss.name()));
+        }
+        let model: Model<F> = self.model()?;
+        let training: Training = self.json("training")?;
+        let fresh = Trainer::new(model, loss, training)
+            .map_err(|error| self.mismatch("settings", "such as can be trained with", &error.to_string()))?;
+        // All fields by name, so that a new one cannot be forgotten here.
+        let Trainer { model, loss, training, mut moments, order, engine, .. } = fresh;
+        let (widths, constant) = (model.mlp.widths(), model.mlp.constant());
+        for (i, moment) in moments.arrays.iter_mut().enumerate() {
+            *moment = self.parameters(&format!("moment{}.", i + 1), widths, constant)?;
+        }
+        moments.reset_bounds(model.mlp.parameters());
+        let has_best = self.contents.tensors.contains_key("best.0.weight");
+        let best = has_best.then(|| self.parameters("best.", widths, constant)).transpose()?;
+        let history = History { records: self.records()? };
+        let position = self.position(&history.records, training.batch)?;
+        let stream: StreamPosition = self.json("generator")?;
+        let generator = stream.generator();
+        let generator =
+            generator.ok_or_else(|| self.mismatch("generator", "a position in its stream", &stream.word))?;
+        Ok(Trainer { model, loss, training, moments, generator, position, history, best, order, engine })
+    }
+
+    /// The model as it was when the checkpoint was written.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`], with what was expected and found.
+    pub fn model<F: Scalar>(&self) -> Result<Model<F>, CheckpointError> {
+        self.model_with_prefix("")
+    }
+
+    /// The model of the best epoch so far, if the run has [early
+    /// stopping](Training::early_stopping) and has finished an epoch. At the end of such a run, it
+    /// equals [`model`](Self::model).
+    ///
+    /// # Errors
+    /// [`CheckpointError::Mismatch`], with what was expected and found.
+    pub fn best_model<F: Scalar>(&self) -> Result<Option<Model<F>>, CheckpointError> {
+        const BEST: &str = "best.";
+        let [weight, _] = layer_names(BEST, 0);
+        self.contents.tensors.contains_key(&weight).then(|| self.model_with_prefix(BEST)).transpose()
+    }
+
+    fn model_with_prefix<F: Scalar>(&self, prefix: &str) -> Result<Model<F>, CheckpointError> {
+        let (widths, constant) = (self.widths()?, self.json("constant")?);
+        let theta = self.parameters(prefix, &widths, constant)?;
+        let mlp = Mlp::from_parameters(&widths, constant, theta)
+            .map_err(|error| self.mismatch("network", "its tensors", &error.to_string()))?;
+        let has_standardizer = self.contents.tensors.contains_key("standardizer.mean");
+        let standardizer = has_standardizer.then(|| self.standardizer(widths[0])).transpose()?;
+        Ok(Model { mlp, standardizer })
+    }
+
+    fn standardizer(&self, columns: usize) -> Result<Standardizer, CheckpointError> {
+        let row = |name| {
+            // Older versions wrote them in the network's type.
+            let row = self.tensor(name, &[columns]).or_else(|error| {
+                let narrow = self.tensor::<f32>(name, &[columns]).map_err(|_| error)?;
+                Ok(narrow.into_iter().map(f64::from).collect())
+            });
+            row.map(Array1::<f64>::from)
+        };
+        Ok(Standardizer { mean: row("standardizer.mean")?, factor: row("standardizer.factor")? })
+    }
+
+    /// A record for each epoch, in order.
+    fn records(&self) -> Result<Vec<Record>, CheckpointError> {
+        let records = if self.fact("format")? == FORMAT_1 {
+            let records: Result<Vec<Record>, _> =
+                csv::Reader::from_reader(self.fact("history")?.as_bytes()).deserialize().collect();
+            records.map_err(|error| self.mismatch("history", "a record for each epoch", &error.to_string()))?
+        } else {
+            self.records_of_tensors()?
+        };
+        let mut steps = 0;
+        for (i, record) in records.iter().enumerate() {
+            if record.epoch != i + 1 {
+                return Err(self.mismatch("history.epoch", &(i + 1).to_string(), &record.epoch.to_string()));
+            }
+            if record.steps < steps {
+                let expected = format!("at least {steps}, as before epoch {}", i + 1);
+                return Err(self.mismatch("history.steps", &expected, &record.steps.to_string()));
+            }
+            steps = record.steps;
+        }
+        Ok(records)
+    }
+
+    fn records_of_tensors(&self) -> Result<Vec<Record>, CheckpointError> {
+        let epochs = self.contents.tensors.get("history.epoch").map(|tensor| tensor.shape.as_slice());
+        let count = if let Some(&[count]) = epochs { count } else { 0 };
+        let column = |name: &str, dtype| Ok(self.array(&history_name(name), dtype, &[count])?.bytes.as_slice());
+        let eight = |name, dtype| Ok(column(name, dtype)?.as_chunks::<8>().0);
+        let (epoch, steps) = (eight("epoch", Dtype::I64)?, eight("steps", Dtype::I64)?);
+        let (loss, validation_loss) = (eight("loss", Dtype::F64)?, eight("validation_loss", Dtype::F64)?);
+        let (learning_rate, gradient_norm) = (eight("learning_rate", Dtype::F64)?, eight("gradient_norm", Dtype::F64)?);
+        let (seconds, validated) = (eight("seconds", Dtype::F64)?, column("validated", Dtype::BOOL)?);
+        let record = |i: usize| Record {
+            // A number that is too large for usize is refused as a wrong epoch.
+            epoch: usize::try_from(u64::from_le_bytes(epoch[i])).unwrap_or(usize::MAX),
+            steps: u64::from_le_bytes(steps[i]),
+            loss: f64::from_le_bytes(loss[i]),
+            validation_loss: (validated[i] != 0).then(|| f64::from_le_bytes(validation_loss[i])),
+            learning_rate: f64::from_le_bytes(learning_rate[i]),
+            gradient_norm: f64::from_le_bytes(gradient_norm[i]),
+            seconds: f64::from_le_bytes(seconds[i]),
+        };
+        Ok((0..count).map(record).collect())
+    }
+
+    /// Where the run stands. It must agree with the history and the batches, because a trainer
+    /// counts up from there without further checks.
+    fn position(&self, records: &[Record], batch: usize) -> Result<Position, CheckpointError> {
+        let position: Position = self.json("position")?;
+        let Position {
+            epoch,
+            batch: done,
+            samples,
+            rows,
+            loss_sum: _,
+            steps,
+            last_loss: _,
+            seconds,
+            plateau,
+            plateaus,
+            pending_decay,
+            lowest,
+            stopped_early: _,
+        } = position;
+        let check = |fine: bool, expected: &str, found: &dyn Display| {
+            if fine { Ok(()) } else { Err(self.mismatch("position", expected, &found.to_string())) }
+        };
+        let epochs = records.len();
+        check(epoch == epochs, &format!("{epochs} epochs, as in the history"), &epoch)?;
+        let least_steps = records.last().map_or(0, |record| record.steps).saturating_add(done as u64);
+        let expected = format!("from {least_steps} to {MOST_STEPS} steps");
+        check((least_steps..=MOST_STEPS).contains(&steps), &expected, &steps)?;
+        let batches = samples.div_ceil(batch);
+        check(done == 0 || done < batches, &format!("fewer than {batches} batches of an epoch"), &done)?;
+        check(samples <= rows, &format!("at most {rows} samples, the number of rows"), &samples)?;
+        for (what, count) in [
+            ("plateaus", plateaus as usize),
+            ("epochs since a plateau", plateau.since),
+            ("epochs since the lowest loss", lowest.since),
+        ] {
+            check(count <= epochs, &format!("at most {epochs} {what}, as there were epochs"), &count)?;
+        }
+        for loss in [plateau.loss, lowest.loss].into_iter().flatten() {
+            check(!loss.is_nan(), "a lowest loss that is a number", &loss)?;
+        }
+        check(seconds.is_finite() && seconds >= 0.0, "a number of seconds", &seconds)?;
+        check(WeightDecay::can_be_pending(pending_decay), "a weight decay that is less than a step's", &pending_decay)?;
+        Ok(position)
+    }
+
+    fn mismatch(&self, what: &str, expected: &str, found: &str) -> CheckpointError {
+        let what = format!("{}: {what}", self.path.display());
+        CheckpointError::Mismatch { what, expected: expected.to_owned(), found: found.to_owned() }
+    }
+
+    fn fact(&self, name: &str) -> Result<&str, CheckpointError> {
+        let fact = self.contents.facts.get(name).map(String::as_str);
+        fact.ok_or_else(|| self.mismatch("metadata", name, "no such entry"))
+    }
+
+    fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T, CheckpointError> {
+        let fact = self.fact(name)?;
+        serde_json::from_str(fact).map_err(|error| self.mismatch(name, "what this version writes", &error.to_string()))
+    }
+
+    /// The numbers of a tensor of the network's type and of this shape.
+    fn tensor<F: Scalar>(&self, name: &str, shape: &[usize]) -> Result<Vec<F>, CheckpointError> {
+        Ok(self.array(name, dtype::<F>(), shape)?.numbers())
+    }
+
+    fn array(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&Tensor, CheckpointError> {
+        let show = |dtype: Dtype, shape: &[usize]| format!("{dtype:?} {shape:?}");
+        let expected = show(dtype, shape);
+        match self.contents.tensors.get(name) {
+            None => Err(self.mismatch(name, &expected, "no such tensor")),
+            Some(tensor) if tensor.dtype != dtype || tensor.shape != shape => {
+                Err(self.mismatch(name, &expected, &show(tensor.dtype, &tensor.shape)))
+            }
+            Some(tensor) => Ok(tensor),
+        }
+    }
+
+    fn parameters<F: Scalar>(
+        &self,
+        prefix: &str,
+        widths: &[usize],
+        constant: Constant,
+    ) -> Result<Parameters<F>, CheckpointError> {
+        let (mut w, mut c) = (Vec::new(), Vec::new());
+        for (t, d) in widths.windows(2).enumerate() {
+            let [weight, bias] = layer_names(prefix, t);
+            let shape = (d[1], d[0]);
+            let weight = self.tensor(&weight, &[d[1], d[0]])?;
+            w.push(Array2::from_shape_vec(shape, weight).expect("as many numbers as the shape has"));
+            let has_constant = t + 2 == widths.len() || constant.at(t);
+            c.push(if has_constant { Array1::from(self.tensor(&bias, &[d[1]])?) } else { Array1::from(Vec::new()) });
+        }
+        Ok(Parameters { w, c })
+    }
+
+    /// d[0], …, m, from the shapes of the weights.
+    fn widths(&self) -> Result<Vec<usize>, CheckpointError> {
+        let mut widths = Vec::new();
+        for t in 0.. {
+            let [weight, bias] = layer_names("", t);
+            match self.contents.tensors.get(&weight).map(|tensor| tensor.shape.as_slice()) {
+                // The last one always has a bias.
+                None if t > 0 && !self.contents.tensors.contains_key(&bias) => break,
+                Some(&[rows, columns]) if rows > 0 && columns > 0 => {
+                    if t == 0 {
+                        widths.push(columns);
+                    }
+                    widths.push(rows);
+                }
+                other => return Err(self.mismatch(&weight, "a matrix", &format!("{other:?}"))),
+            }
+        }
+        Ok(widths)
+    }
+}
+
+#[cfg(test)]
+#[path = "stored_tests.rs"]
+mod tests;

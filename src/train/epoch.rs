@@ -1,0 +1,145 @@
+//! The steps of a [`Trainer`](crate::Trainer), in an epoch and by themselves: their order, their
+//! learning rates, and what is noted after each.
+
+use std::ops::ControlFlow;
+
+use rand::seq::SliceRandom;
+
+use crate::engine::step::{StepPolicy, StepReport};
+use crate::error::Result;
+use crate::linalg::scalar::Scalar;
+use crate::optim::hyperparameter::check_not_0;
+use crate::optim::learning_rate::SchedulePoint;
+use crate::optim::rule::Rule;
+use crate::random::Generator;
+use crate::train::dataset::Subset;
+use crate::train::observer::{Batch, Observer};
+use crate::train::position::Position;
+use crate::train::training::Training;
+
+/// The order in which an epoch takes its samples.
+#[derive(Debug)]
+pub(crate) struct EpochOrder {
+    pub(crate) rows: Vec<usize>,
+    /// The generator after the shuffle.
+    pub(crate) generator: Generator,
+}
+
+impl EpochOrder {
+    /// The rows of a subset, shuffled if that is asked for. The shuffle starts from the rows in the
+    /// order of the data, so that it depends on the generator alone. `buffer` is overwritten.
+    pub(crate) fn new<F: Scalar, T>(
+        train: &Subset<'_, F, T>,
+        shuffle: bool,
+        mut generator: Generator,
+        mut buffer: Vec<usize>,
+    ) -> Self {
+        buffer.clear();
+        match &train.rows {
+            Some(rows) => buffer.extend(rows),
+            None => buffer.extend(0..train.samples()),
+        }
+        if shuffle {
+            buffer.shuffle(&mut generator);
+        }
+        Self { rows: buffer, generator }
+    }
+}
+
+/// Refuses an epoch of `batches` batches in which the learning rate becomes 0 in the network's
+/// type. Within an epoch the rate only falls, or grows during the warm-up, or grows and then falls,
+/// so it is lowest at the first or the last step.
+pub(crate) fn check_learning_rates<F: Scalar>(training: &Training, position: &Position, batches: usize) -> Result<()> {
+    let first = position.schedule_point(training, batches);
+    let steps_left = (batches - 1).saturating_sub(position.batch);
+    let fraction = (batches - 1) as f64 / batches as f64;
+    let last = SchedulePoint { steps: first.steps + steps_left as u64, fraction, ..first };
+    for point in [first, last] {
+        check_not_0::<F>("learning_rate", training.learning_rate.at(&point))?;
+    }
+    Ok(())
+}
+
+/// A step that belongs to no epoch.
+pub(crate) struct SingleStep {
+    pub(crate) rule: Rule,
+    /// Mean ℓ of the batch, once the step is made.
+    pub(crate) loss: f64,
+}
+
+impl<F> StepPolicy<F> for SingleStep {
+    fn rule(&mut self, _step: usize) -> Rule {
+        self.rule
+    }
+
+    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
+        self.loss = report.sum / report.samples as f64;
+        ControlFlow::Continue(())
+    }
+}
+
+/// The steps of an epoch: each takes its rule from the settings and the position, moves the
+/// position on, and is reported to the observer.
+pub(crate) struct EpochSteps<'a, O> {
+    training: &'a Training,
+    position: &'a mut Position,
+    observer: &'a mut O,
+    /// Batches of the epoch.
+    batches: usize,
+    last: LastStep,
+}
+
+/// The last step of an epoch, or of what was run of it.
+pub(crate) struct LastStep {
+    pub(crate) learning_rate: f64,
+    /// Weight decay that is pending after the step.
+    pending_decay: f64,
+    /// ‖g‖, for the last batch of the epoch.
+    pub(crate) gradient_norm: Option<f64>,
+    /// `Break` if the observer has stopped the run.
+    pub(crate) flow: ControlFlow<()>,
+}
+
+impl<'a, O> EpochSteps<'a, O> {
+    pub(crate) fn new(training: &'a Training, position: &'a mut Position, observer: &'a mut O, batches: usize) -> Self {
+        let pending_decay = position.pending_decay;
+        let flow = ControlFlow::Continue(());
+        let last = LastStep { learning_rate: 0.0, pending_decay, gradient_norm: None, flow };
+        Self { training, position, observer, batches, last }
+    }
+
+    pub(crate) fn last(self) -> LastStep {
+        self.last
+    }
+}
+
+impl<F: Scalar, O: Observer<F>> StepPolicy<F> for EpochSteps<'_, O> {
+    fn rule(&mut self, step: usize) -> Rule {
+        let point = self.position.schedule_point(self.training, self.batches);
+        let is_last = step + 1 == self.batches;
+        let rule = self.training.rule::<F>(&point, self.position.pending_decay, is_last);
+        (self.last.learning_rate, self.last.pending_decay) = (rule.eta, rule.decay.pending);
+        rule
+    }
+
+    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let loss = report.sum / report.samples as f64;
+        let position = &mut *self.position;
+        position.batch = report.step + 1;
+        position.steps += 1;
+        position.pending_decay = self.last.pending_decay;
+        position.loss_sum += report.sum;
+        position.last_loss = Some(loss);
+        self.last.gradient_norm = report.norm;
+        self.last.flow = self.observer.batch(&Batch {
+            epoch: position.epoch + 1,
+            epochs: self.training.epochs,
+            batch: position.batch,
+            batches: self.batches,
+            samples: report.samples,
+            loss,
+            learning_rate: self.last.learning_rate,
+        });
+        self.last.flow
+    }
+}
