@@ -401,7 +401,11 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
             series,
         }],
         caption: format!(
-            "f32, a bias on every layer, ReLU, squared error, plain SGD. Each library is called step by step, and the loss is fetched after              each step: PyTorch eager, a jitted step in JAX, `partial_fit` in scikit-learn (gemmprop, epoch: many steps in one call of              `train`). Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence,              {} ms of warm-up, {} ms of steps. Before, the losses of the first {FIRST_STEPS} steps agreed. 1024×4-1 stands for              1024-1024-1024-1024-1, B for the batch. {}. {facts}",
+            "f32, a bias on every layer, ReLU, squared error, plain SGD. Each library is called step by step, and the loss is fetched after \
+             each step: PyTorch eager, a jitted step in JAX, `partial_fit` in scikit-learn (gemmprop, epoch: many steps in one call of \
+             `train`). Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence, \
+             {} ms of warm-up, {} ms of steps. Before, the losses of the first {FIRST_STEPS} steps agreed. 1024×4-1 stands for \
+             1024-1024-1024-1024-1, B for the batch. {}. {facts}",
             PAUSE.as_millis(),
             WARM_UP * 1e3,
             WINDOW * 1e3,
