@@ -1,6 +1,9 @@
 //! The four rungs as one list, and networks on which they must agree bit for bit.
 
-use gemmprop::{Constant, Generator, Mlp, Parameters, Scalar, batched, matrix_vector, naive, per_neuron};
+use gemmprop::{
+    Bias, Generator, Mlp, Parameters, Scalar,
+    rungs::{batched, matrix_vector, naive, per_neuron},
+};
 use ndarray::{Array2, ArrayView2, s};
 use rand::RngExt;
 use rand_chacha::rand_core::SeedableRng;
@@ -71,7 +74,7 @@ pub fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
         if generator.random_bool(share) { sign(generator) } else { 0.0 }
     };
     let candidate = |seed| {
-        let mut mlp = Mlp::from_weights(widths, Constant::Input, seed, weight).expect("valid widths");
+        let mut mlp = Mlp::from_weights(widths, Bias::Input, seed, weight).expect("valid widths");
         let mut generator = Generator::seed_from_u64(seed + 1);
         for (_, mut c) in mlp.parameters_mut().layers_mut() {
             c.map_inplace(|c| *c = F::from_f64(sign(&mut generator)));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+use gemmprop::{Bias, Mlp, Sgd, SquaredError};
 use ndarray::{Array1, Array2};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +28,7 @@ fn train_step(criterion: &mut Criterion) {
         let mut number = || generator.random_range(-1.0..1.0);
         let x = Array2::<f32>::from_shape_simple_fn((batch, widths[0]), &mut number);
         let y = Array1::<f32>::from_shape_simple_fn(batch, &mut number);
-        let mut mlp = Mlp::<f32>::he(widths, Constant::Input, 0).expect("valid widths");
+        let mut mlp = Mlp::<f32>::he(widths, Bias::Input, 0).expect("valid widths");
         let mut sgd = Sgd::new(batch, 1e-3, 0).expect("valid hyperparameters");
         let mut step = || sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).expect("valid data, no divergence");
         let first = step();

@@ -4,7 +4,7 @@
 //! cargo run --release --example digits
 //! ```
 
-use gemmprop::{Constant, Mlp, Result, Sgd, SoftmaxCrossEntropy};
+use gemmprop::{Bias, Mlp, Result, Sgd, SoftmaxCrossEntropy};
 use ndarray::{Array1, Array2, s};
 use smartcore::dataset::digits;
 
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let (train, test) = (s![..1437, ..], s![1437.., ..]);
     let (train_labels, test_labels) = (labels.slice(s![..1437]), labels.slice(s![1437..]));
 
-    let mut mlp = Mlp::<f32>::he(&[64, 64, 64, 10], Constant::EveryLayer, 1)?;
+    let mut mlp = Mlp::<f32>::he(&[64, 64, 64, 10], Bias::EveryLayer, 1)?;
     let mut sgd = Sgd::new(32, 0.1, 1)?;
     println!("epoch   training loss   test accuracy");
     for epoch in (10..=60).step_by(10) {

@@ -4,8 +4,11 @@
 //! cargo run --release --example four_rungs
 //! ```
 
-use gemmprop::count::{Counted, multiplications};
-use gemmprop::{Constant, Mlp, Parameters, Result, Scalar, batched, matrix_vector, naive, per_neuron};
+use gemmprop::rungs::count::{Counted, multiplications};
+use gemmprop::{
+    Bias, Mlp, Parameters, Result, Scalar,
+    rungs::{batched, matrix_vector, naive, per_neuron},
+};
 use ndarray::{Array1, Axis};
 
 /// Writes ∂ŷ/∂θ at x into g.
@@ -22,7 +25,7 @@ fn rungs<F: Scalar>() -> [(&'static str, Rung<F>); 4] {
 
 fn main() -> Result<()> {
     let widths = [16, 32, 32, 32, 1];
-    let mlp = Mlp::<f64>::he(&widths, Constant::Input, 1)?;
+    let mlp = Mlp::<f64>::he(&widths, Bias::Input, 1)?;
     let x = Array1::from_shape_fn(widths[0], |j| (j as f64).sin());
     let (edges, nodes) = mlp.graph_size();
     println!("widths {widths:?}: {edges} edges, {nodes} nodes\n");
@@ -31,7 +34,7 @@ fn main() -> Result<()> {
     let mut oracle = mlp.zero_gradient();
     naive::output_gradient(&mlp, x.view(), 0, &mut oracle)?;
     // The same code, with numbers that count.
-    let counting = Mlp::<Counted>::he(&widths, Constant::Input, 1)?;
+    let counting = Mlp::<Counted>::he(&widths, Bias::Input, 1)?;
     let counting_x = x.mapv(Counted);
     for ((name, rung), (_, counting_rung)) in rungs::<f64>().into_iter().zip(rungs::<Counted>()) {
         let mut g = mlp.zero_gradient();

@@ -12,17 +12,17 @@
 //! ```
 //!
 //! `c[t]` is the column of `w[t]` that meets a constant 1 appended to `z[t]`: on the input alone
-//! (the lecture's model and the default), on every layer, or on none ([`Constant`]). Layers count
+//! (the lecture's model and the default), on every layer, or on none ([`Bias`]). Layers count
 //! from 0 as Rust does; a text that counts from 1 calls these z\[1\], W\[1\]. A batch has B
 //! samples, in rows: X is (B, d\[0\]).
 //!
 //! ```
-//! use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy};
+//! use gemmprop::{Bias, Mlp, Sgd, SoftmaxCrossEntropy};
 //! use ndarray::array;
 //!
 //! let x = array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0_f32]];
 //! let labels = array![0, 1, 1, 0];
-//! let mut mlp = Mlp::he(&[2, 16, 2], Constant::Input, 1)?;
+//! let mut mlp = Mlp::he(&[2, 16, 2], Bias::Input, 1)?;
 //! let history = Sgd::new(4, 0.5, 1)?.train(&mut mlp, x.view(), labels.view(), &SoftmaxCrossEntropy, 500)?;
 //! assert!(history[499] < 0.05 && history[499] < history[0]);
 //! assert_eq!(mlp.classify(x.view())?, labels);
@@ -37,10 +37,10 @@
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
-//! | read data; stop and go on with the same bits | `data`, `Checkpoints` | `files` (default) |
+//! | read data; stop and go on with the same bits | `data`, `checkpoint` | `files` (default) |
 //! | show a progress bar | `ProgressBar` | `progress` |
-//! | multiply with the Hessian | [`Hessian`] | |
-//! | find eigenvalues, trace, density, sharpness | `lanczos`, `sharpness` | `curvature` |
+//! | multiply with the Hessian | [`curvature::Hessian`] | |
+//! | find eigenvalues, trace, density, sharpness | `curvature::lanczos`, `curvature::sharpness` | `curvature` |
 //!
 //! A training step is [`Trainer::step`] → `engine` (its phases) → `rows` (its products) and
 //! `update` (its rule).
@@ -99,31 +99,25 @@ mod random;
 pub mod rungs;
 mod train;
 
-#[cfg(feature = "files")]
-pub use checkpoint::{CheckpointError, Checkpoints, Damaged, Fault, Notes, Saved, Stored};
-pub use curvature::Hessian;
-#[cfg(feature = "curvature")]
-pub use curvature::{lanczos, sharpness};
 pub use error::{Error, Result};
 pub use linalg::blas::blas_description;
 pub use linalg::scalar::Scalar;
 pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
 pub use network::mlp::Mlp;
-pub use network::parameters::{Constant, Parameters, ParametersMut};
+pub use network::parameters::{Bias, Parameters, ParametersMut};
 pub use network::standardizer::Standardizer;
 pub use optim::learning_rate::LearningRate;
 pub use optim::optimizer::Optimizer;
 pub use parallel::team::set_threads;
 pub use random::Generator;
-pub use rungs::{Trace, batched, count, matrix_vector, naive, per_neuron};
 pub use train::dataset::Dataset;
 pub use train::history::{History, Record};
 pub use train::model::{Model, ModelRef};
-pub use train::observer::{self, Observer};
+pub use train::observer::{BatchEnd, Observer};
 #[cfg(feature = "progress")]
 pub use train::progress::ProgressBar;
 pub use train::sgd::Sgd;
-pub use train::trainer::{Ended, Trainer};
+pub use train::trainer::{StopReason, Trainer};
 pub use train::training::Training;
 
 /// The README's example, compiled and run.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Constant, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
 };
 use ndarray::{Array1, Array2, s};
 
@@ -69,7 +69,7 @@ fn trainings() -> Vec<Training> {
 fn small_steps_of_a_trainer() {
     let (x, y) = (Array2::from_shape_fn((32, 16), |(i, j)| (i * j % 7) as f32), Array1::from_elem(32, 1.0_f32));
     for training in trainings() {
-        let mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Constant::Input, 1).unwrap();
+        let mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Bias::Input, 1).unwrap();
         let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
         let mut step = |rows: usize| {
             trainer.step(Dataset::new(x.slice(s![..rows, ..]), y.slice(s![..rows]))).unwrap();
@@ -86,7 +86,7 @@ fn epochs_of_a_trainer() {
     let steps = 30;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
     for training in trainings() {
-        let mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
+        let mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Bias::EveryLayer, 1).unwrap();
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
         let mut epoch = || {
             trainer.partial_fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -103,7 +103,7 @@ fn epochs_of_a_trainer() {
 /// Small steps on the calling thread: nothing at all, for changing batch sizes too.
 fn small_steps() {
     let (x, y) = (Array2::from_elem((40, 16), 0.5_f32), Array1::from_elem(40, 1.0_f32));
-    let mut mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Bias::Input, 1).unwrap();
     let mut sgd = Sgd::new(32, 1e-3, 1).unwrap();
     let mut step = |rows: usize| {
         sgd.step(&mut mlp, x.slice(s![..rows, ..]), y.slice(s![..rows]), &SquaredError).unwrap();
@@ -114,7 +114,7 @@ fn small_steps() {
     assert_eq!(allocations(|| (0..1000).for_each(|i| step([32, 7, 1][i % 3]))), 0, "small steps");
     // Of so many samples that the gradient is stored first, and so little work that no helper is invited.
     let (x, y) = (Array2::from_elem((256, 4), 0.5_f32), Array1::from_elem(256, 1.0_f32));
-    let mut mlp = Mlp::<f32>::he(&[4, 4, 1], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[4, 4, 1], Bias::Input, 1).unwrap();
     let mut step = || sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
     step();
     assert_eq!(allocations(|| (0..100).for_each(|_| _ = step())), 0, "tall steps");
@@ -125,7 +125,7 @@ fn small_steps() {
 fn epochs() {
     let steps = 60;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
-    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Bias::EveryLayer, 1).unwrap();
     let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
     let mut epoch = || {
         sgd.train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap();
@@ -144,7 +144,7 @@ fn epochs() {
 /// capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
 fn buffers_have_the_stated_size() {
     let (x, y) = (Array2::from_elem((64, 64), 0.5_f32), Array1::from_elem(64, 3_usize));
-    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Constant::EveryLayer, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Bias::EveryLayer, 1).unwrap();
     let before = LIVE_BYTES.load(Ordering::Relaxed);
     let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
     sgd.step(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy).unwrap();

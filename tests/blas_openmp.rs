@@ -4,7 +4,7 @@
 #![cfg(all(any(feature = "openblas-system", feature = "openblas-static"), target_os = "linux"))]
 #![allow(unsafe_code, reason = "stands in for a C function")]
 
-use gemmprop::{Constant, Error, Mlp, Sgd, SquaredError};
+use gemmprop::{Bias, Error, Mlp, Sgd, SquaredError};
 use ndarray::{Array1, Array2};
 
 #[unsafe(no_mangle)]
@@ -17,7 +17,7 @@ fn an_openmp_build_is_refused_by_every_call_that_computes() {
     if std::env::var("OMP_NUM_THREADS").is_ok_and(|n| n.trim() == "1") {
         return;
     }
-    let mut mlp = Mlp::<f32>::he(&[3, 2, 1], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[3, 2, 1], Bias::Input, 1).unwrap();
     let (before, x, y) = (mlp.clone(), Array2::zeros((4, 3)), Array1::zeros(4));
     let errors = [
         mlp.predict(x.view()).unwrap_err(),

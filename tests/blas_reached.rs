@@ -10,7 +10,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use gemmprop::{Constant, Mlp, SquaredError, batched, per_neuron};
+use gemmprop::{
+    Bias, Mlp, SquaredError,
+    rungs::{batched, per_neuron},
+};
 use ndarray::{Array1, Array2};
 
 static CALLS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
@@ -118,7 +121,7 @@ unsafe extern "C" fn cblas_dger(
 
 /// The calls that one gradient and one step of such a batch make, after a check against rung 2, which makes none.
 fn calls(widths: &[usize], batch: usize) -> BTreeMap<String, usize> {
-    let mlp = Mlp::<f64>::he(widths, Constant::EveryLayer, 1).unwrap();
+    let mlp = Mlp::<f64>::he(widths, Bias::EveryLayer, 1).unwrap();
     let x = Array2::from_shape_fn((batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 13) as f64 - 6.0);
     let y = Array2::from_shape_fn((batch, widths[widths.len() - 1]), |(i, j)| ((i + j) % 5) as f64);
     let mut expected = mlp.zero_gradient();
@@ -155,7 +158,7 @@ fn only(calls: &BTreeMap<String, usize>) -> Vec<&str> {
 #[test]
 fn every_product_of_the_engine_reaches_blas() {
     // Before the first result the crate checks what it is linked with; those calls are not the engine's.
-    Mlp::<f64>::he(&[1, 1], Constant::Input, 1).unwrap().predict(Array2::zeros((1, 1)).view()).unwrap();
+    Mlp::<f64>::he(&[1, 1], Bias::Input, 1).unwrap().predict(Array2::zeros((1, 1)).view()).unwrap();
     // ndarray's own dispatch would send shapes of at most 7 to another kernel.
     for widths in [&[5, 6, 7, 3][..], &[16, 16, 16, 2], &[129, 45, 46, 10], &[300, 200, 150, 10]] {
         let calls = calls(widths, 33);
@@ -170,7 +173,7 @@ fn every_product_of_the_engine_reaches_blas() {
     assert_eq!(only(&calls(&[20, 30, 10], 1)), ["gemm NN", "gemv N", "gemv T"]);
     // In a step (β = 1) it is ger.
     CALLS.lock().unwrap().clear();
-    let mut mlp = Mlp::<f64>::he(&[20, 30, 10], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f64>::he(&[20, 30, 10], Bias::Input, 1).unwrap();
     let (x, y) = (Array2::from_elem((1, 20), 1.0), Array2::from_elem((1, 10), 1.0));
     gemmprop::Sgd::new(1, 0.1, 1).unwrap().step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
     assert_eq!(only(&CALLS.lock().unwrap().clone()), ["gemv N", "gemv T", "ger"]);
@@ -178,9 +181,9 @@ fn every_product_of_the_engine_reaches_blas() {
     CALLS.lock().unwrap().clear();
     let x = Array1::from_elem(20, 1.0);
     let mut g = mlp.zero_gradient();
-    gemmprop::naive::output_gradient(&mlp, x.view(), 0, &mut g).unwrap();
+    gemmprop::rungs::naive::output_gradient(&mlp, x.view(), 0, &mut g).unwrap();
     per_neuron::output_gradient(&mlp, x.view(), 0, &mut g).unwrap();
     assert!(CALLS.lock().unwrap().is_empty(), "the oracle reaches no BLAS");
-    gemmprop::matrix_vector::output_gradient(&mlp, x.view(), 0, &mut g).unwrap();
+    gemmprop::rungs::matrix_vector::output_gradient(&mlp, x.view(), 0, &mut g).unwrap();
     assert_eq!(only(&CALLS.lock().unwrap().clone()), ["gemv N", "gemv T", "ger"]);
 }

@@ -3,7 +3,7 @@
 #![cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 #![allow(unsafe_code, reason = "asks the C library what a host program would ask")]
 
-use gemmprop::{Constant, Error, Mlp, Sgd, SquaredError, batched};
+use gemmprop::{Bias, Error, Mlp, Sgd, SquaredError, rungs::batched};
 use ndarray::{Array1, Array2};
 
 unsafe extern "C" {
@@ -20,7 +20,7 @@ fn blas_threads() -> i32 {
 #[test]
 fn the_hosts_number_of_blas_threads_is_put_back() {
     let (x, y) = (Array2::from_elem((40, 30), 0.5_f32), Array1::from_elem(40, 1.0_f32));
-    let network = || Mlp::<f32>::he(&[30, 20, 1], Constant::Input, 1).unwrap();
+    let network = || Mlp::<f32>::he(&[30, 20, 1], Bias::Input, 1).unwrap();
     let train = || {
         Sgd::new(8, 0.01, 1).unwrap().train(&mut network(), x.view(), y.view(), &SquaredError, 20).unwrap();
     };

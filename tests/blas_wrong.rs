@@ -4,7 +4,7 @@
 #![cfg(all(feature = "blas", target_os = "linux"))]
 #![allow(unsafe_code, reason = "stands in for a C function")]
 
-use gemmprop::{Constant, Error, Mlp};
+use gemmprop::{Bias, Error, Mlp};
 use ndarray::Array2;
 
 /// C stays as it is; the arguments do not matter.
@@ -13,7 +13,7 @@ extern "C" fn cblas_sgemm() {}
 
 #[test]
 fn a_gemm_that_computes_nothing_is_refused() {
-    let mlp = Mlp::<f64>::he(&[3, 2], Constant::Input, 1).unwrap();
+    let mlp = Mlp::<f64>::he(&[3, 2], Bias::Input, 1).unwrap();
     for _ in 0..2 {
         let error = mlp.predict(Array2::zeros((4, 3)).view()).unwrap_err();
         assert!(matches!(error, Error::BlasWrong { product: "gemm NN", .. }), "{error}");

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gemmprop::observer::Batch;
+use gemmprop::BatchEnd;
 use gemmprop::{
-    Constant, Dataset, LearningRate, Loss, Mlp, Observer, Optimizer, Result, Sgd, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Loss, Mlp, Observer, Optimizer, Result, Sgd, SquaredError, Trainer, Training,
 };
 use ndarray::Array2;
 
@@ -19,7 +19,7 @@ fn train() -> f64 {
     let widths = [64, 256, 256, 1];
     let x = Array2::from_shape_fn((320, 64), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
     let y = Array2::from_shape_fn((320, 1), |(i, _)| (i % 7) as f32);
-    let mut mlp = Mlp::<f32>::he(&widths, Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&widths, Bias::Input, 1).unwrap();
     Sgd::new(64, 1e-3, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 3).unwrap();
     mlp.parameters().iter().map(|&p| f64::from(p)).sum()
 }
@@ -173,7 +173,7 @@ fn samples(count: usize) -> (Array2<f32>, Array2<f32>) {
 /// Three steps with that loss.
 fn train_with(loss: &impl Loss<f32, Target = f32>) -> f64 {
     let (x, y) = samples(3 * 256);
-    let mut mlp = Mlp::<f32>::he(&[256, 256, 256], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[256, 256, 256], Bias::Input, 1).unwrap();
     Sgd::new(256, 1e-4, 1).unwrap().train(&mut mlp, x.view(), y.view(), loss, 1).unwrap();
     mlp.parameters().iter().map(|&p| f64::from(p)).sum()
 }
@@ -208,7 +208,7 @@ fn a_loss_may_wait_for_a_job_that_it_spawns() {
 fn a_loss_may_call_the_crate_and_block() {
     let expected = train_with(&SquaredError);
     let (calls, lock) = (AtomicUsize::new(0), std::sync::Mutex::new(()));
-    let other = Mlp::<f32>::he(&[64, 256, 256, 1], Constant::Input, 1).unwrap();
+    let other = Mlp::<f32>::he(&[64, 256, 256, 1], Bias::Input, 1).unwrap();
     let x = Array2::from_elem((200, 64), 0.5_f32);
     let found = train_with(&Meddling(|| {
         let _one_at_a_time = lock.lock().unwrap();
@@ -234,7 +234,7 @@ impl Drop for Bomb {
 #[test]
 fn a_loss_may_panic_with_any_payload() {
     let (x, y) = samples(4096);
-    let mut mlp = Mlp::<f32>::he(&[256, 256], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[256, 256], Bias::Input, 1).unwrap();
     let before = mlp.clone();
     let mut sgd = Sgd::new(4096, 1e-4, 1).unwrap();
     for _ in 0..20 {
@@ -252,8 +252,8 @@ fn a_loss_may_panic_with_any_payload() {
 /// What tells an observer of each batch.
 struct Tell<T>(T);
 
-impl<T: FnMut(&Batch) -> ControlFlow<()>> Observer<f32> for Tell<T> {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+impl<T: FnMut(&BatchEnd) -> ControlFlow<()>> Observer<f32> for Tell<T> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         (self.0)(batch)
     }
 }
@@ -261,11 +261,11 @@ impl<T: FnMut(&Batch) -> ControlFlow<()>> Observer<f32> for Tell<T> {
 /// A trainer for ever, which only its observer stops.
 fn train_until(mut stop: impl FnMut() -> bool) {
     let (x, y) = samples(2048);
-    let mlp = Mlp::<f32>::he(&[256, 256, 256], Constant::Input, 1).unwrap();
+    let mlp = Mlp::<f32>::he(&[256, 256, 256], Bias::Input, 1).unwrap();
     let training =
         Training { epochs: usize::MAX, batch: 256, learning_rate: LearningRate::constant(1e-6), ..Training::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
-    let mut observer = Tell(|_: &Batch| if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+    let mut observer = Tell(|_: &BatchEnd| if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut observer).unwrap();
 }
 
@@ -316,7 +316,7 @@ fn parameters_are_where_they_were_when_a_loss_panics_anywhere_in_a_step() {
             for last in [0, 63, 64, 100, 127].into_iter().filter(|&last| last < calls_of_a_step) {
                 let calls = AtomicUsize::new(0);
                 let loss = Meddling(|| assert!(calls.fetch_add(1, Ordering::Relaxed) != last, "call {last}"));
-                let mlp = Mlp::<f32>::he(&[256, 32, 256], Constant::Input, 1).unwrap();
+                let mlp = Mlp::<f32>::he(&[256, 32, 256], Bias::Input, 1).unwrap();
                 let training = Training { optimizer, sam, batch: 64, ..Training::default() };
                 let mut trainer = Trainer::new(mlp.clone(), loss, training).unwrap();
                 let step = || trainer.step(Dataset::new(x.view(), y.view()));

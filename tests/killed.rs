@@ -10,10 +10,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gemmprop::observer::Batch;
+use gemmprop::BatchEnd;
 use gemmprop::{
-    CheckpointError, Checkpoints, Constant, Dataset, Ended, Generator, LearningRate, Mlp, Model, Notes, Observer,
-    Optimizer, SoftmaxCrossEntropy, Trainer, Training,
+    Bias, Dataset, Generator, LearningRate, Mlp, Model, Observer, Optimizer, SoftmaxCrossEntropy, StopReason, Trainer,
+    Training,
+    checkpoint::{CheckpointError, Checkpoints, Notes},
 };
 use ndarray::{Array1, Array2};
 use rand::{RngExt, SeedableRng};
@@ -48,7 +49,7 @@ fn new(run: usize) -> Run {
             ..base
         },
     };
-    let mlp = Mlp::he(&[32, 96, 64, 5], Constant::EveryLayer, run as u64).unwrap();
+    let mlp = Mlp::he(&[32, 96, 64, 5], Bias::EveryLayer, run as u64).unwrap();
     Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap()
 }
 
@@ -63,7 +64,7 @@ fn data() -> (Array2<f32>, Array1<usize>) {
 struct Often(usize);
 
 impl Observer<f32> for Often {
-    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, _: &BatchEnd) -> ControlFlow<()> {
         self.0 += 1;
         if self.0.is_multiple_of(5) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -92,7 +93,7 @@ fn train_from_the_last_checkpoint_to_the_end() {
     loop {
         let ended = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut Often(0)).unwrap();
         checkpoints.save(&trainer, &Notes::new()).unwrap();
-        if ended != Ended::Observer {
+        if ended != StopReason::Observer {
             return;
         }
     }

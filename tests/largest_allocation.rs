@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 
-use gemmprop::{Checkpoints, Model, data};
+use gemmprop::{Model, checkpoint::Checkpoints, data};
 
 struct Watching;
 

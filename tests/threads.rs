@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use gemmprop::{Constant, Loss, Mlp, Result, Sgd, SquaredError, set_threads};
+use gemmprop::{Bias, Loss, Mlp, Result, Sgd, SquaredError, set_threads};
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -40,7 +40,7 @@ impl Loss<f32> for Asked {
 fn train(epochs: usize) -> (HashSet<ThreadId>, f64) {
     let x = Array2::from_shape_fn((2048, 64), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
     let y = Array2::from_shape_fn((2048, 64), |(i, k)| ((i + k) % 7) as f32);
-    let mut mlp = Mlp::<f32>::he(&[64, 64, 64], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[64, 64, 64], Bias::Input, 1).unwrap();
     let loss = Asked::default();
     Sgd::new(512, 1e-4, 1).unwrap().train(&mut mlp, x.view(), y.view(), &loss, epochs).unwrap();
     (loss.0.into_inner().unwrap(), mlp.parameters().iter().map(|&p| f64::from(p)).sum())

@@ -10,9 +10,9 @@
 
 use std::time::Instant;
 
+use gemmprop::curvature::sharpness::Landscape;
 use gemmprop::data::idx_folder;
-use gemmprop::sharpness::Landscape;
-use gemmprop::{Constant, Dataset, Mlp, Optimizer, Scalar, SoftmaxCrossEntropy};
+use gemmprop::{Bias, Dataset, Mlp, Optimizer, Scalar, SoftmaxCrossEntropy};
 use serde::{Deserialize, Serialize};
 
 use crate::run::{End, ITERATIONS, Recipe, Run, Set, Stop, digits, error_rate, in_parallel, mean, mean_loss};
@@ -99,7 +99,7 @@ fn table_of<F: Scalar>(
         |&(kind, batch, seed)| {
             let (start, loss) = (Instant::now(), SoftmaxCrossEntropy);
             let widths = [train.x.ncols(), width, width, width, width, width, 10];
-            let mlp = Mlp::he(&widths, Constant::EveryLayer, seed).expect("valid widths");
+            let mlp = Mlp::he(&widths, Bias::EveryLayer, seed).expect("valid widths");
             let recipe = Recipe { optimizer: Optimizer::adam(), ..Recipe::sgd(ETA, batch, seed) };
             let mut run = Run::new(mlp, loss, &recipe, n);
             let end = run.until(train.x.view(), train.rows(), stop);

@@ -7,7 +7,7 @@
 //! Held fixed: data, network, cross-entropy, η, the initialisation of a pair, and the training loss at which both stopped.
 //! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10; B = 8 and B = n. Seeds 0, 1, 2 for the line, 0 for the planes.
 
-use gemmprop::sharpness::{Landscape, filter_normalised};
+use gemmprop::curvature::sharpness::{Landscape, filter_normalised};
 use gemmprop::{Dataset, Mlp, Parameters, SoftmaxCrossEntropy};
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ pub(crate) fn experiment(context: &mut Context) -> Outcome {
         |&(batch, mlp)| {
             // The same random numbers for both.
             let [d, e] = [100, 101].map(|seed| {
-                let random = Mlp::from_weights(mlp.widths(), mlp.constant(), seed, |_, _, generator| normal(generator));
+                let random = Mlp::from_weights(mlp.widths(), mlp.bias(), seed, |_, _, generator| normal(generator));
                 filter_normalised(random.expect("valid widths").parameters(), mlp).expect("a direction of this network")
             });
             let mut landscape =

@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gemmprop::observer::Batch;
-use gemmprop::sharpness::{Landscape, adaptive_operator, operator};
+use gemmprop::BatchEnd;
+use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, operator};
 use gemmprop::{
-    Constant, Dataset, Hessian, LearningRate, Loss, Mlp, Model, Observer, Optimizer, Parameters, Record, Scalar,
-    SoftmaxCrossEntropy, Trainer, Training, lanczos,
+    Bias, Dataset, LearningRate, Loss, Mlp, Model, Observer, Optimizer, Parameters, Record, Scalar,
+    SoftmaxCrossEntropy, Trainer, Training,
+    curvature::{Hessian, lanczos},
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use report::progress::Progress;
 pub(crate) const WIDTHS: [usize; 4] = [64, 32, 32, 10];
 
 pub(crate) fn network(seed: u64) -> Mlp<f64> {
-    Mlp::he(&WIDTHS, Constant::EveryLayer, seed).expect("valid widths")
+    Mlp::he(&WIDTHS, Bias::EveryLayer, seed).expect("valid widths")
 }
 
 /// Images and labels.
@@ -188,7 +189,7 @@ struct Pause {
 }
 
 impl<F: Scalar> Observer<F> for Pause {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         self.left -= 1;
         self.sum += batch.loss;
         self.batches += 1;

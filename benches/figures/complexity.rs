@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use gemmprop::count::{Counted, multiplications};
+use gemmprop::rungs::count::{Counted, multiplications};
 use serde::{Deserialize, Serialize};
 
 use crate::fit::Line;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use gemmprop::{Constant, Dataset, Hessian, Mlp, Sgd, SoftmaxCrossEntropy};
+use gemmprop::{Bias, Dataset, Mlp, Sgd, SoftmaxCrossEntropy, curvature::Hessian};
 use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
         for threads in [1, 2] {
             progress.begin(format!("{name}, {threads} threads"));
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            let mlp = Mlp::<f32>::he(widths, Constant::EveryLayer, 1).expect("valid widths");
+            let mlp = Mlp::<f32>::he(widths, Bias::EveryLayer, 1).expect("valid widths");
             let (mut stepped, mut sgd) = (mlp.clone(), Sgd::new(samples, 1e-9, 1).expect("valid"));
             let mut hessian =
                 Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).expect("fits");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gemmprop::{Constant, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ fn train<L: Loss<f32>, R>(
     let mut curves = Vec::new();
     for seed in 0..SEEDS {
         progress.begin(format!("seed {seed}, {EPOCHS} epochs"));
-        let mut mlp = Mlp::<f32>::he(widths, Constant::EveryLayer, seed).expect("valid widths");
+        let mut mlp = Mlp::<f32>::he(widths, Bias::EveryLayer, seed).expect("valid widths");
         let mut sgd = Sgd::new(BATCH, eta, seed).expect("valid hyperparameters");
         for epoch in 1..=EPOCHS {
             let (x, y) = data.train();

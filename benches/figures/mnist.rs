@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gemmprop::data::{Images, idx_folder};
-use gemmprop::{Constant, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
+use gemmprop::{Bias, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
 use ndarray::{Axis, concatenate, s};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ fn write(path: &Path, train: &Images<f32>, test: &Images<f32>) -> Result<()> {
 
 /// w and alpha ~ N(0, 2/d), as PyTorch's script has them: with He's gain on the last layer too.
 fn initialised(seed: u64) -> gemmprop::Result<Mlp<f32>> {
-    Mlp::from_weights(&WIDTHS, Constant::Input, seed, |_, d, generator| {
+    Mlp::from_weights(&WIDTHS, Bias::Input, seed, |_, d, generator| {
         let normal: f64 = StandardNormal.sample(generator);
         normal * (2.0 / d as f64).sqrt()
     })

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+use gemmprop::{Bias, Mlp, Sgd, SquaredError};
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -150,7 +150,7 @@ impl Task {
     fn new((widths, batch): Shape) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(0);
         let mut number = || generator.random_range(-1.0..1.0_f32);
-        let mut mlp = Mlp::he(widths, Constant::EveryLayer, 0).expect("valid widths");
+        let mut mlp = Mlp::he(widths, Bias::EveryLayer, 0).expect("valid widths");
         // Not 0, so that a peer without them would be found out.
         mlp.parameters_mut().layers_mut().for_each(|(_, mut c)| c.mapv_inplace(|_| 0.1 * number()));
         let samples = BATCHES * batch;
@@ -180,7 +180,7 @@ impl Task {
 
     /// The losses of the first steps, in f64.
     fn losses(&self) -> gemmprop::Result<Vec<f64>> {
-        let mut mlp = Mlp::<f64>::he(self.widths, Constant::EveryLayer, 0)?;
+        let mut mlp = Mlp::<f64>::he(self.widths, Bias::EveryLayer, 0)?;
         mlp.parameters_mut().iter_mut().zip(self.mlp.parameters().iter()).for_each(|(to, &from)| *to = from.into());
         let mut sgd = Sgd::new(self.batch, self.eta, 0)?;
         let batch = |all: &Array2<f32>, i: usize| {

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use gemmprop::{Constant, Mlp, Sgd, SquaredError, per_neuron};
+use gemmprop::{Bias, Mlp, Sgd, SquaredError, rungs::per_neuron};
 use ndarray::{Array2, s};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,7 @@ impl<F: BareScalar> Timed<F> {
             x,
             y,
             bare: Bare::new(&shape.widths, shape.batch),
-            mlp: Mlp::he(&shape.widths, Constant::Input, 1).expect("valid widths"),
+            mlp: Mlp::he(&shape.widths, Bias::Input, 1).expect("valid widths"),
             // So small a learning rate that the work stays the same.
             trainers: THREADS.map(|_| Sgd::new(shape.batch, 1e-9, 1).expect("valid")),
             seconds: Default::default(),

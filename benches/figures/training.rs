@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use gemmprop::{
-    Constant, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
 };
 use gemmprop::{Loss, Targets};
 use ndarray::{Array1, Array2, s};
@@ -117,7 +117,7 @@ impl<L: Loss<f32> + Clone, Y> Timed<L, Y> {
         let batches = steps.clamp(8, 64);
         let x =
             Array2::from_shape_fn((batches * batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
-        let mlp = Mlp::he(widths, Constant::EveryLayer, 1).expect("valid widths");
+        let mlp = Mlp::he(widths, Bias::EveryLayer, 1).expect("valid widths");
         let trainer = |way| Trainer::new(mlp.clone(), loss.clone(), training(way, batch)).expect("valid settings");
         Self {
             widths: widths.to_vec(),

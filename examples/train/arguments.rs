@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use gemmprop::{Constant, LearningRate, Optimizer, Training};
+use gemmprop::{Bias, LearningRate, Optimizer, Training};
 use serde::{Deserialize, Serialize};
 
 /// In `-h` and `--help` alike.
@@ -357,11 +357,11 @@ impl Settings {
         }
     }
 
-    pub(crate) fn constant(&self) -> Constant {
+    pub(crate) fn bias(&self) -> Bias {
         match self.constant {
-            Biases::Input => Constant::Input,
-            Biases::EveryLayer => Constant::EveryLayer,
-            Biases::Absent => Constant::Absent,
+            Biases::Input => Bias::Input,
+            Biases::EveryLayer => Bias::EveryLayer,
+            Biases::Absent => Bias::None,
         }
     }
 }

@@ -19,10 +19,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
-use gemmprop::observer::Batch;
+use gemmprop::BatchEnd;
 use gemmprop::{
-    Checkpoints, Dataset, Ended, History, Logistic, Loss, Mlp, Notes, Observer, ProgressBar, Record, Saved,
-    SoftmaxCrossEntropy, SquaredError, Stored, Trainer, blas_description,
+    Dataset, History, Logistic, Loss, Mlp, Observer, ProgressBar, Record, SoftmaxCrossEntropy, SquaredError,
+    StopReason, Trainer, blas_description,
+    checkpoint::{Checkpoints, Notes, Saved, Stored},
 };
 use ndarray::Array2;
 
@@ -114,7 +115,9 @@ fn train(arguments: &Train) -> Result<ExitCode> {
         (folder, _) => {
             let checkpoints = folder.as_ref().map(Checkpoints::create).transpose();
             let checkpoints = checkpoints.map_err(|error| match error {
-                error @ gemmprop::CheckpointError::Used { .. } => format!("{error} (--resume goes on)").into(),
+                error @ gemmprop::checkpoint::CheckpointError::Used { .. } => {
+                    format!("{error} (--resume goes on)").into()
+                }
                 error => Box::<dyn Error>::from(error),
             })?;
             let (task, both) = samples::first(arguments, say)?;
@@ -189,7 +192,7 @@ impl Run<'_> {
                     break Err(error);
                 }
                 Ok(ended) => {
-                    let over = ended != Ended::Observer || signals::received().is_some();
+                    let over = ended != StopReason::Observer || signals::received().is_some();
                     keeper.keep(&trainer, over)?;
                     if over {
                         break Ok(ended);
@@ -221,14 +224,14 @@ impl Run<'_> {
         if !failures.is_empty() {
             return Err(failures.join("; ").into());
         }
-        let stopped = signals::received().filter(|_| ended == Ended::Observer);
+        let stopped = signals::received().filter(|_| ended == StopReason::Observer);
         Ok(stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))
     }
 
     fn summary<L: Loss<f32>>(
         &self,
         trainer: &Trainer<f32, L>,
-        ended: Ended,
+        ended: StopReason,
         steps_before: u64,
         time: Duration,
         validation: Option<&Samples>,
@@ -238,22 +241,22 @@ impl Run<'_> {
         let (were, of) = (if done == 1 { "was" } else { "were" }, format!("{done} of {}", counted(epochs, "epoch")));
         let done = counted(done, "epoch");
         let mut summary = match ended {
-            Ended::Done if trainer.steps() == steps_before => {
+            StopReason::Completed if trainer.steps() == steps_before => {
                 format!("nothing to do, {done} {were} done before and --epochs N goes on to N")
             }
-            Ended::Early if trainer.steps() == steps_before => {
+            StopReason::EarlyStopping if trainer.steps() == steps_before => {
                 format!("nothing to do, nothing had got better after {done}; --epochs N goes on to N")
             }
-            Ended::Done => format!("{of} in {seconds:.1} s"),
-            Ended::Early => format!("{of} in {seconds:.1} s, then nothing had got better"),
-            Ended::Observer => {
+            StopReason::Completed => format!("{of} in {seconds:.1} s"),
+            StopReason::EarlyStopping => format!("{of} in {seconds:.1} s, then nothing had got better"),
+            StopReason::Observer => {
                 let signal = signals::received().map_or("a signal", signals::Signal::name);
                 format!("stopped by {signal} after {seconds:.1} s, {of} and {steps}")
             }
         };
         // The epoch that the network is of.
         let best = best(trainer.history()).filter(|_| trainer.training().early_stopping.is_some());
-        let taken = best.filter(|_| ended != Ended::Observer);
+        let taken = best.filter(|_| ended != StopReason::Observer);
         if let Some(record) = taken.or(records.last()) {
             let epoch = taken.map_or(String::new(), |best| format!("best epoch {}, ", best.epoch));
             summary += &format!(": {epoch}loss {}", short(record.loss));
@@ -266,7 +269,7 @@ impl Run<'_> {
             Some(checkpoints) => format!("; checkpoint in {}", checkpoints.directory().display()),
             None => "; the network is not kept, --checkpoint FOLDER would".to_owned(),
         };
-        if let (Ended::Observer, Some(best), Some(_)) = (ended, best, &self.checkpoints) {
+        if let (StopReason::Observer, Some(best), Some(_)) = (ended, best, &self.checkpoints) {
             summary += &format!("; predict takes the network of the best epoch, {}", best.epoch);
         }
         summary
@@ -291,7 +294,7 @@ impl Run<'_> {
         let epochs =
             epochs.unwrap_or_else(|| 2000_usize.div_ceil(x.nrows().div_ceil(settings.batch).max(1)).clamp(20, 200));
         let training = settings.training(epochs);
-        let mlp = Mlp::he(&widths, settings.constant(), settings.seed)?;
+        let mlp = Mlp::he(&widths, settings.bias(), settings.seed)?;
         Ok(Trainer::new(mlp, loss, training)?)
     }
 }
@@ -345,7 +348,7 @@ struct Stop {
 }
 
 impl Observer<f32> for Stop {
-    fn batch(&mut self, _batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, _batch: &BatchEnd) -> ControlFlow<()> {
         let stop = signals::received().is_some() || self.until.is_some_and(|until| Instant::now() >= until);
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use gemmprop::{Checkpoints, Model, Stored};
+use gemmprop::{
+    Model,
+    checkpoint::{Checkpoints, Stored},
+};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use ndarray_npy::WriteNpyExt;
 

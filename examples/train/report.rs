@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gemmprop::observer::Batch;
+use gemmprop::BatchEnd;
 use gemmprop::{History, Model, Observer, Record};
 use tempfile::NamedTempFile;
 
@@ -96,11 +96,11 @@ impl<'a> Lines<'a> {
 }
 
 impl Observer<f32> for Lines<'_> {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         self.epochs = batch.epochs;
         self.samples += batch.samples;
         if batch.batch < batch.batches && self.since.elapsed() >= Self::EVERY {
-            let Batch { epoch, epochs, batch, batches, loss, .. } = batch;
+            let BatchEnd { epoch, epochs, batch, batches, loss, .. } = batch;
             let speed = self.speed();
             say(format!(
                 "epoch {epoch}/{epochs}, batch {batch}/{batches}: loss of the batch {}, {speed}",

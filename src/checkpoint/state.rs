@@ -35,7 +35,7 @@
 //! ```
 //!
 //! A hidden layer has `bias=False` where `z[t]` has no constant; with
-//! [`Constant::EveryLayer`](crate::Constant::EveryLayer) each layer has its bias.
+//! [`Bias::EveryLayer`](crate::Bias::EveryLayer) each layer has its bias.
 
 use std::collections::BTreeMap;
 
@@ -128,7 +128,7 @@ pub(crate) fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &N
         (OURS, env!("CARGO_PKG_VERSION").to_owned()),
         ("blas", blas_description().to_owned()),
         ("loss", loss.name().into_owned()),
-        ("constant", json(&mlp.constant())),
+        ("bias", json(&mlp.bias())),
         ("training", json(training)),
         ("position", json(position)),
         ("generator", json(&StreamPosition::of(generator))),

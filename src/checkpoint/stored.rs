@@ -14,7 +14,7 @@ use crate::checkpoint::state::{FORMAT, FORMAT_1, Notes, StreamPosition, history_
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
-use crate::network::parameters::{Constant, Parameters};
+use crate::network::parameters::{Bias, Parameters};
 use crate::network::standardizer::Standardizer;
 use crate::optim::rule::WeightDecay;
 use crate::train::history::{History, Record};
@@ -108,13 +108,13 @@ impl Stored {
             .map_err(|error| self.mismatch("settings", "such as can be trained with", &error.to_string()))?;
         // All fields by name, so that a new one cannot be forgotten here.
         let Trainer { model, loss, training, mut moments, order, engine, .. } = fresh;
-        let (widths, constant) = (model.mlp.widths(), model.mlp.constant());
+        let (widths, bias) = (model.mlp.widths(), model.mlp.bias());
         for (i, moment) in moments.arrays.iter_mut().enumerate() {
-            *moment = self.parameters(&format!("moment{}.", i + 1), widths, constant)?;
+            *moment = self.parameters(&format!("moment{}.", i + 1), widths, bias)?;
         }
         moments.reset_bounds(model.mlp.parameters());
         let has_best = self.contents.tensors.contains_key("best.0.weight");
-        let best = has_best.then(|| self.parameters("best.", widths, constant)).transpose()?;
+        let best = has_best.then(|| self.parameters("best.", widths, bias)).transpose()?;
         let history = History { records: self.records()? };
         let position = self.position(&history.records, training.batch)?;
         let stream: StreamPosition = self.json("generator")?;
@@ -145,9 +145,11 @@ impl Stored {
     }
 
     fn model_with_prefix<F: Scalar>(&self, prefix: &str) -> Result<Model<F>, CheckpointError> {
-        let (widths, constant) = (self.widths()?, self.json("constant")?);
-        let theta = self.parameters(prefix, &widths, constant)?;
-        let mlp = Mlp::from_parameters(&widths, constant, theta)
+        // Versions before 0.1.0 called it "constant".
+        let name = if self.contents.facts.contains_key("bias") { "bias" } else { "constant" };
+        let (widths, bias) = (self.widths()?, self.json(name)?);
+        let theta = self.parameters(prefix, &widths, bias)?;
+        let mlp = Mlp::from_parameters(&widths, bias, theta)
             .map_err(|error| self.mismatch("network", "its tensors", &error.to_string()))?;
         let has_standardizer = self.contents.tensors.contains_key("standardizer.mean");
         let standardizer = has_standardizer.then(|| self.standardizer(widths[0])).transpose()?;
@@ -292,16 +294,16 @@ impl Stored {
         &self,
         prefix: &str,
         widths: &[usize],
-        constant: Constant,
+        bias: Bias,
     ) -> Result<Parameters<F>, CheckpointError> {
         let (mut w, mut c) = (Vec::new(), Vec::new());
         for (t, d) in widths.windows(2).enumerate() {
-            let [weight, bias] = layer_names(prefix, t);
+            let [weight, of_bias] = layer_names(prefix, t);
             let shape = (d[1], d[0]);
             let weight = self.tensor(&weight, &[d[1], d[0]])?;
             w.push(Array2::from_shape_vec(shape, weight).expect("as many numbers as the shape has"));
-            let has_constant = t + 2 == widths.len() || constant.at(t);
-            c.push(if has_constant { Array1::from(self.tensor(&bias, &[d[1]])?) } else { Array1::from(Vec::new()) });
+            let has_bias = t + 2 == widths.len() || bias.at(t);
+            c.push(if has_bias { Array1::from(self.tensor(&of_bias, &[d[1]])?) } else { Array1::from(Vec::new()) });
         }
         Ok(Parameters { w, c })
     }

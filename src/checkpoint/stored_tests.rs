@@ -15,13 +15,13 @@ use crate::optim::learning_rate::LearningRate;
 use crate::optim::optimizer::Optimizer;
 use crate::random::Generator;
 use crate::train::dataset::Dataset;
-use crate::train::observer::{Batch, Observer};
+use crate::train::observer::{BatchEnd, Observer};
 
 /// Stops after the ninth batch, whatever the settings have become.
 struct Nine(usize);
 
 impl Observer<f64> for Nine {
-    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, _: &BatchEnd) -> ControlFlow<()> {
         self.0 += 1;
         if self.0 < 9 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
@@ -29,7 +29,7 @@ impl Observer<f64> for Nine {
 
 /// A run in its second epoch, with everything that a file can hold.
 fn written() -> Contents {
-    let mlp = Mlp::<f64>::he(&[6, 5, 3], Constant::Input, 1).unwrap();
+    let mlp = Mlp::<f64>::he(&[6, 5, 3], Bias::Input, 1).unwrap();
     let training = Training {
         optimizer: Optimizer::adam(),
         learning_rate: LearningRate::on_plateau(0.1, 0.5, 1).warm_up(3),
@@ -249,7 +249,7 @@ fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Archive::create(directory.path()).unwrap();
     let standardizer = Standardizer { mean: Array1::from(vec![0.5]), factor: Array1::from(vec![2.0]) };
-    let mlp = Mlp::<f32>::he(&[1, 2], Constant::Input, 1).unwrap();
+    let mlp = Mlp::<f32>::he(&[1, 2], Bias::Input, 1).unwrap();
     let model = Model { mlp, standardizer: Some(standardizer) };
     let trainer = Trainer::new(model.clone(), SoftmaxCrossEntropy, Training::default()).unwrap();
     checkpoints.write(0, &contents(&trainer, &Notes::new())).unwrap();

@@ -52,10 +52,10 @@ pub(crate) const BLOCK: usize = 2048;
 /// numbers each, and as much again for up to 2048 of them.
 ///
 /// ```
-/// use gemmprop::{Constant, Dataset, Hessian, Mlp, SoftmaxCrossEntropy};
+/// use gemmprop::{Bias, Dataset, Mlp, SoftmaxCrossEntropy, curvature::Hessian};
 /// use ndarray::array;
 ///
-/// let mlp = Mlp::<f64>::he(&[2, 16, 2], Constant::Input, 1)?;
+/// let mlp = Mlp::<f64>::he(&[2, 16, 2], Bias::Input, 1)?;
 /// let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
 /// let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy)?;
 /// // gᵀ H g: how the loss bends along its gradient.

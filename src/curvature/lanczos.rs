@@ -32,7 +32,7 @@
 //! refused. Calls of BLAS that the operator makes run on one thread.
 //!
 //! ```
-//! use gemmprop::lanczos::{Options, extremes, from_fn};
+//! use gemmprop::curvature::lanczos::{Options, extremes, from_fn};
 //!
 //! let diagonal = ndarray::array![3.0, -5.0, 1.0];
 //! let mut operator = from_fn(3, |v, mut av| Ok::<(), gemmprop::Error>(av.assign(&(&v * &diagonal))));

@@ -20,12 +20,12 @@
 //! 2018, *Visualizing the loss landscape of neural nets*.
 //!
 //! ```
-//! use gemmprop::lanczos::{Options, density, extremes, trace};
-//! use gemmprop::sharpness::{Landscape, adaptive_operator, operator};
-//! use gemmprop::{Constant, Dataset, Hessian, Mlp, SoftmaxCrossEntropy};
+//! use gemmprop::curvature::lanczos::{Options, density, extremes, trace};
+//! use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, operator};
+//! use gemmprop::{Bias, Dataset, Mlp, SoftmaxCrossEntropy, curvature::Hessian};
 //! use ndarray::array;
 //!
-//! let mlp = Mlp::<f64>::he(&[2, 16, 2], Constant::Input, 1)?;
+//! let mlp = Mlp::<f64>::he(&[2, 16, 2], Bias::Input, 1)?;
 //! let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
 //! let data = Dataset::new(x.view(), labels.view());
 //! let mut hessian = Hessian::new(&mlp, data, &SoftmaxCrossEntropy)?;

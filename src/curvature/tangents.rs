@@ -109,7 +109,7 @@ impl<F: Scalar, C: Fn(usize, &[F], &[F], &mut [F]) + Sync> Operations<F> for Tan
         let v_c = &self.v.c[t];
         if !v_c.is_empty() {
             let v_c = slice_range(v_c, Axis(0), &tile.columns);
-            rows::add_constant(v_c, tile.write(slots.z(t + 1)));
+            rows::add_bias(v_c, tile.write(slots.z(t + 1)));
         }
         if t < slots.depth {
             let z_above = self.z_rows(t + 1, tile);

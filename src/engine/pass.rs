@@ -73,9 +73,9 @@ impl<F: Scalar, L: SampleLoss<F>> Operations<F> for GradientPass<'_, '_, F, L> {
         };
         rows::weighted_inputs(z, w, u.view_mut());
         if t < slots.depth {
-            rows::add_constant_relu(c, u);
+            rows::add_bias_relu(c, u);
         } else {
-            rows::add_constant(c, u);
+            rows::add_bias(c, u);
         }
     }
 

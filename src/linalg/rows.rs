@@ -153,13 +153,13 @@ fn single_column<F>(a: ArrayView2<'_, F>) -> Option<&[F]> {
     if a.ncols() == 1 { a.to_slice() } else { None }
 }
 
-/// U = Z wᵀ, which [`add_constant`] or [`add_constant_relu`] completes.
+/// U = Z wᵀ, which [`add_bias`] or [`add_bias_relu`] completes.
 pub(crate) fn weighted_inputs<F: Scalar>(z: ArrayView2<F>, w: ArrayView2<F>, u: ArrayViewMut2<F>) {
     product(F::ONE, z, w.reversed_axes(), F::ZERO, u);
 }
 
 /// U ← U + 1 cᵀ. An empty c adds nothing: the layer has no constant.
-pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
+pub(crate) fn add_bias<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
     if let [c] = *slice(c) {
         for_each_row(u, |u| u.iter_mut().for_each(|u| *u += c));
     } else if !c.is_empty() {
@@ -168,7 +168,7 @@ pub(crate) fn add_constant<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
 }
 
 /// U ← ReLU(U + 1 cᵀ) in one pass. An empty c adds nothing.
-pub(crate) fn add_constant_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
+pub(crate) fn add_bias_relu<F: Scalar>(c: ArrayView1<F>, u: ArrayViewMut2<F>) {
     if c.is_empty() {
         for_each_row(u, |u| u.iter_mut().for_each(|u| *u = relu(*u)));
     } else {

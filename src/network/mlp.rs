@@ -12,23 +12,23 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::{Scalar, all_finite};
-use crate::network::parameters::{Constant, Parameters, ParametersMut, layers};
+use crate::network::parameters::{Bias, Parameters, ParametersMut, layers};
 use crate::random::{Generator, Stream, generator};
 
 /// A fully connected ReLU network.
 ///
 /// ```
-/// use gemmprop::{Constant, Mlp};
+/// use gemmprop::{Bias, Mlp};
 ///
 /// // Two inputs, hidden layers of 8 and 4, one output; the constant 1 is appended to x.
-/// let mlp = Mlp::<f32>::he(&[2, 8, 4, 1], Constant::Input, 7)?;
+/// let mlp = Mlp::<f32>::he(&[2, 8, 4, 1], Bias::Input, 7)?;
 /// assert_eq!(mlp.parameters().count(), 8 * 2 + 8 + 4 * 8 + 4 + 1);
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mlp<F> {
     widths: Vec<usize>,
-    constant: Constant,
+    bias: Bias,
     theta: Parameters<F>,
 }
 
@@ -43,9 +43,9 @@ impl<F: Scalar> Mlp<F> {
     /// # Errors
     /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for
     /// parameters that do not fit into memory.
-    pub fn he(widths: &[usize], constant: Constant, seed: u64) -> Result<Self> {
+    pub fn he(widths: &[usize], bias: Bias, seed: u64) -> Result<Self> {
         let depth = widths.len().saturating_sub(2);
-        Self::from_weights(widths, constant, seed, |t, fan_in, generator| {
+        Self::from_weights(widths, bias, seed, |t, fan_in, generator| {
             let gain = if t == depth { 1.0 } else { 2.0 };
             let normal: f64 = StandardNormal.sample(generator);
             normal * (gain / fan_in as f64).sqrt()
@@ -60,16 +60,16 @@ impl<F: Scalar> Mlp<F> {
     /// parameters that do not fit into memory.
     pub fn from_weights(
         widths: &[usize],
-        constant: Constant,
+        bias: Bias,
         seed: u64,
         mut weight: impl FnMut(usize, usize, &mut Generator) -> f64,
     ) -> Result<Self> {
-        let mut theta = Parameters::zeros(widths, constant)?;
+        let mut theta = Parameters::zeros(widths, bias)?;
         let mut generator = generator(seed, Stream::Weights);
         for (t, w) in theta.w.iter_mut().enumerate() {
             w.map_inplace(|w| *w = F::from_f64(weight(t, widths[t], &mut generator)));
         }
-        Ok(Self { widths: widths.to_vec(), constant, theta })
+        Ok(Self { widths: widths.to_vec(), bias, theta })
     }
 
     /// A network with given parameters.
@@ -77,9 +77,9 @@ impl<F: Scalar> Mlp<F> {
     /// # Errors
     /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::Shape`] if θ belongs
     /// to another network.
-    pub fn from_parameters(widths: &[usize], constant: Constant, theta: Parameters<F>) -> Result<Self> {
-        theta.check_shape_is("parameters", &layers(widths, constant)?)?;
-        Ok(Self { widths: widths.to_vec(), constant, theta })
+    pub fn from_parameters(widths: &[usize], bias: Bias, theta: Parameters<F>) -> Result<Self> {
+        theta.check_shape_is("parameters", &layers(widths, bias)?)?;
+        Ok(Self { widths: widths.to_vec(), bias, theta })
     }
 
     /// `d[0]`, …, `d[T]`, m.
@@ -90,8 +90,8 @@ impl<F: Scalar> Mlp<F> {
 
     /// Where a constant 1 is appended.
     #[must_use]
-    pub fn constant(&self) -> Constant {
-        self.constant
+    pub fn bias(&self) -> Bias {
+        self.bias
     }
 
     /// T, the number of hidden layers.
@@ -208,7 +208,7 @@ mod tests {
     /// Pins the stream: a seed must give the same network in every release.
     #[test]
     fn the_seeded_stream_is_pinned() {
-        let mlp = Mlp::<f64>::he(&[2, 2, 1], Constant::Input, 42).unwrap();
+        let mlp = Mlp::<f64>::he(&[2, 2, 1], Bias::Input, 42).unwrap();
         let found: Vec<f64> = mlp.parameters().iter().copied().collect();
         assert_eq!(found, PINNED, "{found:?}");
     }

@@ -15,23 +15,24 @@ use crate::linalg::scalar::{Scalar, all_finite};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
-pub enum Constant {
+pub enum Bias {
     /// The input alone: the lecture's model.
     #[default]
     Input,
     /// Every `z[t]`: a bias on each hidden layer, as other libraries have it.
     EveryLayer,
-    /// None.
-    Absent,
+    /// On no layer.
+    #[cfg_attr(feature = "files", serde(alias = "absent"))] // as older checkpoints have it
+    None,
 }
 
-impl Constant {
+impl Bias {
     /// Is a 1 appended to `z[t]`?
     pub(crate) fn at(self, t: usize) -> bool {
         match self {
             Self::Input => t == 0,
             Self::EveryLayer => true,
-            Self::Absent => false,
+            Self::None => false,
         }
     }
 }
@@ -55,13 +56,13 @@ fn in_one_piece<T>(found: Option<T>) -> T {
 pub(crate) type Layer = ((usize, usize), usize);
 
 /// Those of t = 0 … T, the head's last.
-pub(crate) fn layers(widths: &[usize], constant: Constant) -> Result<Vec<Layer>> {
+pub(crate) fn layers(widths: &[usize], bias: Bias) -> Result<Vec<Layer>> {
     if widths.len() < 2 || widths.contains(&0) {
         return Err(Error::Widths { found: widths.to_vec() });
     }
     let head = widths.len() - 2;
     let layers = widths.windows(2).enumerate();
-    Ok(layers.map(|(t, d)| ((d[1], d[0]), if t == head || constant.at(t) { d[1] } else { 0 })).collect())
+    Ok(layers.map(|(t, d)| ((d[1], d[0]), if t == head || bias.at(t) { d[1] } else { 0 })).collect())
 }
 
 /// Room for so many numbers, if there is memory for them.
@@ -77,8 +78,8 @@ impl<F: Scalar> Parameters<F> {
     /// # Errors
     /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for
     /// parameters that do not fit into memory.
-    pub fn zeros(widths: &[usize], constant: Constant) -> Result<Self> {
-        let layers = layers(widths, constant)?;
+    pub fn zeros(widths: &[usize], bias: Bias) -> Result<Self> {
+        let layers = layers(widths, bias)?;
         // For all of them before the first is filled, which takes its time where they are large.
         let rooms: Option<Vec<_>> =
             layers.iter().map(|&((m, n), c)| Some((room(m.checked_mul(n))?, room(Some(c))?))).collect();
@@ -278,9 +279,9 @@ impl<F: Scalar> Parameters<F> {
 /// reads is that of [`Parameters`].
 ///
 /// ```
-/// use gemmprop::{Constant, Mlp};
+/// use gemmprop::{Bias, Mlp};
 ///
-/// let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Constant::Input, 7)?;
+/// let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::Input, 7)?;
 /// let g = mlp.zero_gradient(); // of a loop of one's own
 /// mlp.parameters_mut().scaled_add(-0.1, &g)?;
 /// mlp.parameters_mut().b_mut()[0] = 1.0;
@@ -290,9 +291,9 @@ impl<F: Scalar> Parameters<F> {
 /// A network of other widths cannot slip in; [`Mlp::set_parameters`] looks at their shapes:
 ///
 /// ```compile_fail,E0594
-/// # use gemmprop::{Constant, Mlp};
-/// let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Constant::Input, 7)?;
-/// let other = Mlp::<f64>::he(&[5, 1], Constant::Absent, 7)?;
+/// # use gemmprop::{Bias, Mlp};
+/// let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::Input, 7)?;
+/// let other = Mlp::<f64>::he(&[5, 1], Bias::None, 7)?;
 /// *mlp.parameters_mut() = other.parameters().clone();
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
@@ -370,10 +371,9 @@ mod tests {
     /// Zipped, what reads and what writes meet layer by layer, and none is left out.
     #[test]
     fn what_reads_and_what_writes_have_the_same_layers() {
-        for (widths, constant) in
-            [(&[3, 1][..], Constant::Absent), (&[3, 4, 5, 2], Constant::Input), (&[3, 4, 2], Constant::EveryLayer)]
+        for (widths, bias) in [(&[3, 1][..], Bias::None), (&[3, 4, 5, 2], Bias::Input), (&[3, 4, 2], Bias::EveryLayer)]
         {
-            let mut theta = Parameters::<f32>::zeros(widths, constant).unwrap();
+            let mut theta = Parameters::<f32>::zeros(widths, bias).unwrap();
             theta.iter_mut().zip(1_u8..).for_each(|(p, i)| *p = i.into());
             let (mut copy, depth) = (theta.zeros_like(), widths.len() - 2);
             assert_eq!((theta.w().len(), theta.c().len()), (depth, depth));
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn numbers_in_the_same_places_meet() {
-        let mut theta = Parameters::<f64>::zeros(&[2, 3, 1], Constant::Input).unwrap();
+        let mut theta = Parameters::<f64>::zeros(&[2, 3, 1], Bias::Input).unwrap();
         let mut other = theta.zeros_like();
         theta.iter_mut().zip(1_u8..).for_each(|(p, i)| *p = i.into());
         other.iter_mut().zip(1_u8..).for_each(|(p, i)| *p = f64::from(i) * 100.0);
@@ -411,7 +411,7 @@ mod tests {
         assert!(theta.iter().zip(1_u8..).all(|(&p, i)| p == -99.0 * f64::from(i)));
         let before = theta.clone();
         for widths in [&[2, 3, 2][..], &[3, 2, 1], &[2, 1]] {
-            let other = Parameters::zeros(widths, Constant::Input).unwrap();
+            let other = Parameters::zeros(widths, Bias::Input).unwrap();
             assert!(matches!(theta.scaled_add(1.0, &other), Err(Error::Shape { what: "other", .. })));
             let called = theta.zip_mut_with(&other, |_, _| panic!("nothing may be called"));
             assert!(matches!(called, Err(Error::Shape { what: "other", .. })));

@@ -39,7 +39,7 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2
     let affine = |t: usize, z: &Array2<F>| {
         let mut u = Array2::from_elem((x.nrows(), mlp.widths()[t + 1]), F::ZERO);
         rows::weighted_inputs(z.view(), theta.w[t].view(), u.view_mut());
-        rows::add_constant(theta.c[t].view(), u.view_mut());
+        rows::add_bias(theta.c[t].view(), u.view_mut());
         u
     };
     let mut z = vec![copied(x)];

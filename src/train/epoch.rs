@@ -13,7 +13,7 @@ use crate::optim::learning_rate::SchedulePoint;
 use crate::optim::rule::Rule;
 use crate::random::Generator;
 use crate::train::dataset::Subset;
-use crate::train::observer::{Batch, Observer};
+use crate::train::observer::{BatchEnd, Observer};
 use crate::train::position::Position;
 use crate::train::training::Training;
 
@@ -131,7 +131,7 @@ impl<F: Scalar, O: Observer<F>> StepPolicy<F> for EpochSteps<'_, O> {
         position.loss_sum += report.sum;
         position.last_loss = Some(loss);
         self.last.gradient_norm = report.norm;
-        self.last.flow = self.observer.batch(&Batch {
+        self.last.flow = self.observer.batch(&BatchEnd {
             epoch: position.epoch + 1,
             epochs: self.training.epochs,
             batch: position.batch,

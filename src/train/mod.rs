@@ -4,7 +4,7 @@ pub(crate) mod dataset;
 pub(crate) mod epoch;
 pub(crate) mod history;
 pub(crate) mod model;
-pub mod observer;
+pub(crate) mod observer;
 pub(crate) mod position;
 #[cfg(feature = "progress")]
 pub(crate) mod progress;

@@ -16,10 +16,10 @@ use crate::train::dataset::Dataset;
 /// A network, and the standardisation of its inputs if it was trained with one.
 ///
 /// ```
-/// use gemmprop::{Constant, Dataset, Mlp, Model, SquaredError};
+/// use gemmprop::{Bias, Dataset, Mlp, Model, SquaredError};
 /// use ndarray::array;
 ///
-/// let model = Model::from(Mlp::<f64>::he(&[1, 8, 1], Constant::EveryLayer, 0)?);
+/// let model = Model::from(Mlp::<f64>::he(&[1, 8, 1], Bias::EveryLayer, 0)?);
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
 /// let residuals = model.predict_one(x.view())? - &y; // one number for each sample, as in y
 /// let loss = model.loss(Dataset::new(x.view(), y.view()), &SquaredError)?;

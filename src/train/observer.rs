@@ -8,7 +8,7 @@ use crate::train::model::Model;
 
 /// A batch of a run, after its step.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Batch {
+pub struct BatchEnd {
     /// The number of its epoch, from 1.
     pub epoch: usize,
     /// The number of epochs the run is to have: [`Training::epochs`](crate::Training::epochs).
@@ -32,7 +32,7 @@ pub struct Batch {
 pub trait Observer<F: Scalar> {
     /// Called after each batch. The helper threads of the run wait in the meantime, so an observer
     /// with much to do should stop the run and do it afterwards.
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         let _ = batch;
         ControlFlow::Continue(())
     }
@@ -47,7 +47,7 @@ pub trait Observer<F: Scalar> {
 impl<F: Scalar> Observer<F> for () {}
 
 impl<F: Scalar, O: Observer<F> + ?Sized> Observer<F> for &mut O {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         (**self).batch(batch)
     }
 
@@ -58,7 +58,7 @@ impl<F: Scalar, O: Observer<F> + ?Sized> Observer<F> for &mut O {
 
 /// Both observers are called; either can stop the run.
 impl<F: Scalar, A: Observer<F>, B: Observer<F>> Observer<F> for (A, B) {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         let (a, b) = (self.0.batch(batch), self.1.batch(batch));
         if a.is_break() { a } else { b }
     }

@@ -12,7 +12,7 @@ use indicatif::{
 use crate::linalg::scalar::Scalar;
 use crate::train::history::Record;
 use crate::train::model::Model;
-use crate::train::observer::{Batch, Observer};
+use crate::train::observer::{BatchEnd, Observer};
 
 /// An [`Observer`] that shows the progress of a run on stderr: its epoch, the mean loss of the
 /// epoch so far, the last validation loss, samples per second and the time left. It only draws on a
@@ -23,10 +23,10 @@ use crate::train::observer::{Batch, Observer};
 /// screen.
 ///
 /// ```
-/// # use gemmprop::{Constant, Dataset, Mlp, ProgressBar, SquaredError, Trainer, Training};
+/// # use gemmprop::{Bias, Dataset, Mlp, ProgressBar, SquaredError, Trainer, Training};
 /// # use ndarray::array;
 /// # let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
-/// # let mlp = Mlp::<f64>::he(&[1, 1], Constant::Absent, 0)?;
+/// # let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
 /// # let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
 /// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ProgressBar::new())?;
 /// # Ok::<(), gemmprop::Error>(())
@@ -98,7 +98,7 @@ impl ProgressBar {
 }
 
 impl<F: Scalar> Observer<F> for ProgressBar {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         self.seen.lock().expect("no holder panics").add(batch);
         let position = ((batch.epoch - 1) * batch.batches + batch.batch) as u64;
         // `partial_fit` may exceed the planned epochs.
@@ -123,7 +123,7 @@ impl<F: Scalar> Observer<F> for ProgressBar {
 }
 
 impl Seen {
-    fn add(&mut self, batch: &Batch) {
+    fn add(&mut self, batch: &BatchEnd) {
         if batch.epoch != self.epoch {
             (self.loss_sum, self.samples) = (0.0, 0);
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use indicatif::{InMemoryTerm, ProgressDrawTarget};
 
 use super::{ProgressBar, SizedBar};
-use crate::train::observer::{Batch, Observer};
+use crate::train::observer::{BatchEnd, Observer};
 
 fn tell(bar: &mut ProgressBar, epoch: usize, batch: usize, loss: f64) {
-    let batch = Batch { epoch, epochs: 10, batch, batches: 50, samples: 8, loss, learning_rate: 0.1 };
+    let batch = BatchEnd { epoch, epochs: 10, batch, batches: 50, samples: 8, loss, learning_rate: 0.1 };
     assert_eq!(Observer::<f32>::batch(bar, &batch), ControlFlow::Continue(()));
 }
 

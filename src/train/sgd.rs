@@ -34,10 +34,10 @@ use crate::random::{Generator, Stream, generator};
 /// shuffles, and the buffers of a step, which are allocated at the first one.
 ///
 /// ```
-/// use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+/// use gemmprop::{Bias, Mlp, Sgd, SquaredError};
 /// use ndarray::array;
 ///
-/// let mut mlp = Mlp::<f64>::he(&[1, 1], Constant::Absent, 0)?;
+/// let mut mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
 /// Sgd::new(2, 0.1, 0)?.train(&mut mlp, x.view(), y.view(), &SquaredError, 500)?;
 /// assert!((mlp.parameters().alpha()[(0, 0)] - 2.0).abs() < 1e-6);

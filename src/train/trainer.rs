@@ -39,11 +39,11 @@ use crate::train::training::Training;
 
 /// Why a call has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum StopReason {
     /// All requested epochs are done.
-    Done,
+    Completed,
     /// The patience of early stopping is exhausted.
-    Early,
+    EarlyStopping,
     /// An observer has stopped the run; the next call resumes it there.
     Observer,
 }
@@ -51,11 +51,11 @@ pub enum Ended {
 /// A training run: the model, how it is trained, and where it stands.
 ///
 /// ```
-/// use gemmprop::{Constant, Dataset, Mlp, SquaredError, Trainer, Training};
+/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, Training};
 /// use ndarray::array;
 ///
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
-/// let mlp = Mlp::<f64>::he(&[1, 1], Constant::Absent, 0)?;
+/// let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
 /// let training = Training { epochs: 500, batch: 2, ..Training::default() };
 /// let mut trainer = Trainer::new(mlp, SquaredError, training)?;
 /// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ())?;
@@ -110,8 +110,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Trains until [`Training::epochs`] are done, or stops early. Resumes a run that was stopped.
-    /// With early stopping, the model is that of the best epoch when this returns [`Ended::Done`]
-    /// or [`Ended::Early`].
+    /// With early stopping, the model is that of the best epoch when this returns [`StopReason::Completed`]
+    /// or [`StopReason::EarlyStopping`].
     ///
     /// # Errors
     /// Data that do not fit are refused before anything is changed. [`Error::Diverged`] for a step
@@ -123,7 +123,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         train: Dataset<'a, F, L::Target>,
         validation: Option<Dataset<'a, F, L::Target>>,
         observer: &mut impl Observer<F>,
-    ) -> Result<Ended> {
+    ) -> Result<StopReason> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
         let data = trainer.prepare(train, validation)?;
@@ -131,18 +131,18 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             let flow = trainer.epoch(&data, observer)?;
             // A run that is stopped at its very end is over.
             if flow.is_break() && trainer.has_epochs_left() {
-                return Ok(Ended::Observer);
+                return Ok(StopReason::Observer);
             }
         }
         trainer.restore_best();
-        let ended = if trainer.position.stopped_early { Ended::Early } else { Ended::Done };
+        let ended = if trainer.position.stopped_early { StopReason::EarlyStopping } else { StopReason::Completed };
         attempt.succeed();
         Ok(ended)
     }
 
     /// Trains to the end of one epoch, which is the one that was stopped or a new one, whatever
     /// [`Training::epochs`] says (beyond it, a [cosine schedule](crate::LearningRate::cosine) stays
-    /// at its lowest rate). Each new epoch may have other data. Returns [`Ended::Early`] when the
+    /// at its lowest rate). Each new epoch may have other data. Returns [`StopReason::EarlyStopping`] when the
     /// patience of early stopping is exhausted; the parameters remain those of this epoch, and
     /// another call continues from them.
     ///
@@ -153,14 +153,14 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         train: Dataset<'a, F, L::Target>,
         validation: Option<Dataset<'a, F, L::Target>>,
         observer: &mut impl Observer<F>,
-    ) -> Result<Ended> {
+    ) -> Result<StopReason> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
         let data = trainer.prepare(train, validation)?;
         let ended = match trainer.epoch(&data, observer)? {
-            ControlFlow::Break(()) => Ended::Observer,
-            ControlFlow::Continue(()) if trainer.position.stopped_early => Ended::Early,
-            ControlFlow::Continue(()) => Ended::Done,
+            ControlFlow::Break(()) => StopReason::Observer,
+            ControlFlow::Continue(()) if trainer.position.stopped_early => StopReason::EarlyStopping,
+            ControlFlow::Continue(()) => StopReason::Completed,
         };
         attempt.succeed();
         Ok(ended)

@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use gemmprop::{
-    Constant, Dataset, Hessian, LearningRate, Logistic, Mlp, Model, Optimizer, Parameters, Result, Sgd,
-    SoftmaxCrossEntropy, SquaredError, Standardizer, Trace, Trainer, Training, batched, matrix_vector, naive,
-    per_neuron,
+    Bias, Dataset, LearningRate, Logistic, Mlp, Model, Optimizer, Parameters, Result, Sgd, SoftmaxCrossEntropy,
+    SquaredError, Standardizer, Trainer, Training,
+    curvature::Hessian,
+    rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, array, s};
 
@@ -208,7 +209,7 @@ fn hessian(case: &Case) -> Result<Vec<f64>> {
 
 #[cfg(feature = "curvature")]
 fn landscape(case: &Case) -> Result<Vec<f64>> {
-    use gemmprop::sharpness::Landscape;
+    use gemmprop::curvature::sharpness::Landscape;
     let mut landscape = Landscape::new(case.mlp, case.data(), &SquaredError)?;
     let direction = case.mlp.parameters().clone();
     let plane = landscape.plane([&direction, &direction], &[0.0, 0.5], &[0.0, 1.0])?;
@@ -246,7 +247,7 @@ fn copied<T: Copy>(view: ArrayView2<T>) -> Array2<T> {
 }
 
 fn network(widths: &[usize]) -> Mlp<f32> {
-    Mlp::he(widths, Constant::EveryLayer, 3).unwrap()
+    Mlp::he(widths, Bias::EveryLayer, 3).unwrap()
 }
 
 /// What comes of a call: its numbers, or the text of its error or panic.
@@ -382,7 +383,7 @@ impl<'a> Table<'a> {
 
 /// Every weight is 1, every bias 0: what overflows does so whatever the kernels.
 fn ones(widths: &[usize]) -> Mlp<f32> {
-    Mlp::from_weights(widths, Constant::EveryLayer, 0, |_, _, _| 1.0).unwrap()
+    Mlp::from_weights(widths, Bias::EveryLayer, 0, |_, _, _| 1.0).unwrap()
 }
 
 fn of_x(page: &mut String) {
@@ -494,7 +495,7 @@ const HUGE: [usize; 3] = [1_000_000_000, 1_000_000_000, 1];
 const BEYOND: [usize; 2] = [usize::MAX, 2];
 
 fn theta(widths: &[usize]) -> Parameters<f32> {
-    Parameters::zeros(widths, Constant::Input).unwrap()
+    Parameters::zeros(widths, Bias::Input).unwrap()
 }
 
 fn made(mlp: Result<Mlp<f32>>) -> Result<Vec<f64>> {
@@ -502,25 +503,25 @@ fn made(mlp: Result<Mlp<f32>>) -> Result<Vec<f64>> {
 }
 
 const NETWORKS: &[Other] = &[
-    ("Mlp::he(&[])", || made(Mlp::he(&[], Constant::Input, 1))),
-    ("Mlp::he(&[3])", || made(Mlp::he(&[3], Constant::Input, 1))),
-    ("Mlp::he(&[3, 0, 1])", || made(Mlp::he(&[3, 0, 1], Constant::Input, 1))),
-    ("Mlp::he(&[0, 1])", || made(Mlp::he(&[0, 1], Constant::Input, 1))),
-    ("Mlp::he(&[1, 1])", || made(Mlp::he(&[1, 1], Constant::Input, 1))),
-    ("Mlp::he(&[10⁹, 10⁹, 1])", || made(Mlp::he(&HUGE, Constant::Input, 1))),
-    ("Mlp::he(&[2⁶⁴ − 1, 2])", || made(Mlp::he(&BEYOND, Constant::Input, 1))),
-    ("Mlp::from_weights(&[10⁹, 10⁹, 1])", || made(Mlp::from_weights(&HUGE, Constant::Input, 1, |_, _, _| 0.0))),
+    ("Mlp::he(&[])", || made(Mlp::he(&[], Bias::Input, 1))),
+    ("Mlp::he(&[3])", || made(Mlp::he(&[3], Bias::Input, 1))),
+    ("Mlp::he(&[3, 0, 1])", || made(Mlp::he(&[3, 0, 1], Bias::Input, 1))),
+    ("Mlp::he(&[0, 1])", || made(Mlp::he(&[0, 1], Bias::Input, 1))),
+    ("Mlp::he(&[1, 1])", || made(Mlp::he(&[1, 1], Bias::Input, 1))),
+    ("Mlp::he(&[10⁹, 10⁹, 1])", || made(Mlp::he(&HUGE, Bias::Input, 1))),
+    ("Mlp::he(&[2⁶⁴ − 1, 2])", || made(Mlp::he(&BEYOND, Bias::Input, 1))),
+    ("Mlp::from_weights(&[10⁹, 10⁹, 1])", || made(Mlp::from_weights(&HUGE, Bias::Input, 1, |_, _, _| 0.0))),
     ("Mlp::from_weights(weights of NaN)", || {
-        let mlp = Mlp::<f32>::from_weights(&[3, 1], Constant::Input, 1, |_, _, _| f64::NAN)?;
+        let mlp = Mlp::<f32>::from_weights(&[3, 1], Bias::Input, 1, |_, _, _| f64::NAN)?;
         Ok(numbers(&mlp.predict(Array2::zeros((1, 3)).view())?))
     }),
-    ("Parameters::zeros(&[10⁹, 10⁹, 1])", || Parameters::<f32>::zeros(&HUGE, Constant::Input).map(|_| vec![])),
-    ("Parameters::zeros(&[2⁶⁴ − 1, 2])", || Parameters::<f32>::zeros(&BEYOND, Constant::Input).map(|_| vec![])),
+    ("Parameters::zeros(&[10⁹, 10⁹, 1])", || Parameters::<f32>::zeros(&HUGE, Bias::Input).map(|_| vec![])),
+    ("Parameters::zeros(&[2⁶⁴ − 1, 2])", || Parameters::<f32>::zeros(&BEYOND, Bias::Input).map(|_| vec![])),
     ("Mlp::from_parameters(&[3, 2, 1], θ of [3, 1])", || {
-        made(Mlp::from_parameters(&[3, 2, 1], Constant::Input, theta(&[3, 1])))
+        made(Mlp::from_parameters(&[3, 2, 1], Bias::Input, theta(&[3, 1])))
     }),
     ("Mlp::from_parameters(&[10⁹, 10⁹, 1], θ of [3, 1])", || {
-        made(Mlp::from_parameters(&HUGE, Constant::Input, theta(&[3, 1])))
+        made(Mlp::from_parameters(&HUGE, Bias::Input, theta(&[3, 1])))
     }),
     ("Mlp::set_parameters(θ of [3, 1]) of [3, 2, 1]", || {
         network(&[3, 2, 1]).set_parameters(&theta(&[3, 1])).map(|()| vec![])

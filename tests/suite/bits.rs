@@ -1,7 +1,7 @@
 //! The same bits for any number of threads: parameters and losses after 20 steps, for the shapes that are benchmarked and for
 //! random ones, in both number types, inside and outside a caller's pool, and with many trainers at once.
 
-use gemmprop::{Constant, Loss, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Loss, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2};
 use rand::{RngExt, SeedableRng};
 
@@ -42,7 +42,7 @@ fn run<F: Scalar>(widths: &[usize], batch: usize, seed: u64) -> Bits {
         let x = Array2::from_shape_fn((y.nrows(), widths[0]), |(i, j)| {
             F::from_f64(((i * 31 + j * 17) % 97) as f64 / 48.5 - 1.0)
         });
-        let mut mlp = Mlp::<F>::he(widths, Constant::EveryLayer, seed).unwrap();
+        let mut mlp = Mlp::<F>::he(widths, Bias::EveryLayer, seed).unwrap();
         let losses = Sgd::new(batch, 1e-3, seed).unwrap().train(&mut mlp, x.view(), y.view(), loss, 2).unwrap();
         let theta = mlp.parameters().iter().map(|p| p.to_f64().to_bits());
         losses.iter().map(|loss| loss.to_bits()).chain(theta).collect()
@@ -105,7 +105,7 @@ fn single_steps_and_epochs_agree() {
     let (widths, batch) = (&[64, 256, 256, 1], 64);
     let x = Array2::from_shape_fn((batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
     let y = Array1::from_shape_fn(batch, |i| (i % 7) as f32);
-    let mut by_epoch = Mlp::<f32>::he(widths, Constant::Input, 1).unwrap();
+    let mut by_epoch = Mlp::<f32>::he(widths, Bias::Input, 1).unwrap();
     let mut by_step = by_epoch.clone();
     // One batch an epoch: the shuffle permutes within the batch, so it is undone by training on the order that it makes.
     let mut sgd = Sgd::new(1, 1e-3, 0).unwrap();

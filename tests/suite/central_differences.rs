@@ -9,7 +9,10 @@ use crate::common;
 use std::cell::Cell;
 
 use common::{Reference, Seed, assert_within, flat};
-use gemmprop::{Constant, Mlp, Trace, batched, matrix_vector, naive, per_neuron};
+use gemmprop::{
+    Bias, Mlp,
+    rungs::{Trace, batched, matrix_vector, naive, per_neuron},
+};
 use ndarray::{Array1, Axis};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -31,7 +34,7 @@ fn moved(mlp: &Mlp<f64>, x: &Array1<f64>, p: usize, h: f64) -> Option<(Array1<f6
 
 #[test]
 fn each_entry_of_the_output_gradients_is_a_central_difference() {
-    let constant = prop::sample::select(vec![Constant::Input, Constant::EveryLayer, Constant::Absent]);
+    let constant = prop::sample::select(vec![Bias::Input, Bias::EveryLayer, Bias::None]);
     let widths = prop::collection::vec(1..=9_usize, 2..=6);
     let (compared, flipped) = (Cell::new(0), Cell::new(0));
     let config = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };

@@ -6,10 +6,11 @@ use crate::common;
 
 use std::ops::ControlFlow;
 
-use gemmprop::observer::Batch;
+use gemmprop::BatchEnd;
 use gemmprop::{
-    CheckpointError, Checkpoints, Constant, Dataset, Ended, LearningRate, Model, Notes, Observer, Optimizer,
-    SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Model, Observer, Optimizer, SoftmaxCrossEntropy, SquaredError, StopReason, Trainer,
+    Training,
+    checkpoint::{CheckpointError, Checkpoints, Notes},
 };
 use ndarray::{Array1, Array2};
 
@@ -22,7 +23,7 @@ fn data<F: common::Real>() -> (Array2<F>, Array1<usize>) {
 struct Every(usize, usize);
 
 impl<F: gemmprop::Scalar> Observer<F> for Every {
-    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, _: &BatchEnd) -> ControlFlow<()> {
         self.1 += 1;
         if self.1.is_multiple_of(self.0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -38,7 +39,7 @@ fn state<F: common::Real>(trainer: &Trainer<F, SoftmaxCrossEntropy>) -> (Model<F
     (trainer.model().clone(), trainer.history().records.iter().map(timeless).collect())
 }
 
-fn goes_on<F: common::Real>(training: &Training, constant: Constant, every: usize) {
+fn goes_on<F: common::Real>(training: &Training, constant: Bias, every: usize) {
     let (x, y) = data::<F>();
     let train = Dataset::new(x.view(), y.view());
     let new = || {
@@ -60,7 +61,7 @@ fn goes_on<F: common::Real>(training: &Training, constant: Constant, every: usiz
         let mut trainer = saved.value;
         let outcome = trainer.fit(train, None, &mut Every(every, 0)).unwrap();
         let path = checkpoints.save(&trainer, &notes).unwrap();
-        if outcome != Ended::Observer {
+        if outcome != StopReason::Observer {
             assert_eq!(outcome, ended);
             assert_eq!(state(&trainer), state(&once), "{training:?}");
             assert_eq!(checkpoints.model::<F>().unwrap().value, trainer.into_model());
@@ -100,7 +101,7 @@ fn trainings() -> Vec<Training> {
 
 #[test]
 fn a_run_goes_on_from_any_batch_with_the_same_bits() {
-    let constants = [Constant::Input, Constant::EveryLayer, Constant::Absent, Constant::EveryLayer];
+    let constants = [Bias::Input, Bias::EveryLayer, Bias::None, Bias::EveryLayer];
     for (training, constant) in trainings().iter().zip(constants.into_iter().cycle()) {
         for every in [1, 3, 5, 7] {
             goes_on::<f32>(training, constant, every);
@@ -115,7 +116,7 @@ fn what_was_read_gives_its_notes_and_then_its_run() {
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let (x, y) = data::<f32>();
-    let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut Every(4, 0)).unwrap();
     let notes = Notes::from([("loss".to_owned(), "softmax".to_owned())]);
@@ -137,7 +138,7 @@ fn a_run_that_is_over_can_be_given_more_epochs() {
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let run = |epochs| {
-        let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+        let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { epochs, ..Training::default() }).unwrap();
         trainer.fit(train, None, &mut ()).unwrap();
         trainer
@@ -156,7 +157,7 @@ fn a_damaged_newest_falls_back_to_the_one_before_and_says_so() {
     let train = Dataset::new(x.view(), y.view());
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
-    let mlp = common::network::<f64>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mlp = common::network::<f64>(&[6, 20, 9, 3], Bias::Input, 1);
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, trainings()[3].clone()).unwrap();
     let mut once = None;
     let mut newest = None;
@@ -180,7 +181,7 @@ fn a_damaged_newest_falls_back_to_the_one_before_and_says_so() {
 fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
-    let mlp = common::network::<f64>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mlp = common::network::<f64>(&[6, 20, 9, 3], Bias::Input, 1);
     checkpoints.save(&Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap(), &Notes::new()).unwrap();
     let error = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(&error, CheckpointError::Mismatch { .. }));
@@ -219,7 +220,7 @@ fn a_run_does_not_go_on_with_another_loss() {
     fn saved<L: gemmprop::Loss<f32>>(loss: L) -> (tempfile::TempDir, Checkpoints) {
         let directory = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::create(directory.path()).unwrap();
-        let mlp = common::network::<f32>(&[2, 3, 1], Constant::Input, 1);
+        let mlp = common::network::<f32>(&[2, 3, 1], Bias::Input, 1);
         checkpoints.save(&Trainer::new(mlp, loss, Training::default()).unwrap(), &Notes::new()).unwrap();
         (directory, checkpoints)
     }
@@ -244,7 +245,7 @@ fn a_run_does_not_go_on_with_another_loss() {
 fn one_run_at_a_time_goes_on_in_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let first = Checkpoints::create(directory.path()).unwrap();
-    let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
     let trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
     first.save(&trainer, &Notes::new()).unwrap();
     let second = Checkpoints::open(directory.path()).unwrap();
@@ -269,7 +270,7 @@ fn a_prediction_does_not_fall_back_to_an_older_network() {
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let (x, y) = data::<f32>();
-    let mlp = common::network::<f32>(&[6, 20, 9, 3], Constant::Input, 1);
+    let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
     let untrained = trainer.model().clone();
     let older = checkpoints.save(&trainer, &Notes::new()).unwrap();
@@ -341,10 +342,10 @@ fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
     let (x, y) = (Array2::<f64>::zeros((4, 1)), Array1::from_elem(4, 1.3e154));
     let training =
         Training { batch: 1, epochs: 1, learning_rate: LearningRate::constant(1e-300), ..Training::default() };
-    let mlp = gemmprop::Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mlp = gemmprop::Mlp::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let data = Dataset::new(x.view(), y.view());
-    assert_eq!(trainer.fit(data, None, &mut Every(3, 0)), Ok(Ended::Observer));
+    assert_eq!(trainer.fit(data, None, &mut Every(3, 0)), Ok(StopReason::Observer));
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     checkpoints.save(&trainer, &Notes::new()).unwrap();
@@ -369,7 +370,7 @@ fn pytorch_computes_the_same_from_a_checkpoint_by_the_documented_lines() {
     let x = common::uniform::<f32>(64, 784, 3);
     let y = Array1::from_shape_fn(64, |i| i % 10);
     for standardize in [false, true] {
-        let mlp = common::network::<f32>(&[784, 512, 512, 10], Constant::Input, 1);
+        let mlp = common::network::<f32>(&[784, 512, 512, 10], Bias::Input, 1);
         let training = Training { standardize, epochs: 1, ..Training::default() };
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
         trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();

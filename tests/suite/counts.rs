@@ -9,15 +9,18 @@
 //! A constant's edge is not multiplied by its 1: it adds nothing forward and backward; in the naive method it costs what the
 //! others of its layer do but for that one multiplication.
 
-use gemmprop::count::{Counted, multiplications};
-use gemmprop::{Constant, Mlp, Trace, batched, matrix_vector, naive, per_neuron};
+use gemmprop::rungs::count::{Counted, multiplications};
+use gemmprop::{
+    Bias, Mlp,
+    rungs::{Trace, batched, matrix_vector, naive, per_neuron},
+};
 use ndarray::Array2;
 use proptest::prelude::*;
 
 /// `widths` are d₀ … d_T, m.
 struct Formulas<'a> {
     widths: &'a [usize],
-    constant: Constant,
+    constant: Bias,
 }
 
 impl Formulas<'_> {
@@ -53,9 +56,9 @@ impl Formulas<'_> {
                     false => d[t + 2] + (t + 2..last).map(|s| self.edges(s)).sum::<usize>() + d[last],
                 };
                 let constant = match self.constant {
-                    Constant::Input => t == 0,
-                    Constant::EveryLayer => true,
-                    Constant::Absent => false,
+                    Bias::Input => t == 0,
+                    Bias::EveryLayer => true,
+                    Bias::None => false,
                 };
                 self.edges(t) * (1 + above) + usize::from(constant) * d[t + 1] * above
             })
@@ -67,7 +70,7 @@ fn inputs(widths: &[usize], batch: usize) -> Array2<Counted> {
     Array2::from_shape_fn((batch, widths[0]), |(i, j)| Counted(((i * 5 + j * 3) % 7) as f64 - 3.0))
 }
 
-fn check(widths: &[usize], constant: Constant, batch: usize) {
+fn check(widths: &[usize], constant: Bias, batch: usize) {
     let formulas = Formulas { widths, constant };
     let mlp = Mlp::<Counted>::he(widths, constant, 3).unwrap();
     let x = inputs(widths, batch);
@@ -95,8 +98,8 @@ fn check(widths: &[usize], constant: Constant, batch: usize) {
     backward_of("batched", batch, &mut |g| batched::output_gradient(&mlp, x.view(), k, g).unwrap());
 }
 
-fn constants() -> impl Strategy<Value = Constant> {
-    prop_oneof![Just(Constant::Input), Just(Constant::EveryLayer), Just(Constant::Absent)]
+fn constants() -> impl Strategy<Value = Bias> {
+    prop_oneof![Just(Bias::Input), Just(Bias::EveryLayer), Just(Bias::None)]
 }
 
 proptest! {
@@ -117,9 +120,9 @@ fn the_four_of_the_table() {
         [(&[3, 4][..], 24, 20), (&[3, 4, 5], 172, 62), (&[2, 3, 4, 5], 352, 80), (&[64, 32, 32, 16], 1_183_744, 5_152)]
     {
         let widths: Vec<usize> = hidden.iter().copied().chain([1]).collect();
-        let formulas = Formulas { widths: &widths, constant: Constant::Absent };
+        let formulas = Formulas { widths: &widths, constant: Bias::None };
         assert_eq!((formulas.naive(), formulas.backward()), (naive, backward), "{widths:?}");
-        check(&widths, Constant::Absent, 2);
+        check(&widths, Bias::None, 2);
     }
 }
 
@@ -127,7 +130,7 @@ fn the_four_of_the_table() {
 #[test]
 fn forward_is_linear_in_edges_and_nodes() {
     for widths in [&[1, 1][..], &[5, 1], &[7, 30, 2, 9], &[40, 40, 40, 40, 40, 1]] {
-        let mlp = Mlp::<Counted>::he(widths, Constant::Absent, 1).unwrap();
+        let mlp = Mlp::<Counted>::he(widths, Bias::None, 1).unwrap();
         let (edges, nodes) = mlp.graph_size();
         let count = multiplications(|| Trace::new(&mlp, inputs(widths, 1).row(0)).map(drop)).1 as usize;
         // The head's b is a constant's edge for each output.

@@ -6,15 +6,15 @@
 
 use crate::common;
 
-use gemmprop::count::{Counted, multiplications};
+use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
-    Constant, Logistic, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError, Trace, batched, matrix_vector, naive,
-    per_neuron,
+    Bias, Logistic, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError,
+    rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
 use ndarray::{Array1, Array2};
 use proptest::prelude::*;
 
-fn network(widths: &[usize], constant: Constant) -> Mlp<Counted> {
+fn network(widths: &[usize], constant: Bias) -> Mlp<Counted> {
     Mlp::he(widths, constant, 1).unwrap()
 }
 
@@ -68,7 +68,7 @@ fn loss_gradients<L: Loss<Counted>>(
     assert_eq!(by_step, of_batch + parameters + squares, "step {widths:?}");
 }
 
-fn all_losses(widths: &[usize], constant: Constant, batch: usize) {
+fn all_losses(widths: &[usize], constant: Bias, batch: usize) {
     let mlp = network(widths, constant);
     let x = inputs(batch, widths[0]);
     let outputs = mlp.outputs();
@@ -89,7 +89,7 @@ proptest! {
     #[test]
     fn loss_gradients_and_steps_make_exactly_as_many_multiplications_as_their_formulas_say(
         widths in prop::collection::vec(1..=17_usize, 2..=7),
-        constant in prop::sample::select(vec![Constant::Input, Constant::EveryLayer, Constant::Absent]),
+        constant in prop::sample::select(vec![Bias::Input, Bias::EveryLayer, Bias::None]),
         batch in 1..=9_usize,
     ) {
         all_losses(&widths, constant, batch);
@@ -100,7 +100,7 @@ proptest! {
     #[test]
     fn a_forward_pass_is_linear_in_edges_and_nodes(
         widths in prop::collection::vec(1..=40_usize, 2..=9),
-        constant in prop::sample::select(vec![Constant::Input, Constant::EveryLayer, Constant::Absent]),
+        constant in prop::sample::select(vec![Bias::Input, Bias::EveryLayer, Bias::None]),
     ) {
         let mlp = network(&widths, constant);
         let forward = count(|| Trace::new(&mlp, inputs(1, widths[0]).row(0)).unwrap());
@@ -117,8 +117,8 @@ proptest! {
 #[test]
 fn counting_does_not_change_the_result() {
     let widths = [5, 7, 4, 3];
-    let counted = network(&widths, Constant::Input);
-    let plain = Mlp::<f64>::he(&widths, Constant::Input, 1).unwrap();
+    let counted = network(&widths, Bias::Input);
+    let plain = Mlp::<f64>::he(&widths, Bias::Input, 1).unwrap();
     let x = inputs(1, 5);
     let x_plain = x.mapv(|x| x.0);
     let (mut g, mut g_plain) = (counted.zero_gradient(), plain.zero_gradient());

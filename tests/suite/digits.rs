@@ -1,6 +1,6 @@
 //! Real data: handwritten digits by softmax, and red wine by squared error, the lecture's scalar ŷ.
 
-use gemmprop::{Constant, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, s};
 
 const TRAIN: usize = 1437;
@@ -14,7 +14,7 @@ fn digits() -> (Array2<f32>, Array1<usize>) {
 }
 
 /// Trained on the first 1437, the share of the last 360 that is right.
-fn test_accuracy(x: &Array2<f32>, labels: &Array1<usize>, constant: Constant, seed: u64) -> f64 {
+fn test_accuracy(x: &Array2<f32>, labels: &Array1<usize>, constant: Bias, seed: u64) -> f64 {
     let mut mlp = Mlp::<f32>::he(&[64, 64, 64, 10], constant, seed).unwrap();
     let (train, labels_of) = (x.slice(s![..TRAIN, ..]), labels.slice(s![..TRAIN]));
     Sgd::new(32, 0.1, seed).unwrap().train(&mut mlp, train, labels_of, &SoftmaxCrossEntropy, 60).unwrap();
@@ -27,7 +27,7 @@ fn test_accuracy(x: &Array2<f32>, labels: &Array1<usize>, constant: Constant, se
 #[test]
 fn handwritten_digits_are_learned() {
     let (x, labels) = digits();
-    for constant in [Constant::EveryLayer, Constant::Input] {
+    for constant in [Bias::EveryLayer, Bias::Input] {
         let accuracies: Vec<f64> = (1..=5).map(|seed| test_accuracy(&x, &labels, constant, seed)).collect();
         let mean = accuracies.iter().sum::<f64>() / 5.0;
         println!("{constant:?}: mean test accuracy {mean:.4} of {accuracies:.4?}");
@@ -50,7 +50,7 @@ fn red_wine_is_predicted_better_than_by_its_mean() {
         column.map_inplace(|v| *v = (*v - mean) / deviation);
     }
     let mean = y.select(Axis(0), &train).mean().unwrap();
-    let mut mlp = Mlp::<f64>::he(&[d, 32, 32, 1], Constant::EveryLayer, 1).unwrap();
+    let mut mlp = Mlp::<f64>::he(&[d, 32, 32, 1], Bias::EveryLayer, 1).unwrap();
     let (x_train, y_train) = (x.select(Axis(0), &train), y.select(Axis(0), &train));
     let losses =
         Sgd::new(32, 0.01, 1).unwrap().train(&mut mlp, x_train.view(), y_train.view(), &SquaredError, 60).unwrap();

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 const MAIN: &str = r#"
-use gemmprop::{Constant, Dataset, Mlp, Model, Sgd, SquaredError};
+use gemmprop::{Bias, Dataset, Mlp, Model, Sgd, SquaredError};
 use ndarray::{Array1, Array2};
 
 fn main() -> Result<(), gemmprop::Error> {
     let x = Array2::from_shape_fn((64, 3), |(i, j)| ((i * (j + 2)) % 9) as f64 / 4.0 - 1.0);
     let y = Array1::from_shape_fn(64, |i| 1.0 + x[(i, 0)] - 2.0 * x[(i, 1)] + 0.5 * x[(i, 2)]);
-    let mut mlp = Mlp::<f64>::he(&[3, 1], Constant::Absent, 1)?;
+    let mut mlp = Mlp::<f64>::he(&[3, 1], Bias::None, 1)?;
     let losses = Sgd::new(8, 0.1, 1)?.train(&mut mlp, x.view(), y.view(), &SquaredError, 300)?;
     assert!(losses[299] < losses[0]);
     let theta: Vec<String> = mlp.parameters().iter().map(|p| format!("{p:.6}")).collect();

@@ -1,14 +1,15 @@
 //! Bad input: a typed error from every public call, that names what was expected and what was found, and nothing changed.
 
 use gemmprop::{
-    Constant, Dataset, Error, Logistic, Mlp, Model, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
-    Trace, Trainer, Training, batched, matrix_vector, naive, per_neuron,
+    Bias, Dataset, Error, Logistic, Mlp, Model, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
+    Trainer, Training,
+    rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
 use ndarray::{Array1, Array2, array};
 
 /// 3 inputs, 2 hidden neurons, `outputs` outputs.
 fn mlp(outputs: usize) -> Mlp<f64> {
-    Mlp::he(&[3, 2, outputs], Constant::Input, 1).unwrap()
+    Mlp::he(&[3, 2, outputs], Bias::Input, 1).unwrap()
 }
 
 fn sgd() -> Sgd<f64> {
@@ -116,20 +117,18 @@ fn a_weight_decay_that_is_none() {
 fn widths_that_are_no_network() {
     for widths in [&[][..], &[3], &[3, 0, 1], &[0, 1], &[3, 0]] {
         let expected = Error::Widths { found: widths.to_vec() };
-        assert_eq!(Mlp::<f32>::he(widths, Constant::Input, 1).unwrap_err(), expected);
-        assert_eq!(Mlp::<f32>::from_weights(widths, Constant::Input, 1, |_, _, _| 0.0).unwrap_err(), expected);
-        assert_eq!(Parameters::<f32>::zeros(widths, Constant::Input).unwrap_err(), expected);
+        assert_eq!(Mlp::<f32>::he(widths, Bias::Input, 1).unwrap_err(), expected);
+        assert_eq!(Mlp::<f32>::from_weights(widths, Bias::Input, 1, |_, _, _| 0.0).unwrap_err(), expected);
+        assert_eq!(Parameters::<f32>::zeros(widths, Bias::Input).unwrap_err(), expected);
         let theta = mlp(1).parameters().clone();
-        assert_eq!(Mlp::from_parameters(widths, Constant::Input, theta).unwrap_err(), expected);
+        assert_eq!(Mlp::from_parameters(widths, Bias::Input, theta).unwrap_err(), expected);
     }
 }
 
 #[test]
 fn parameters_of_another_network() {
     let theta = mlp(1).parameters().clone();
-    for (widths, constant) in
-        [(&[3, 2, 2][..], Constant::Input), (&[3, 2, 1], Constant::Absent), (&[3, 1], Constant::Input)]
-    {
+    for (widths, constant) in [(&[3, 2, 2][..], Bias::Input), (&[3, 2, 1], Bias::None), (&[3, 1], Bias::Input)] {
         let error = Mlp::from_parameters(widths, constant, theta.clone()).unwrap_err();
         assert!(
             matches!(error, Error::Shape { what: "parameters", ref expected, ref found } if expected != found),
@@ -144,7 +143,7 @@ fn parameters_of_another_network() {
             Some("parameters")
         );
     }
-    let mut other = Mlp::<f64>::he(&[3, 2, 1], Constant::Input, 2).unwrap();
+    let mut other = Mlp::<f64>::he(&[3, 2, 1], Bias::Input, 2).unwrap();
     other.set_parameters(&theta).unwrap();
     assert_eq!(other, mlp(1));
 }
@@ -161,11 +160,11 @@ fn parameters_that_do_not_fit_into_memory() {
     ] {
         let expected = Error::TooLarge { found: widths.to_vec(), parameters };
         assert!(expected.to_string().contains(text), "{expected}");
-        assert_eq!(Mlp::<f32>::he(widths, Constant::Input, 1).unwrap_err(), expected);
-        assert_eq!(Mlp::<f64>::from_weights(widths, Constant::Input, 1, |_, _, _| 0.0).unwrap_err(), expected);
-        assert_eq!(Parameters::<f32>::zeros(widths, Constant::Input).unwrap_err(), expected);
+        assert_eq!(Mlp::<f32>::he(widths, Bias::Input, 1).unwrap_err(), expected);
+        assert_eq!(Mlp::<f64>::from_weights(widths, Bias::Input, 1, |_, _, _| 0.0).unwrap_err(), expected);
+        assert_eq!(Parameters::<f32>::zeros(widths, Bias::Input).unwrap_err(), expected);
         // Nothing is allocated to find that these are others.
-        let error = Mlp::from_parameters(widths, Constant::Input, mlp(1).parameters().clone()).unwrap_err();
+        let error = Mlp::from_parameters(widths, Bias::Input, mlp(1).parameters().clone()).unwrap_err();
         assert!(matches!(error, Error::Shape { what: "parameters", .. }), "{error}");
     }
 }
@@ -173,7 +172,7 @@ fn parameters_that_do_not_fit_into_memory() {
 /// Every way to a ŷ tells of one that is not finite, and where; the gradient is then not written.
 #[test]
 fn an_output_that_is_not_finite() {
-    let mut mlp = Mlp::<f32>::from_weights(&[2, 3, 2], Constant::Input, 1, |_, _, _| 1.0).unwrap();
+    let mut mlp = Mlp::<f32>::from_weights(&[2, 3, 2], Bias::Input, 1, |_, _, _| 1.0).unwrap();
     mlp.parameters_mut().alpha_mut().row_mut(0).fill(0.0);
     // ŷ of x = (10³⁸, 10³⁸) is (0, 3 · 2 · 10³⁸), of which the second is too much; every z is finite.
     let mut x = Array2::from_elem((300, 2), 0.5_f32);
@@ -219,7 +218,7 @@ fn an_output_that_is_not_finite() {
 #[test]
 fn an_x_that_overflows_when_it_is_standardised() {
     let standardizer = Some(Standardizer::fit(array![[0.0, 1e-3], [1.0, -1e-3]].view()).unwrap());
-    let model = Model { mlp: Mlp::<f32>::he(&[2, 1], Constant::Input, 1).unwrap(), standardizer };
+    let model = Model { mlp: Mlp::<f32>::he(&[2, 1], Bias::Input, 1).unwrap(), standardizer };
     let mut x = Array2::zeros((300, 2));
     for row in [299, 1] {
         x[(row, 1)] = -1e38;
@@ -315,7 +314,7 @@ fn numbers_and_plurals_are_written_to_be_read() {
 #[test]
 fn a_gradient_of_another_network() {
     let (mlp, x, y) = (mlp(1), array![[1.0, 2.0, 3.0]], [0.0]);
-    let other = Mlp::<f64>::he(&[3, 4, 1], Constant::Input, 1).unwrap();
+    let other = Mlp::<f64>::he(&[3, 4, 1], Bias::Input, 1).unwrap();
     let g = &mut other.zero_gradient();
     let errors = [
         naive::output_gradient(&mlp, x.row(0), 0, g).unwrap_err(),
@@ -416,7 +415,7 @@ fn an_output_that_does_not_exist_is_a_bug_of_the_caller() {
 /// The loss of the batch is looked at before the update with it.
 #[test]
 fn divergence_is_found_at_its_step_and_leaves_the_parameters_before_it() {
-    let mut mlp = Mlp::<f64>::he(&[1, 1], Constant::Absent, 1).unwrap();
+    let mut mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 1).unwrap();
     let (x, y) = (array![[1e3]], array![1.0]);
     // |1 − η x²| ≫ 1: each step multiplies the residual by 10⁶, until its square leaves the range of f64.
     let error = Sgd::new(1, 1.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();

@@ -4,13 +4,14 @@ use crate::common::{self, second_order};
 
 use common::{Real, assert_within, flat, integer_network, integers, network, uniform};
 use gemmprop::{
-    Constant, Dataset, Hessian, Logistic, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
-    per_neuron,
+    Bias, Dataset, Logistic, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError,
+    curvature::Hessian,
+    rungs::{batched, per_neuron},
 };
 use ndarray::{Array2, ArrayView2, Axis};
 use second_order::{Kind, Weighted};
 
-const CONSTANTS: [Constant; 3] = [Constant::Input, Constant::EveryLayer, Constant::Absent];
+const CONSTANTS: [Bias; 3] = [Bias::Input, Bias::EveryLayer, Bias::None];
 
 fn with_numbers<F: Scalar>(mlp: &Mlp<F>, mut number: impl FnMut(usize) -> f64) -> Parameters<F> {
     let mut v = mlp.zero_gradient();
@@ -58,7 +59,7 @@ fn product_of<F: Real>(kind: Kind, mlp: &Mlp<F>, x: ArrayView2<F>, y: &Array2<f6
 }
 
 /// On whole numbers, where ŷ and the masks are exact.
-fn agrees_with_loops<F: Real>(widths: &[usize], constant: Constant, n: usize) {
+fn agrees_with_loops<F: Real>(widths: &[usize], constant: Bias, n: usize) {
     let mlp = integer_network::<F>(widths, constant, 3);
     let x = integers::<F>(n, widths[0], 4);
     for_each_loss::<F>(widths[widths.len() - 1], n, |kind, y| {
@@ -112,8 +113,8 @@ fn products_agree_with_plain_loops() {
 fn blocks_add_up() {
     for widths in [&[3, 1][..], &[3, 5, 2], &[2, 7, 8, 1]] {
         for n in [2048, 2049, 4096, 4096 + 37] {
-            agrees_with_loops::<f32>(widths, Constant::EveryLayer, n);
-            agrees_with_loops::<f64>(widths, Constant::Input, n);
+            agrees_with_loops::<f32>(widths, Bias::EveryLayer, n);
+            agrees_with_loops::<f64>(widths, Bias::Input, n);
         }
     }
 }
@@ -121,7 +122,7 @@ fn blocks_add_up() {
 /// uᵀ(H v) and vᵀ(H u) are each off by at most the bound on the product, and their own sums by γ(N).
 #[test]
 fn the_operator_is_symmetric() {
-    fn check<F: Real>(widths: &[usize], constant: Constant) {
+    fn check<F: Real>(widths: &[usize], constant: Bias) {
         let n = 40;
         // Halved, so that |ŷ| stays below what the bounds on the losses allow.
         let mut mlp = network::<F>(widths, constant, 7);
@@ -157,11 +158,11 @@ fn columns_are_differences_of_gradients() {
     const STEP: f64 = 1.0 / 128.0;
     let loss = SquaredError;
     for (widths, constant) in [
-        (&[3, 2][..], Constant::Input),
-        (&[3, 5, 1], Constant::Input),
-        (&[2, 4, 3], Constant::EveryLayer),
-        (&[3, 4, 3, 2], Constant::EveryLayer),
-        (&[4, 3, 5, 1], Constant::Absent),
+        (&[3, 2][..], Bias::Input),
+        (&[3, 5, 1], Bias::Input),
+        (&[2, 4, 3], Bias::EveryLayer),
+        (&[3, 4, 3, 2], Bias::EveryLayer),
+        (&[4, 3, 5, 1], Bias::None),
     ] {
         let mlp = integer_network::<f64>(widths, constant, 29);
         let all = integers::<f64>(400, widths[0], 22);
@@ -210,7 +211,7 @@ fn columns_are_differences_of_gradients() {
 #[test]
 fn squared_error_of_a_linear_model_is_xx_over_n() {
     let (n, inputs, outputs) = (8, 5, 2);
-    let mlp = integer_network::<f32>(&[inputs, outputs], Constant::Input, 1);
+    let mlp = integer_network::<f32>(&[inputs, outputs], Bias::Input, 1);
     let (x, y) = (integers::<f32>(n, inputs, 2), integers::<f32>(n, outputs, 3));
     // With the constant as a last column; θ has its numbers behind those of alpha.
     let extended = |r: usize, j: usize| if j < inputs { x[[r, j]] } else { 1.0 };
@@ -234,7 +235,7 @@ fn squared_error_of_a_linear_model_is_xx_over_n() {
 #[test]
 fn softmax_of_a_linear_model_has_its_closed_form() {
     let (n, inputs, outputs) = (6, 3, 4);
-    let mlp = network::<f64>(&[inputs, outputs], Constant::Input, 1);
+    let mlp = network::<f64>(&[inputs, outputs], Bias::Input, 1);
     let (x, y) = (uniform::<f64>(n, inputs, 2), Array2::from_shape_fn((n, 1), |(i, _)| i % outputs));
     let extended = |r: usize, j: usize| if j < inputs { x[[r, j]] } else { 1.0 };
     let place = |k: usize, j: usize| if j < inputs { k * inputs + j } else { outputs * inputs + k };

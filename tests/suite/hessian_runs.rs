@@ -3,9 +3,10 @@
 use crate::common;
 
 use common::{flat, network, uniform};
-use gemmprop::count::{Counted, multiplications};
+use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
-    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, batched,
+    Bias, Dataset, Error, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, curvature::Hessian,
+    rungs::batched,
 };
 use ndarray::{Array2, array};
 
@@ -22,7 +23,7 @@ fn direction<F: Scalar>(mlp: &Mlp<F>) -> Parameters<F> {
 /// Loss, gradient and two products, the second of which must not show the first.
 fn bits<F: common::Real>(widths: &[usize], n: usize) -> Vec<u64> {
     fn of<F: common::Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) -> Vec<u64> {
-        let mlp = network::<F>(widths, Constant::EveryLayer, 1);
+        let mlp = network::<F>(widths, Bias::EveryLayer, 1);
         let x = uniform::<F>(y.nrows(), widths[0], 2);
         let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
         let (v, mut hv, mut hhv, mut again) =
@@ -68,7 +69,7 @@ fn bits_do_not_depend_on_threads() {
 /// BLAS takes as a factor of each product: one for each number of w[t] for each product, and one for each of the constants'.
 #[test]
 fn multiplications_equal_the_closed_formula() {
-    fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Constant) {
+    fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Bias) {
         let (n, mlp) = (y.nrows(), Mlp::<Counted>::he(widths, constant, 1).unwrap());
         let x = Array2::from_shape_fn((n, widths[0]), |(i, j)| Counted(((i * 5 + j * 3) % 7) as f64 - 3.0));
         let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
@@ -81,7 +82,7 @@ fn multiplications_equal_the_closed_formula() {
         assert_eq!(found, n * (6 * all - 4 * edges[0] + of_loss) + mean, "{widths:?} {constant:?} n {n}");
     }
     for widths in [&[3, 1][..], &[1, 4], &[5, 7, 1], &[4, 6, 3], &[2, 1, 5, 2], &[3, 8, 7, 4, 1], &[1, 1, 1, 1, 3]] {
-        for constant in [Constant::Input, Constant::EveryLayer, Constant::Absent] {
+        for constant in [Bias::Input, Bias::EveryLayer, Bias::None] {
             for n in [1, 2, 7, 9] {
                 let m = widths[widths.len() - 1];
                 check(widths, &Array2::from_elem((n, m), Counted(1.0)), &SquaredError, 0, constant);
@@ -97,7 +98,7 @@ fn multiplications_equal_the_closed_formula() {
 /// Columns of something larger, or transposed: copied where BLAS needs it.
 #[test]
 fn data_may_lie_in_any_order() {
-    let mlp = network::<f64>(&[5, 7, 3], Constant::Input, 1);
+    let mlp = network::<f64>(&[5, 7, 3], Bias::Input, 1);
     let (x, y) = (uniform::<f64>(9, 5, 2), uniform::<f64>(9, 3, 3));
     let (x_t, y_t) = (x.t().as_standard_layout().into_owned(), y.t().as_standard_layout().into_owned());
     let (mut straight, mut transposed) = (mlp.zero_gradient(), mlp.zero_gradient());
@@ -109,7 +110,7 @@ fn data_may_lie_in_any_order() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let mlp = network::<f32>(&[2, 3, 2], Constant::Input, 1);
+    let mlp = network::<f32>(&[2, 3, 2], Bias::Input, 1);
     let (x, labels) = (array![[1.0, 2.0], [3.0, 4.0_f32]], array![0, 1]);
     let softmax = |x: &Array2<f32>, labels: &ndarray::Array1<usize>| {
         Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).map(drop).unwrap_err()
@@ -125,7 +126,7 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(narrow, Error::Shape { what: "y", expected: vec![2, 2], found: vec![2, 1] });
 
     let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
-    let other = Parameters::<f32>::zeros(&[2, 4, 2], Constant::Input).unwrap();
+    let other = Parameters::<f32>::zeros(&[2, 4, 2], Bias::Input).unwrap();
     let (expected, found) = (vec![3, 2, 3, 2, 3, 2], vec![4, 2, 4, 2, 4, 2]);
     let refused = hessian.apply(&other, &mut mlp.zero_gradient()).unwrap_err();
     assert_eq!(refused, Error::Shape { what: "v", expected: expected.clone(), found: found.clone() });

@@ -5,8 +5,8 @@ use crate::common;
 
 use common::{flat, integer_network, integers};
 use gemmprop::{
-    Constant, Dataset, Error, Hessian, LearningRate, Loss, Mlp, Model, Optimizer, Parameters, SoftmaxCrossEntropy,
-    SquaredError, Trainer, Training,
+    Bias, Dataset, Error, LearningRate, Loss, Mlp, Model, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError,
+    Trainer, Training, curvature::Hessian,
 };
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -53,7 +53,7 @@ fn its_gradient_is_the_trainers() {
     let eta = 1.0 / 16.0;
     for standardize in [false, true] {
         for weighted in [false, true] {
-            let mlp = integer_network::<f64>(&[3, 4, 2], Constant::Input, 5);
+            let mlp = integer_network::<f64>(&[3, 4, 2], Bias::Input, 5);
             let data = Dataset::new(x.view(), y.view());
             let data = if weighted { data.weights(weights.view()) } else { data };
             let training = Training {
@@ -86,7 +86,7 @@ fn inputs_are_standardised_as_the_model_does() {
     let standardizer = gemmprop::Standardizer::fit(x.view()).unwrap();
     let z = standardizer.transform(x.view()).unwrap();
     assert!(z.iter().all(|z| z.abs() == 1.0));
-    let mlp = integer_network::<f64>(&[3, 4, 2], Constant::EveryLayer, 5);
+    let mlp = integer_network::<f64>(&[3, 4, 2], Bias::EveryLayer, 5);
     let raw = Model { mlp: mlp.clone(), standardizer: None };
     let model = Model { mlp, standardizer: Some(standardizer) };
     let found = sums(&model, Dataset::new(x.view(), y.view()), &SquaredError);
@@ -99,7 +99,7 @@ fn inputs_are_standardised_as_the_model_does() {
 fn a_weight_is_a_number_of_samples() {
     fn check<L: Loss<f64>>(y: &Array2<L::Target>, loss: &L) -> [(f64, Vec<f64>, Vec<f64>); 2] {
         let x = integers::<f64>(8, 3, 4);
-        let model = Model::from(integer_network::<f64>(&[3, 4, 2], Constant::EveryLayer, 5));
+        let model = Model::from(integer_network::<f64>(&[3, 4, 2], Bias::EveryLayer, 5));
         let (w, often) = (weights(), (repeated(&x), repeated(y)));
         // Weights of a column of something larger.
         let columns = Array2::from_shape_fn((8, 2), |(i, _)| w[i]);
@@ -128,7 +128,7 @@ fn a_weight_is_a_number_of_samples() {
 #[test]
 fn weights_that_are_none_are_refused() {
     let (x, y) = (integers::<f64>(4, 3, 1), integers::<f64>(4, 2, 2));
-    let mlp = integer_network::<f64>(&[3, 2], Constant::Input, 1);
+    let mlp = integer_network::<f64>(&[3, 2], Bias::Input, 1);
     let refused = |weights: Array1<f64>| {
         let data = Dataset::new(x.view(), y.view()).weights(weights.view());
         Hessian::new(&mlp, data, &SquaredError).map(drop).unwrap_err()

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "curvature")]
 
-use gemmprop::lanczos::{Eigenpair, Extremes, Operator, Options, density, extremes, from_fn, trace};
+use gemmprop::curvature::lanczos::{Eigenpair, Extremes, Operator, Options, density, extremes, from_fn, trace};
 use gemmprop::{Error, Generator};
 use ndarray::linalg::general_mat_vec_mul;
 use ndarray::{Array, Array1, Array2, ArrayView1, ArrayViewMut1, Dimension, Zip, array, s};

@@ -5,19 +5,19 @@ use crate::common;
 use std::f64::consts::PI;
 use std::ops::ControlFlow;
 
-use gemmprop::observer::Batch;
-use gemmprop::{Constant, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training};
+use gemmprop::BatchEnd;
+use gemmprop::{Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training};
 use ndarray::{Array1, Array2, array};
 
 /// Collects what it is told, and stops after so many batches of a call.
 #[derive(Default)]
 struct Seen {
-    batches: Vec<Batch>,
+    batches: Vec<BatchEnd>,
     stop_after: Option<usize>,
 }
 
 impl Observer<f64> for Seen {
-    fn batch(&mut self, batch: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, batch: &BatchEnd) -> ControlFlow<()> {
         self.batches.push(*batch);
         match &mut self.stop_after {
             Some(1) => ControlFlow::Break(()),
@@ -37,7 +37,7 @@ fn data() -> (Array2<f64>, Array1<f64>) {
 }
 
 fn trainer(learning_rate: LearningRate, epochs: usize) -> Trainer<f64, SquaredError> {
-    let mlp = common::network::<f64>(&[2, 3, 1], Constant::Input, 1);
+    let mlp = common::network::<f64>(&[2, 3, 1], Bias::Input, 1);
     Trainer::new(mlp, SquaredError, Training { learning_rate, epochs, batch: 3, ..Training::default() }).unwrap()
 }
 
@@ -52,7 +52,7 @@ fn rates(learning_rate: LearningRate, epochs: usize) -> Vec<(usize, usize, f64, 
     for (record, batches) in trainer.history().records.iter().zip(seen.batches.chunks(4)) {
         assert_eq!(record.learning_rate, batches[3].learning_rate);
     }
-    let step = |(k, batch): (usize, &Batch)| {
+    let step = |(k, batch): (usize, &BatchEnd)| {
         assert_eq!((batch.epoch, batch.batch, batch.batches, batch.epochs), (k / 4 + 1, k % 4 + 1, 4, epochs));
         assert_eq!(batch.samples, if k % 4 == 3 { 2 } else { 3 });
         (k, k / 4, (k % 4) as f64 / 4.0, batch.learning_rate)
@@ -120,7 +120,7 @@ fn a_cosine_that_ends_at_0_does_not_silently_train_with_that() {
     let data = Dataset::new(x.view(), y.view());
     for epochs in [0, 1, 3] {
         let mut trainer = cosine_of(epochs, 0.0);
-        assert_eq!(trainer.fit(data, None, &mut ()), Ok(gemmprop::Ended::Done));
+        assert_eq!(trainer.fit(data, None, &mut ()), Ok(gemmprop::StopReason::Completed));
         let before = trainer.model().clone();
         for error in [trainer.partial_fit(data, None, &mut ()).unwrap_err(), trainer.step(data).unwrap_err()] {
             assert!(matches!(error, Error::Hyperparameter { name: "learning_rate", found: 0.0, .. }), "{error:?}");
@@ -128,7 +128,7 @@ fn a_cosine_that_ends_at_0_does_not_silently_train_with_that() {
         assert_eq!((trainer.model(), trainer.history().records.len()), (&before, epochs));
         // With more epochs it goes on.
         trainer.set_epochs(epochs + 1);
-        assert_eq!(trainer.partial_fit(data, None, &mut ()), Ok(gemmprop::Ended::Done));
+        assert_eq!(trainer.partial_fit(data, None, &mut ()), Ok(gemmprop::StopReason::Completed));
     }
 }
 
@@ -145,7 +145,7 @@ fn a_cosine_of_no_epochs_is_at_its_least() {
 #[test]
 fn a_rate_that_vanishes_in_the_type_of_the_network_is_refused_when_it_comes() {
     let new = |learning_rate, optimizer| {
-        let mlp = common::network::<f32>(&[2, 3, 1], Constant::Input, 1);
+        let mlp = common::network::<f32>(&[2, 3, 1], Bias::Input, 1);
         let training = Training { learning_rate, optimizer, epochs: 5, batch: 3, ..Training::default() };
         Trainer::new(mlp, SquaredError, training).unwrap()
     };
@@ -200,7 +200,7 @@ fn a_warm_up_multiplies_any_schedule_over_its_first_steps() {
 
 /// θ = 0 and y = 0 in training, so θ stays, and the validation loss of an epoch is ½ y² of the y that it is given.
 fn rates_by_epoch(learning_rate: LearningRate, validation_losses: &[f64]) -> Vec<f64> {
-    let mlp = Mlp::<f64>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let training = Training { learning_rate, ..Training::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let (x, zero) = (array![[1.0]], array![0.0]);
@@ -231,7 +231,7 @@ fn a_plateau_is_patience_and_one_more_epochs_without_a_new_least_validation_loss
 /// x = 1, and both the weight and the constant move: δ ← (1 − 2η) δ. At η = 4 the loss grows, at 1 it stays, at ½ it is 0 at once.
 #[test]
 fn without_validation_the_training_loss_tells_a_plateau() {
-    let mlp = Mlp::<f64>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let training = Training { learning_rate: LearningRate::on_plateau(4.0, 0.5, 0), epochs: 6, ..Training::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     trainer.fit(Dataset::new(array![[1.0]].view(), array![1.0].view()), None, &mut ()).unwrap();
@@ -279,7 +279,7 @@ fn rate_of_a_step(trainer: &mut Trainer<f64, SquaredError>) -> f64 {
 fn a_single_step_has_the_rate_of_the_point_that_the_run_has_reached() {
     let (x, y) = (Array2::<f64>::zeros((8, 2)), Array1::<f64>::zeros(8));
     for stop in [1, 2, 3, 4, 6] {
-        let mlp = Mlp::<f64>::from_weights(&[2, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+        let mlp = Mlp::<f64>::from_weights(&[2, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
         let training =
             Training { learning_rate: LearningRate::cosine(1.0, 0.0), epochs: 10, batch: 2, ..Training::default() };
         let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
@@ -295,7 +295,7 @@ fn a_single_step_has_the_rate_of_the_point_that_the_run_has_reached() {
 #[test]
 fn single_steps_count_for_warm_up_and_inverse_scaling() {
     let linear = |learning_rate| {
-        let mlp = Mlp::<f64>::from_weights(&[2, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+        let mlp = Mlp::<f64>::from_weights(&[2, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
         Trainer::new(mlp, SquaredError, Training { learning_rate, ..Training::default() }).unwrap()
     };
     let mut warming = linear(LearningRate::constant(0.5).warm_up(4));
@@ -310,7 +310,7 @@ fn single_steps_count_for_warm_up_and_inverse_scaling() {
 
 #[track_caller]
 fn refused(learning_rate: LearningRate, text: &str) {
-    let mlp = common::network::<f64>(&[2, 3, 1], Constant::Input, 1);
+    let mlp = common::network::<f64>(&[2, 3, 1], Bias::Input, 1);
     let training = Training { learning_rate, optimizer: Optimizer::adam(), ..Training::default() };
     let error = Trainer::new(mlp, SquaredError, training).unwrap_err();
     assert!(matches!(error, Error::Hyperparameter { .. }), "{error:?}");

@@ -1,6 +1,6 @@
 //! The losses: derivatives against difference quotients, values where a naive formula overflows, and NaN, which must come through.
 
-use gemmprop::{Constant, Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError};
 use ndarray::array;
 
 /// A step for which truncation and rounding are of one size, and a power of two, so that ŷ ± h is nearly exact.
@@ -156,8 +156,11 @@ fn a_nan_in_y_hat_gives_a_loss_of_nan() {
 /// max(u, 0) would swallow it. A NaN in one weight makes its neuron NaN in every forward pass, and ŷ with it, which is refused.
 #[test]
 fn a_nan_passes_through_relu() {
-    use gemmprop::{Error, Trace, batched, matrix_vector};
-    let mut mlp = Mlp::<f32>::he(&[3, 20, 20, 2], Constant::Input, 1).unwrap();
+    use gemmprop::{
+        Error,
+        rungs::{Trace, batched, matrix_vector},
+    };
+    let mut mlp = Mlp::<f32>::he(&[3, 20, 20, 2], Bias::Input, 1).unwrap();
     mlp.parameters_mut().w_mut().next().unwrap()[(4, 1)] = f32::NAN;
     let x = ndarray::Array2::from_elem((9, 3), 0.5);
     let is_of = |error, of: Option<usize>| matches!(error, Error::Output { row, output: 0, found } if row == of && found.is_nan());
@@ -172,11 +175,11 @@ fn a_nan_passes_through_relu() {
 fn the_class_is_that_of_the_largest_output_and_of_equal_ones_the_first() {
     let mut entry = 0..9;
     let unit = |_, _, _: &mut _| f64::from(entry.next().unwrap() % 4 == 0);
-    let mlp = Mlp::<f32>::from_weights(&[3, 3], Constant::Absent, 0, unit).unwrap();
+    let mlp = Mlp::<f32>::from_weights(&[3, 3], Bias::None, 0, unit).unwrap();
     let x = array![[1.0, 3.0, 2.0], [2.0, 1.0, 2.0], [-3.0, -2.0, -1.0], [-1.0, -2.0, -3.0], [0.0, 0.0, 0.0]];
     assert_eq!(mlp.predict(x.view()).unwrap(), x);
     assert_eq!(mlp.classify(x.view()).unwrap(), array![1, 0, 2, 0, 0]);
-    let mlp = Mlp::<f64>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 1.0).unwrap();
+    let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 1.0).unwrap();
     assert_eq!(mlp.classify(array![[-0.5], [0.0], [0.5]].view()).unwrap(), array![0, 1, 1]);
     assert!(mlp.classify(array![[f64::NAN]].view()).is_err());
 }

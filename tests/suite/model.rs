@@ -3,7 +3,7 @@
 use crate::common;
 
 use gemmprop::{
-    Constant, Dataset, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training, per_neuron,
+    Bias, Dataset, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training, rungs::per_neuron,
 };
 use ndarray::{Array1, Array2, ArrayView2, s};
 
@@ -15,7 +15,7 @@ fn setting() -> (Mlp<f32>, Array2<f32>, Array2<f32>, Array1<f32>) {
     let widths = [5, 40, 40, 2];
     let x = common::integers(SAMPLES, widths[0], 1);
     let weights = Array1::from_shape_fn(SAMPLES, |i| (i % 4) as f32);
-    (common::integer_network(&widths, Constant::EveryLayer, 3), x, common::integers(SAMPLES, 2, 2), weights)
+    (common::integer_network(&widths, Bias::EveryLayer, 3), x, common::integers(SAMPLES, 2, 2), weights)
 }
 
 fn by_the_oracle(mlp: &Mlp<f32>, x: ArrayView2<f32>, y: ArrayView2<f32>, weights: &Array1<f32>) -> f64 {
@@ -46,7 +46,7 @@ fn the_mean_loss_is_that_of_the_samples() {
 fn the_mean_loss_has_the_same_bits_for_any_number_of_threads() {
     let (_, x, _, weights) = setting();
     let standardizer = Some(Standardizer::fit(x.view()).unwrap());
-    let model = Model { mlp: common::network::<f32>(&[5, 200, 200, 3], Constant::Input, 1), standardizer };
+    let model = Model { mlp: common::network::<f32>(&[5, 200, 200, 3], Bias::Input, 1), standardizer };
     let labels = Array1::from_shape_fn(SAMPLES, |i| i % 3);
     let data = Dataset::new(x.view(), labels.view()).weights(weights.view());
     let losses = [1, 2, 3, 8].map(|threads| {

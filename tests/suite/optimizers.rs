@@ -16,18 +16,16 @@
 use crate::common;
 
 use common::{BoundedLoss, Real, Reference, flat, gamma};
-use gemmprop::{
-    Constant, Dataset, LearningRate, Loss, Mlp, Optimizer, Parameters, Sgd, SquaredError, Trainer, Training,
-};
+use gemmprop::{Bias, Dataset, LearningRate, Loss, Mlp, Optimizer, Parameters, Sgd, SquaredError, Trainer, Training};
 use ndarray::{Array2, ArrayView2, Axis};
 
-const CONSTANTS: [Constant; 3] = [Constant::Input, Constant::EveryLayer, Constant::Absent];
+const CONSTANTS: [Bias; 3] = [Bias::Input, Bias::EveryLayer, Bias::None];
 
 /// The same network in f64; exact.
 fn in_f64<F: Real>(mlp: &Mlp<F>) -> Mlp<f64> {
-    let mut theta = Parameters::zeros(mlp.widths(), mlp.constant()).unwrap();
+    let mut theta = Parameters::zeros(mlp.widths(), mlp.bias()).unwrap();
     theta.iter_mut().zip(mlp.parameters().iter()).for_each(|(to, from)| *to = from.to_f64());
-    Mlp::from_parameters(mlp.widths(), mlp.constant(), theta).unwrap()
+    Mlp::from_parameters(mlp.widths(), mlp.bias(), theta).unwrap()
 }
 
 /// (1/B) Σ ∇θ ℓ by the oracle, in f64.
@@ -37,7 +35,8 @@ fn oracle<F: Real>(mlp: &Mlp<F>, x: ArrayView2<F>, y: ArrayView2<F>) -> Vec<f64>
     let mut g = mlp.zero_gradient();
     for (x, y) in x.outer_iter().zip(y.outer_iter()) {
         let (x, y) = (x.mapv(|x| x.to_f64()), y.mapv(|y| y.to_f64()));
-        gemmprop::per_neuron::loss_gradient(&mlp, x.view(), y.as_slice().unwrap(), &SquaredError, &mut g).unwrap();
+        gemmprop::rungs::per_neuron::loss_gradient(&mlp, x.view(), y.as_slice().unwrap(), &SquaredError, &mut g)
+            .unwrap();
         sum.iter_mut().zip(g.iter()).for_each(|(sum, g)| *sum += g);
     }
     sum.iter_mut().for_each(|sum| *sum /= x.nrows() as f64);
@@ -175,13 +174,7 @@ fn exact_step(
 }
 
 /// Steps with new batches for as long as nothing is rounded. Returns how many there were.
-fn exact_trajectory<F: Real>(
-    widths: &[usize],
-    constant: Constant,
-    batch: usize,
-    training: &Training,
-    eta: f64,
-) -> usize {
+fn exact_trajectory<F: Real>(widths: &[usize], constant: Bias, batch: usize, training: &Training, eta: f64) -> usize {
     let bits = if F::U == f64::U { 53 } else { 24 };
     let mut trainer =
         Trainer::new(common::integer_network::<F>(widths, constant, 5), SquaredError, training.clone()).unwrap();
@@ -419,7 +412,7 @@ fn batch_for<F: Real>(mlp: &Mlp<F>, sam: Option<f64>, batch: usize, seed: u64) -
 }
 
 /// θ after each of some steps: within the bound of the reference's that starts at the θ before it, with moments carried along.
-fn follows_the_formula<F: Real>(widths: &[usize], constant: Constant, batch: usize, training: &Training, eta: f64) {
+fn follows_the_formula<F: Real>(widths: &[usize], constant: Bias, batch: usize, training: &Training, eta: f64) {
     let mlp = common::network::<F>(widths, constant, 3);
     let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
     let count = trainer.model().mlp.parameters().count();
@@ -506,7 +499,7 @@ fn every_optimizer_follows_its_formula_within_a_running_bound() {
 fn a_layer_of_several_chunks_follows_the_formula_too() {
     for (training, eta) in settings() {
         if training.weight_decay > 0.0 {
-            follows_the_formula::<f64>(&[1100, 300, 2], Constant::EveryLayer, 3, &training, eta);
+            follows_the_formula::<f64>(&[1100, 300, 2], Bias::EveryLayer, 3, &training, eta);
         }
     }
 }
@@ -514,7 +507,7 @@ fn a_layer_of_several_chunks_follows_the_formula_too() {
 /// ‖g‖ of the record is the last step's, before it is clipped.
 fn norm_is_recorded<F: Real>(training: &Training) {
     for (widths, batch) in [(&[7, 8, 1][..], 1), (&[45, 46, 3], 9)] {
-        let mlp = common::network::<F>(widths, Constant::Input, 3);
+        let mlp = common::network::<F>(widths, Bias::Input, 3);
         let Chosen { x, y, g, .. } = batch_for(&mlp, training.sam, batch, 7);
         let norm = bounded_norm(&g);
         let part = if training.sam.is_some() { 5e-3 } else { 1e-3 };
@@ -542,7 +535,7 @@ fn clipping_is_exact<F: Real>() {
     let y = ndarray::array![[number(-3.0)], [number(-1.0)]];
     // θ = 0, so that δ = −y.
     let step = |optimizer, clip: f64| {
-        let mlp = Mlp::<F>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+        let mlp = Mlp::<F>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
         let learning_rate = LearningRate::constant(0.5);
         let training = Training { optimizer, learning_rate, clip_norm: Some(clip), ..Training::default() };
         let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
@@ -597,7 +590,7 @@ impl<F: Real> Loss<F> for Flat {
 fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
     let epsilon = 2.0 * F::U;
     let [x, y] = [(); 2].map(|()| Array2::from_elem((1000, 1), F::ZERO));
-    let new = || Mlp::<F>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.7).unwrap();
+    let new = || Mlp::<F>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.7).unwrap();
     let start = new().parameters().alpha()[(0, 0)].to_f64();
     let decay = -(steps as f64) * (-eta * lambda).ln_1p();
     let applied = (decay / (256.0 * epsilon)) as usize + 1;

@@ -8,8 +8,8 @@ use std::ops::AddAssign;
 
 use common::{BoundedLoss, Bounds, Forward, Real, Reference, Seed, assert_within, first_violation, flat};
 use gemmprop::{
-    Constant, Logistic, Loss, Mlp, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Trace, batched, matrix_vector,
-    naive, per_neuron,
+    Bias, Logistic, Loss, Mlp, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError,
+    rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
 use ndarray::{Array1, Array2, Axis, Ix1};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ use proptest::test_runner::TestRunner;
 #[derive(Debug, Clone)]
 struct Case {
     widths: Vec<usize>,
-    constant: Constant,
+    constant: Bias,
     batch: usize,
     seed: u64,
 }
@@ -31,7 +31,7 @@ fn width() -> impl Strategy<Value = usize> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let constant = prop::sample::select(vec![Constant::Input, Constant::EveryLayer, Constant::Absent]);
+    let constant = prop::sample::select(vec![Bias::Input, Bias::EveryLayer, Bias::None]);
     let outputs = prop_oneof![1 => Just(1_usize), 1 => 2..=6_usize];
     let hidden =
         prop_oneof![1 => Just(0_usize), 9 => 1..=6_usize].prop_flat_map(|depth| prop::collection::vec(width(), depth));
@@ -248,7 +248,7 @@ fn the_four_rungs_agree_on_random_networks_in_f64() {
 fn the_bounds_are_far_below_the_gradient_and_a_hundred_times_the_bound_is_caught() {
     for (widths, batch, below) in [(&[8, 8, 1][..], 32, 1e-4), (&[64, 64, 64, 1], 32, 2e-3), (&[129, 46, 10], 70, 2e-3)]
     {
-        let case = Case { widths: widths.to_vec(), constant: Constant::EveryLayer, batch, seed: 5 };
+        let case = Case { widths: widths.to_vec(), constant: Bias::EveryLayer, batch, seed: 5 };
         let kept = keep::<f32>(&case);
         let batch = kept.forwards.len();
         assert!(batch > 0);
@@ -334,7 +334,7 @@ fn integers_agree<F: Real>(case: &Case) {
 
 #[test]
 fn on_small_whole_numbers_the_four_rungs_and_a_step_of_sgd_agree_bit_for_bit() {
-    let constant = prop::sample::select(vec![Constant::Input, Constant::EveryLayer, Constant::Absent]);
+    let constant = prop::sample::select(vec![Bias::Input, Bias::EveryLayer, Bias::None]);
     let narrow = (prop::collection::vec(1..=6_usize, 1..=3), 1..=3_usize);
     let wide = (prop::collection::vec(1..=70_usize, 1..=2), 1..=3_usize);
     let batch = prop::sample::select(vec![1, 2, 4, 8, 16]);

@@ -5,8 +5,8 @@
 use crate::common;
 
 use gemmprop::{
-    Constant, Dataset, LearningRate, Mlp, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
-    batched,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    rungs::batched,
 };
 use ndarray::{Array1, array};
 
@@ -14,9 +14,9 @@ use ndarray::{Array1, array};
 /// everything is exact.
 fn a_step_of_a_linear_model<F: common::Real>() {
     let number = F::from_f64;
-    let mut theta = Parameters::zeros(&[2, 1], Constant::Absent).unwrap();
+    let mut theta = Parameters::zeros(&[2, 1], Bias::None).unwrap();
     theta.alpha_mut().assign(&array![[number(1.0), number(-1.0)]]);
-    let mlp = Mlp::from_parameters(&[2, 1], Constant::Absent, theta).unwrap();
+    let mlp = Mlp::from_parameters(&[2, 1], Bias::None, theta).unwrap();
     let (x, y) = (array![[number(2.0), number(2.0)]], array![number(-2.0)]);
     for optimizer in [Optimizer::Sgd, Optimizer::Momentum { mu: 0.5 }] {
         let training =
@@ -39,8 +39,8 @@ fn a_step_is_that_of_the_gradient_uphill() {
 /// ŷ = alpha x + b at θ = 0 with x = (2s, 2s) and r > 0: the point uphill is ρ (x, 1)/‖(x, 1)‖, g there (r + ρ ‖(x, 1)‖) (x, 1), and all terms
 /// are positive. u is that of the number type, and each number on the way is rounded at most 12 times.
 fn is_made_uphill<F: common::Real>(s: f64, r: f64, rho: f64, eta: f64) {
-    let theta = Parameters::zeros(&[2, 1], Constant::Absent).unwrap();
-    let mlp = Mlp::from_parameters(&[2, 1], Constant::Absent, theta).unwrap();
+    let theta = Parameters::zeros(&[2, 1], Bias::None).unwrap();
+    let mlp = Mlp::from_parameters(&[2, 1], Bias::None, theta).unwrap();
     let (x, y) = (array![[F::from_f64(2.0 * s), F::from_f64(2.0 * s)]], array![F::from_f64(-r)]);
     let training = Training { sam: Some(rho), learning_rate: LearningRate::constant(eta), ..Training::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
@@ -74,7 +74,7 @@ fn gradients_of_any_length_lead_uphill_by_the_radius() {
 /// uphill, which batched gradients give too, in sums of another order.
 #[test]
 fn the_gradient_of_a_deep_network_is_taken_uphill_and_theta_put_back() {
-    let mlp = common::network::<f64>(&[45, 300, 129, 7], Constant::EveryLayer, 1);
+    let mlp = common::network::<f64>(&[45, 300, 129, 7], Bias::EveryLayer, 1);
     let (x, y) = (common::uniform::<f64>(64, 45, 2), Array1::from_shape_fn(64, |i| i % 7));
     let (rho, eta) = (0.25, 1e-30);
     let training = Training {
@@ -107,7 +107,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mlp = common::network::<f32>(&[45, 300, 129, 7], Constant::EveryLayer, 1);
+            let mlp = common::network::<f32>(&[45, 300, 129, 7], Bias::EveryLayer, 1);
             let training = Training {
                 optimizer: Optimizer::adam(),
                 learning_rate: LearningRate::constant(1e-2),
@@ -131,7 +131,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_radius_that_is_none_is_refused() {
     for sam in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let mlp = common::network::<f32>(&[2, 1], Constant::Input, 1);
+        let mlp = common::network::<f32>(&[2, 1], Bias::Input, 1);
         let error = Trainer::new(mlp, SquaredError, Training { sam: Some(sam), ..Training::default() }).unwrap_err();
         assert!(error.to_string().starts_with("sam: expected a finite, positive number"), "{error}");
     }

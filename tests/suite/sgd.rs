@@ -2,14 +2,14 @@
 
 use crate::common;
 
-use gemmprop::{Constant, Error, Generator, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Error, Generator, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, array};
 use rand::seq::SliceRandom;
 use rand_chacha::rand_core::SeedableRng;
 
 /// A network, data whose last batch is ragged, and labels.
 fn setting<F: common::Real>() -> (Mlp<F>, Array2<F>, Array1<usize>) {
-    let mlp = common::network(&[6, 20, 9, 3], Constant::EveryLayer, 1);
+    let mlp = common::network(&[6, 20, 9, 3], Bias::EveryLayer, 1);
     (mlp, common::uniform(70, 6, 2), Array1::from_shape_fn(70, |i| (i * i) % 3))
 }
 
@@ -52,7 +52,7 @@ fn the_same_seed_gives_the_same_bits_and_another_seed_other_ones() {
     };
     assert_eq!(run(4), run(4));
     assert_ne!(run(4).0, run(5).0);
-    let he = |seed| Mlp::<f32>::he(&[6, 20, 9, 3], Constant::Input, seed).unwrap();
+    let he = |seed| Mlp::<f32>::he(&[6, 20, 9, 3], Bias::Input, seed).unwrap();
     assert_eq!(he(4), he(4));
     assert_ne!(he(4), he(5));
 }
@@ -113,7 +113,7 @@ fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {
     let solved = with_constant.least_squares(&y.column(0).to_owned()).unwrap();
     let best = solved.solution;
 
-    let mut mlp = Mlp::<f64>::he(&[inputs, 1], Constant::Input, 3).unwrap();
+    let mut mlp = Mlp::<f64>::he(&[inputs, 1], Bias::Input, 3).unwrap();
     let distance = |mlp: &Mlp<f64>| {
         let differences = mlp.parameters().iter().zip(&best).map(|(theta, best)| (theta - best).powi(2));
         differences.sum::<f64>().sqrt()
@@ -156,7 +156,7 @@ fn bits<F: Scalar>(mlp: &Mlp<F>) -> Vec<u64> {
 #[test]
 fn a_run_that_diverges_says_when_and_leaves_the_network_as_before_that_batch() {
     let (x, y) = (array![[1.0_f32], [2.0], [-1.0]], array![1.0_f32, 0.0, 3.0]);
-    let mut mlp = Mlp::<f32>::he(&[1, 1], Constant::Input, 1).unwrap();
+    let mut mlp = Mlp::<f32>::he(&[1, 1], Bias::Input, 1).unwrap();
     let mut replayed = mlp.clone();
     let error = Sgd::new(3, 10.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();
     let Error::Diverged { what: "loss", at: Some((failed, 1)), found, last: Some(last) } = error else {
@@ -183,7 +183,7 @@ type One = (Array2<f32>, Array1<f32>);
 
 /// A network ŷ = w x + b with b = 0.
 fn linear(w: f64) -> Mlp<f32> {
-    Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| w).unwrap()
+    Mlp::from_weights(&[1, 1], Bias::None, 0, |_, _, _| w).unwrap()
 }
 
 /// The loss is finite and the step is not: g = −10¹⁰, and η g = 10⁴⁰.
@@ -236,7 +236,7 @@ fn a_step_watches_parameters_that_the_caller_has_changed() {
 #[test]
 fn an_infinity_among_the_parameters_is_found_by_training_also_where_no_loss_shows_it() {
     // ReLU(−∞ · 1) = 0.
-    let mut mlp = Mlp::<f32>::from_weights(&[1, 2, 1], Constant::Absent, 0, |_, _, _| 1.0).unwrap();
+    let mut mlp = Mlp::<f32>::from_weights(&[1, 2, 1], Bias::None, 0, |_, _, _| 1.0).unwrap();
     mlp.parameters_mut().w_mut().next().unwrap()[(0, 0)] = f32::NEG_INFINITY;
     let before = bits(&mlp);
     let mut sgd = Sgd::new(1, 0.1, 1).unwrap();
@@ -261,13 +261,13 @@ fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {
     for bad in 0..8 {
         // ŷ − y = −3·10³⁸ has a square that f32 cannot hold.
         let y = Array1::from_shape_fn(8, |i| if i == bad { 3e38_f32 } else { 0.0 });
-        let mut mlp = Mlp::<f32>::he(&[1, 1], Constant::Absent, 1).unwrap();
+        let mut mlp = Mlp::<f32>::he(&[1, 1], Bias::None, 1).unwrap();
         let mut sgd = Sgd::new(1, 0.01, 9).unwrap();
         let error = sgd.train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
         let Error::Diverged { at: Some((1, batch)), .. } = error else { panic!("{error:?}") };
         let step = batch - 1;
         // Epochs are shuffled, so `step` is where the shuffle puts the sample: that many steps have been made, all with y = 0.
-        let mut replayed = Mlp::<f32>::he(&[1, 1], Constant::Absent, 1).unwrap();
+        let mut replayed = Mlp::<f32>::he(&[1, 1], Bias::None, 1).unwrap();
         let mut sgd = Sgd::new(1, 0.01, 9).unwrap();
         let zero = Array1::zeros(1);
         for _ in 0..step {
@@ -292,7 +292,7 @@ fn a_nan_in_the_parameters_is_reported_and_spreads_no_further() {
 }
 
 /// On small whole numbers, with η/B and 1 − ηλ powers of two, all arithmetic is exact: the fused update is the oracle's, bit for bit.
-fn weight_decay_is_exact<F: common::Real>(widths: &[usize], batch: usize, constant: Constant) {
+fn weight_decay_is_exact<F: common::Real>(widths: &[usize], batch: usize, constant: Bias) {
     // η = B/4 and 1 − ηλ = ½.
     let (eta, lambda) = (batch as f64 / 4.0, 2.0 / batch as f64);
     let mlp = common::integer_network::<F>(widths, constant, 5);
@@ -301,7 +301,7 @@ fn weight_decay_is_exact<F: common::Real>(widths: &[usize], batch: usize, consta
     let mut expected: Vec<f64> = mlp.parameters().iter().map(|theta| 0.5 * theta.to_f64()).collect();
     let mut g = mlp.zero_gradient();
     for (x, y) in x.outer_iter().zip(y.outer_iter()) {
-        gemmprop::per_neuron::loss_gradient(&mlp, x, y.to_slice().unwrap(), &SquaredError, &mut g).unwrap();
+        gemmprop::rungs::per_neuron::loss_gradient(&mlp, x, y.to_slice().unwrap(), &SquaredError, &mut g).unwrap();
         expected.iter_mut().zip(g.iter()).for_each(|(theta, g)| *theta -= 0.25 * g.to_f64());
     }
     assert!(expected.iter().all(|theta| theta.abs() < 1e6), "whole quarters up to 2²⁴ are exact in f32");
@@ -313,7 +313,7 @@ fn weight_decay_is_exact<F: common::Real>(widths: &[usize], batch: usize, consta
 
 #[test]
 fn weight_decay_is_the_beta_of_the_update() {
-    for constant in [Constant::Input, Constant::EveryLayer, Constant::Absent] {
+    for constant in [Bias::Input, Bias::EveryLayer, Bias::None] {
         for batch in [1, 2, 8, 33] {
             for widths in [&[3, 1][..], &[5, 7, 1], &[4, 8, 3], &[7, 45, 2]] {
                 weight_decay_is_exact::<f32>(widths, batch, constant);

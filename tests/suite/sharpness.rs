@@ -5,11 +5,11 @@
 use crate::common::{self, second_order};
 
 use common::{Real, flat, gamma, integer_network, integers, network, uniform};
-use gemmprop::lanczos::{Extremes, Operator, Options, density, extremes, trace};
-use gemmprop::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
+use gemmprop::curvature::lanczos::{Extremes, Operator, Options, density, extremes, trace};
+use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
 use gemmprop::{
-    Constant, Dataset, Error, Hessian, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer,
-    Training, batched,
+    Bias, Dataset, Error, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    curvature::Hessian, rungs::batched,
 };
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 use ndarray_linalg::{EigValsh, UPLO};
@@ -54,7 +54,7 @@ fn spectrum(mlp: &Mlp<f64>, x: &Array2<f64>, labels: &Array1<usize>, adaptive: b
 /// Powers of two go through all arithmetic as they are, so whatever is invariant is so to the last bit.
 #[test]
 fn rescaled_layers_change_raw_sharpness_alone() {
-    let mlp = network::<f64>(&[5, 7, 6, 3], Constant::EveryLayer, 1);
+    let mlp = network::<f64>(&[5, 7, 6, 3], Bias::EveryLayer, 1);
     let x = uniform::<f64>(50, 5, 2);
     let labels = Array1::from_shape_fn(50, |i| i % 3);
     let asam = |mlp: &Mlp<f64>, steps| {
@@ -93,7 +93,7 @@ fn rescaled_layers_change_raw_sharpness_alone() {
 #[test]
 fn the_spectrum_of_a_linear_model_is_that_of_xx_over_n() {
     let (n, inputs) = (40, 6);
-    let mlp = network::<f64>(&[inputs, 1], Constant::Input, 1);
+    let mlp = network::<f64>(&[inputs, 1], Bias::Input, 1);
     let (x, y) = (uniform::<f64>(n, inputs, 2), uniform::<f64>(n, 1, 3));
     let extended = concatenate![Axis(1), x, Array2::ones((n, 1))];
     let eigenvalues = (extended.t().dot(&extended) / n as f64).eigvalsh(UPLO::Lower).unwrap();
@@ -114,7 +114,7 @@ fn the_spectrum_of_a_linear_model_is_that_of_xx_over_n() {
 /// the spectrum, which has negative eigenvalues, and the trace. Rounding: that of a product is below nε‖A‖, and lanczos's four times that.
 #[test]
 fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
-    let mlp = network::<f64>(&[3, 6, 5, 3], Constant::EveryLayer, 1);
+    let mlp = network::<f64>(&[3, 6, 5, 3], Bias::EveryLayer, 1);
     let n = mlp.parameters().count();
     let (x, labels) = (uniform::<f64>(40, 3, 2), Array1::from_shape_fn(40, |i| i * i % 3));
     let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
@@ -146,7 +146,7 @@ fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
 /// |D| H |D| has the entries |θ_i| H_ij |θ_j|.
 #[test]
 fn the_adaptive_operator_is_h_between_sizes_of_parameters() {
-    let mlp = network::<f64>(&[3, 4, 2], Constant::Input, 1);
+    let mlp = network::<f64>(&[3, 4, 2], Bias::Input, 1);
     let (x, y) = (uniform::<f64>(20, 3, 2), uniform::<f64>(20, 2, 3));
     let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let (theta, n) = (flat(mlp.parameters()), mlp.parameters().count());
@@ -173,10 +173,10 @@ fn the_adaptive_operator_is_h_between_sizes_of_parameters() {
 fn box_sharpness_of_a_quadratic_is_below_its_best_corner_and_above_the_tangent() {
     let (x, y) = (integers::<f64>(16, 4, 2), integers::<f64>(16, 1, 3));
     for (seed, epsilon) in [(1, 1e-3), (2, 5e-4), (3, 0.5)] {
-        let mlp = integer_network::<f64>(&[4, 1], Constant::Input, seed);
+        let mlp = integer_network::<f64>(&[4, 1], Bias::Input, seed);
         let at = |theta: &[f64]| {
             let theta = with_numbers(&mlp, |i| theta[i]);
-            let (mlp, mut g) = (Mlp::from_parameters(&[4, 1], Constant::Input, theta).unwrap(), mlp.zero_gradient());
+            let (mlp, mut g) = (Mlp::from_parameters(&[4, 1], Bias::Input, theta).unwrap(), mlp.zero_gradient());
             let value = batched::loss_gradient(&mlp, x.view(), y.view(), &SquaredError, &mut g).unwrap();
             (value, flat(&g))
         };
@@ -230,8 +230,8 @@ impl Loss<f64> for Hill {
 /// and there are never more than three that do at one s: of 80 iterations 20 halve it, to 2⁻¹⁹.
 #[test]
 fn box_sharpness_finds_a_maximum_inside() {
-    let zeros = Parameters::zeros(&[1, 1], Constant::Absent).unwrap();
-    let mlp = Mlp::from_parameters(&[1, 1], Constant::Absent, zeros).unwrap();
+    let zeros = Parameters::zeros(&[1, 1], Bias::None).unwrap();
+    let mlp = Mlp::from_parameters(&[1, 1], Bias::None, zeros).unwrap();
     let (x, y) = (array![[1.0], [-1.0]], array![0.3 - 0.7, -0.3 - 0.7]);
     let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &Hill).unwrap();
     let start = 1.0 - 0.5 * (0.3 * 0.3 + 0.7 * 0.7);
@@ -242,8 +242,7 @@ fn box_sharpness_finds_a_maximum_inside() {
 /// Where the gradient is 0 there is still a way up.
 #[test]
 fn box_sharpness_leaves_an_exact_minimum() {
-    let mlp =
-        Mlp::from_parameters(&[2, 1], Constant::Input, Parameters::zeros(&[2, 1], Constant::Input).unwrap()).unwrap();
+    let mlp = Mlp::from_parameters(&[2, 1], Bias::Input, Parameters::zeros(&[2, 1], Bias::Input).unwrap()).unwrap();
     let (x, y) = (uniform::<f64>(8, 2, 1), Array2::zeros((8, 1)));
     let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     assert!(landscape.box_sharpness(1e-3, 5).unwrap() > 0.0);
@@ -256,7 +255,7 @@ fn box_sharpness_leaves_an_exact_minimum() {
 fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
     fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) {
         let rho = 0.05;
-        let mlp = network::<F>(widths, Constant::EveryLayer, 1);
+        let mlp = network::<F>(widths, Bias::EveryLayer, 1);
         let x = uniform::<F>(y.nrows(), widths[0], 2);
         let theta = flat(mlp.parameters());
         let (mut point, mut g, mut best) = (mlp.clone(), mlp.zero_gradient(), 0.0_f64);
@@ -268,7 +267,7 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
             let in_units: f64 = delta.iter().zip(&theta).map(|(delta, theta)| (delta / theta).powi(2)).sum();
             assert!((in_units.sqrt() - rho).abs() <= gamma(2 * theta.len() + 20, f64::U) * rho);
             let moved = with_numbers(&mlp, |i| theta[i] + delta[i]);
-            point = Mlp::from_parameters(widths, point.constant(), moved).unwrap();
+            point = Mlp::from_parameters(widths, point.bias(), moved).unwrap();
             let end = batched::loss_gradient(&point, x.view(), y.view(), loss, &mut g).unwrap();
             best = best.max(end - start);
             let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
@@ -287,7 +286,7 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
 /// Of a linear model with whole numbers, exactly: L(θ + αd + βe) is a quadratic form, with H's products.
 #[test]
 fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
-    let mlp = integer_network::<f64>(&[5, 2], Constant::Input, 1);
+    let mlp = integer_network::<f64>(&[5, 2], Bias::Input, 1);
     let (x, y) = (integers::<f64>(32, 5, 2), integers::<f64>(32, 2, 3));
     let [d, e] = [3, 5].map(|k| with_numbers(&mlp, |i| (i % k) as f64 - 1.0));
     let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
@@ -312,7 +311,7 @@ fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
 #[test]
 fn a_line_passes_through_the_loss() {
     for n in [1, 100, 5000] {
-        let mlp = network::<f32>(&[6, 20, 10, 4], Constant::Input, 1);
+        let mlp = network::<f32>(&[6, 20, 10, 4], Bias::Input, 1);
         let (x, labels) = (uniform::<f32>(n, 6, 2), Array1::from_shape_fn(n, |i| i % 4));
         let hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
@@ -324,7 +323,7 @@ fn a_line_passes_through_the_loss() {
 
 #[test]
 fn filters_take_the_norms_of_the_networks_rows() {
-    let mlp = network::<f64>(&[4, 7, 5, 3], Constant::EveryLayer, 1);
+    let mlp = network::<f64>(&[4, 7, 5, 3], Bias::EveryLayer, 1);
     let mut direction = direction(&mlp);
     // A neuron without a direction.
     direction.w_mut().nth(1).unwrap().row_mut(2).fill(0.0);
@@ -356,7 +355,7 @@ fn filters_take_the_norms_of_the_networks_rows() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let mlp = network::<f64>(&[2, 3, 1], Constant::Input, 1);
+    let mlp = network::<f64>(&[2, 3, 1], Bias::Input, 1);
     let (x, y) = (uniform::<f64>(4, 2, 1), uniform::<f64>(4, 1, 2));
     let short = Landscape::new(&mlp, Dataset::new(x.view(), uniform::<f64>(3, 1, 2).view()), &SquaredError)
         .map(drop)
@@ -369,7 +368,7 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(landscape.adaptive_sharpness(f64::INFINITY, 3).unwrap_err(), refused("rho", f64::INFINITY));
     assert_eq!(landscape.adaptive_sharpness(0.1, 0).unwrap_err(), refused("steps", 0.0));
     assert_eq!(landscape.box_sharpness(0.1, 0).unwrap_err(), refused("iterations", 0.0));
-    let other = Parameters::<f64>::zeros(&[2, 4, 1], Constant::Input).unwrap();
+    let other = Parameters::<f64>::zeros(&[2, 4, 1], Bias::Input).unwrap();
     let shape = |error| matches!(error, Error::Shape { what: "direction", .. });
     assert!(shape(landscape.line(&other, &[0.0]).unwrap_err()));
     assert!(shape(landscape.plane([&mlp.zero_gradient(), &other], &[0.0], &[1.0]).unwrap_err()));
@@ -384,7 +383,7 @@ fn curvature_is_that_of_what_was_trained() {
     let labels = Array1::from_shape_fn(40, |i| i % 3);
     let weights = Array1::from_shape_fn(40, |i| [1.0, 2.0, 0.0, 1.0][i % 4]);
     let training = Training { epochs: 3, standardize: true, ..Training::default() };
-    let mlp = network::<f64>(&[4, 6, 3], Constant::Input, 1);
+    let mlp = network::<f64>(&[4, 6, 3], Bias::Input, 1);
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let data = Dataset::new(x.view(), labels.view()).weights(weights.view());
     trainer.fit(data, None, &mut ()).unwrap();
@@ -423,7 +422,7 @@ fn curvature_is_that_of_what_was_trained() {
 #[test]
 fn an_operator_knows_its_order_and_its_precision() {
     let (x, y) = (uniform::<f32>(9, 3, 1), uniform::<f32>(9, 2, 2));
-    let mlp = network::<f32>(&[3, 4, 2], Constant::Input, 1);
+    let mlp = network::<f32>(&[3, 4, 2], Bias::Input, 1);
     let n = mlp.parameters().count();
     let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let found = extremes(&mut operator(&mut hessian), &Options::default()).unwrap();
@@ -450,7 +449,7 @@ fn an_operator_knows_its_order_and_its_precision() {
 #[test]
 fn what_overflows_is_no_maximum_of_0() {
     fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, far: f64) {
-        let mlp = network::<F>(widths, Constant::EveryLayer, 1);
+        let mlp = network::<F>(widths, Bias::EveryLayer, 1);
         let x = uniform::<F>(y.nrows(), widths[0], 2);
         let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
         for found in [landscape.box_sharpness(far, 5), landscape.adaptive_sharpness(far, 5)] {
@@ -464,7 +463,7 @@ fn what_overflows_is_no_maximum_of_0() {
     check::<f32, _>(&[4, 9, 5, 2], &uniform::<f32>(30, 2, 3), &SquaredError, 1e20);
     check::<f64, _>(&[4, 2], &uniform::<f64>(30, 2, 3), &SquaredError, 1e200);
     // One number that overflows in its square alone.
-    let mlp = integer_network::<f32>(&[1, 1], Constant::Absent, 1);
+    let mlp = integer_network::<f32>(&[1, 1], Bias::None, 1);
     let (x, y) = (array![[1.0]], array![[3.0]]);
     let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     assert_eq!(landscape.box_sharpness(1e20, 3), Ok(f64::INFINITY));
@@ -472,7 +471,7 @@ fn what_overflows_is_no_maximum_of_0() {
 
 #[test]
 fn a_nan_in_the_parameters_is_an_error() {
-    let mut mlp = network::<f64>(&[3, 4, 2], Constant::Input, 1);
+    let mut mlp = network::<f64>(&[3, 4, 2], Bias::Input, 1);
     mlp.parameters_mut().iter_mut().next().map(|p| *p = f64::NAN).unwrap();
     let (x, labels) = (uniform::<f64>(9, 3, 1), Array1::from_shape_fn(9, |i| i % 2));
     let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
@@ -484,7 +483,7 @@ fn a_nan_in_the_parameters_is_an_error() {
 /// A distance within which the number type has no other point.
 #[test]
 fn a_distance_that_vanishes_is_refused() {
-    let mlp = network::<f32>(&[3, 4, 2], Constant::EveryLayer, 1);
+    let mlp = network::<f32>(&[3, 4, 2], Bias::EveryLayer, 1);
     let (x, labels) = (uniform::<f32>(9, 3, 1), Array1::from_shape_fn(9, |i| i % 2));
     let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
     for found in [1e-30, 1e-50, 1e-12] {
@@ -502,7 +501,7 @@ fn a_distance_that_vanishes_is_refused() {
 #[test]
 fn squares_of_gradients_neither_overflow_nor_vanish() {
     let widths = [4, 5, 2];
-    let mut mlp = network::<f64>(&widths, Constant::Absent, 1);
+    let mut mlp = network::<f64>(&widths, Bias::None, 1);
     mlp.parameters_mut().b_mut().fill(0.0);
     let (x, y) = (uniform::<f64>(30, 4, 2), uniform::<f64>(30, 2, 3));
     let of = |s: f64| {
@@ -521,7 +520,7 @@ fn squares_of_gradients_neither_overflow_nor_vanish() {
 /// A direction of any size has the networks's norms after it.
 #[test]
 fn directions_of_any_size_are_normalised() {
-    let mlp = network::<f64>(&[4, 7, 3], Constant::EveryLayer, 1);
+    let mlp = network::<f64>(&[4, 7, 3], Bias::EveryLayer, 1);
     let expected = filter_normalised(&direction(&mlp), &mlp).unwrap();
     for power in [-1000, -600, 600, 1000] {
         let far = with_numbers(&mlp, |i| ((i * 31 % 97) as f64 / 48.5 - 1.0) * 2.0_f64.powi(power));

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use gemmprop::{
-    Checkpoints, Constant, Dataset, Generator, LearningRate, Mlp, Model, Notes, SoftmaxCrossEntropy, SquaredError,
-    Trainer, Training, data,
+    Bias, Dataset, Generator, LearningRate, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    checkpoint::{Checkpoints, Notes},
+    data,
 };
 use ndarray::{Array1, Array2};
 use ndarray_npy::write_npy;
@@ -1110,7 +1111,7 @@ fn a_state_that_cannot_be_kept_is_said_and_tried_again_and_the_run_goes_on() {
 /// A checkpoint as the program made them before it standardised by itself, of a network with these weights.
 fn older(folder: &Folder, name: &str, loss: &str, classes: &[&str], weight: f32, standardize: bool) -> Model<f32> {
     let outputs = classes.len().max(1);
-    let mlp = Mlp::from_weights(&[2, outputs], Constant::Absent, 0, |_, _, _| f64::from(weight)).unwrap();
+    let mlp = Mlp::from_weights(&[2, outputs], Bias::None, 0, |_, _, _| f64::from(weight)).unwrap();
     let training =
         Training { standardize, epochs: 1, learning_rate: LearningRate::constant(1e-9), ..Training::default() };
     let (x, y) = (ndarray::array![[1.0, 2.0], [3.0, 8.0]], Array2::zeros((2, outputs)));

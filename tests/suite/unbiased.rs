@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use common::{BoundedLoss, Real, Reference, Seed, assert_within, flat};
 use gemmprop::{
-    Constant, Error, Generator, Loss, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError, batched, per_neuron,
+    Bias, Error, Generator, Loss, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError,
+    rungs::{batched, per_neuron},
 };
 use ndarray::{Array1, Array2, Axis};
 use rand::SeedableRng;
@@ -40,7 +41,7 @@ fn an_epoch_averages_to_the_full_gradient<F: Real, L: BoundedLoss<F>>(
 ) {
     // 197 = 6 · 32 + 5.
     let batch = 32;
-    let mlp = common::network::<F>(&[10, 16, 12, outputs], Constant::Input, 3);
+    let mlp = common::network::<F>(&[10, 16, 12, outputs], Bias::Input, 3);
     let reference = Reference::new(&mlp);
     let x = common::uniform::<F>(y.nrows(), 10, 4);
     let mut bounds = reference.no_bounds();
@@ -86,7 +87,7 @@ fn the_batches_of_an_epoch_average_to_the_full_gradient_a_ragged_last_one_by_its
 /// all samples' gradients by rung 2, bit for bit.
 #[test]
 fn on_whole_numbers_the_batches_of_an_epoch_add_up_bit_for_bit() {
-    let mlp = common::integer_network::<f32>(&[6, 9, 7, 2], Constant::EveryLayer, 3);
+    let mlp = common::integer_network::<f32>(&[6, 9, 7, 2], Bias::EveryLayer, 3);
     let (x, y) = (common::integers::<f32>(60, 6, 4), common::integers::<f32>(60, 2, 5));
     let reference = Reference::exact(&mlp);
     let mut bounds = reference.no_bounds();
@@ -162,7 +163,7 @@ impl Estimates {
 #[test]
 fn the_mean_of_single_batches_converges_to_the_full_gradient_like_one_over_root_k() {
     let (samples, batch) = (50, 8);
-    let mlp = common::network::<f64>(&[6, 12, 6, 3], Constant::Input, 1);
+    let mlp = common::network::<f64>(&[6, 12, 6, 3], Bias::Input, 1);
     let x = common::uniform::<f64>(samples, 6, 2);
     let y = Array2::from_shape_fn((samples, 1), |(i, _)| (i * i) % 3);
     let all: Vec<usize> = (0..samples).collect();
@@ -220,7 +221,7 @@ impl Loss<f64> for Recorder {
 #[test]
 fn each_epoch_takes_every_sample_once_in_an_order_drawn_uniformly() {
     let (samples, epochs) = (10, 3000);
-    let mut mlp = Mlp::<f64>::he(&[1, 1], Constant::Input, 0).unwrap();
+    let mut mlp = Mlp::<f64>::he(&[1, 1], Bias::Input, 0).unwrap();
     let x = Array2::from_elem((samples, 1), f64::ZERO);
     let y = Array1::from_iter(0..samples);
     let recorder = Recorder::default();

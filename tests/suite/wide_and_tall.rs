@@ -1,8 +1,8 @@
 //! Shapes far from square: a layer with more columns than a chunk of a gradient has, and batches of up to a million samples.
 
 use gemmprop::{
-    Constant, Dataset, LearningRate, Mlp, Optimizer, Parameters, Scalar, SquaredError, Trainer, Training, batched,
-    per_neuron,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, Scalar, SquaredError, Trainer, Training,
+    rungs::{batched, per_neuron},
 };
 use ndarray::{Array1, Array2};
 
@@ -16,7 +16,7 @@ fn optimizers() -> [Optimizer; 4] {
 
 /// One step from the same network.
 fn stepped<F: Scalar>(columns: usize, training: Training) -> (Parameters<F>, Parameters<F>, f64) {
-    let mlp = Mlp::<F>::he(&[columns, 4, 1], Constant::Input, 1).unwrap();
+    let mlp = Mlp::<F>::he(&[columns, 4, 1], Bias::Input, 1).unwrap();
     let before = mlp.parameters().clone();
     let x = Array2::from_shape_fn((8, columns), |(i, j)| F::from_f64(value(i, j)));
     let y = Array1::from_shape_fn(8, |i| F::from_f64(value(i, 3)));
@@ -30,7 +30,7 @@ fn stepped<F: Scalar>(columns: usize, training: Training) -> (Parameters<F>, Par
 fn every_column_is_stepped<F: Scalar>(columns: usize, clip_norm: Option<f64>, unit: f64) {
     let eta = 0.5;
     let x = Array2::from_shape_fn((8, columns), |(i, j)| F::from_f64(value(i, j)));
-    let mlp = Mlp::<F>::he(&[columns, 4, 1], Constant::Input, 1).unwrap();
+    let mlp = Mlp::<F>::he(&[columns, 4, 1], Bias::Input, 1).unwrap();
     let mut gradient = vec![0.0; mlp.parameters().count()];
     let (mut g, mut least) = (mlp.zero_gradient(), f64::INFINITY);
     for i in 0..8 {
@@ -88,7 +88,7 @@ fn every_column_of_a_wide_layer_is_stepped() {
 /// A linear network with all weights 0, so that ŷ = 0 and δ = −y exactly: the gradient is −(1/B) Σ y x, and for the constants
 /// −(1/B) Σ y. Numbers of one sign, whose sums lose most.
 fn sums_of_many_samples_keep_their_digits(samples: usize, inputs: usize, outputs: usize) {
-    let mlp = Mlp::<f32>::from_weights(&[inputs, outputs], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mlp = Mlp::<f32>::from_weights(&[inputs, outputs], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let positive = |i: usize, j: usize| (1.0 + ((i * 31 + j * 17) % 97) as f32 / 128.0) / 3.0;
     let x = Array2::from_shape_fn((samples, inputs), |(i, j)| positive(i, j));
     let y = Array2::from_shape_fn((samples, outputs), |(i, k)| positive(i, k + 5));

@@ -9,7 +9,7 @@
 //! of ½ r² is at least 1/8. For the logistic loss the mean is convex in ŷ and its symmetrisation over the same constraint is ŷ = 0
 //! everywhere, ln 2.
 
-use gemmprop::{Constant, Logistic, Loss, Mlp, Sgd, SquaredError, batched};
+use gemmprop::{Bias, Logistic, Loss, Mlp, Sgd, SquaredError, rungs::batched};
 use ndarray::{Array1, Array2, array};
 
 const SEEDS: u64 = 40;
@@ -27,7 +27,7 @@ fn loss_of<L: Loss<f64, Target = f64>>(mlp: &Mlp<f64>, loss: &L) -> f64 {
 /// Trains without a hidden layer, and looks at the loss after each epoch. Returns the least and the last.
 fn without_hidden_layer<L: Loss<f64, Target = f64>>(loss: &L, seed: u64, batch: usize) -> (f64, f64) {
     let (x, y) = xor();
-    let mut mlp = Mlp::he(&[2, 1], Constant::Input, seed).unwrap();
+    let mut mlp = Mlp::he(&[2, 1], Bias::Input, seed).unwrap();
     let mut sgd = Sgd::new(batch, 0.05, seed).unwrap();
     let mut least = f64::INFINITY;
     for _ in 0..2000 {
@@ -60,7 +60,7 @@ fn with_a_hidden_layer_it_is_learned() {
     let (x, y) = xor();
     let learned: Vec<u64> = (0..SEEDS)
         .filter(|&seed| {
-            let mut mlp = Mlp::he(&[2, 16, 1], Constant::Input, seed).unwrap();
+            let mut mlp = Mlp::he(&[2, 16, 1], Bias::Input, seed).unwrap();
             Sgd::new(1, 0.05, seed).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 3000).unwrap();
             let y_hat = mlp.predict(x.view()).unwrap();
             let right = y_hat.iter().zip(&y).all(|(y_hat, y)| (*y_hat > 0.5) == (*y > 0.5));

@@ -24,7 +24,7 @@
 
 pub(crate) mod second_order;
 
-use gemmprop::{Constant, Generator, Loss, Mlp, Parameters, Scalar};
+use gemmprop::{Bias, Generator, Loss, Mlp, Parameters, Scalar};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use rand::{RngExt, SeedableRng};
 
@@ -52,7 +52,7 @@ pub(crate) fn gamma(k: usize, u: f64) -> f64 {
 const EVALUATION: f64 = 1.0 + 2e-12;
 
 /// He's weights, and constants drawn from ±½ so that they take part.
-pub(crate) fn network<F: Real>(widths: &[usize], constant: Constant, seed: u64) -> Mlp<F> {
+pub(crate) fn network<F: Real>(widths: &[usize], constant: Bias, seed: u64) -> Mlp<F> {
     let mut mlp = Mlp::he(widths, constant, seed).unwrap();
     let mut generator = Generator::seed_from_u64(seed ^ 0xC0);
     for (_, mut c) in mlp.parameters_mut().layers_mut() {
@@ -62,7 +62,7 @@ pub(crate) fn network<F: Real>(widths: &[usize], constant: Constant, seed: u64) 
 }
 
 /// Small whole numbers for all parameters, on which f32 is exact.
-pub(crate) fn integer_network<F: Real>(widths: &[usize], constant: Constant, seed: u64) -> Mlp<F> {
+pub(crate) fn integer_network<F: Real>(widths: &[usize], constant: Bias, seed: u64) -> Mlp<F> {
     let mut theta = Parameters::zeros(widths, constant).unwrap();
     let mut generator = Generator::seed_from_u64(seed);
     theta.iter_mut().for_each(|p| *p = F::from_f64(f64::from(generator.random_range(-1..=1))));

@@ -161,7 +161,7 @@ pub(crate) fn product<F: Real>(
 ) -> (Vec<f64>, Vec<f64>) {
     let (theta, v) = (layers(mlp.parameters()), layers(v));
     let (theta_sizes, v_sizes) = (sizes(&theta), sizes(&v));
-    let trace = gemmprop::batched::forward(mlp, x).unwrap();
+    let trace = gemmprop::rungs::batched::forward(mlp, x).unwrap();
     let (mut hv, mut size) = (vec![0.0; mlp.parameters().count()], vec![0.0; mlp.parameters().count()]);
     for (r, y) in y.outer_iter().enumerate() {
         let y = y.to_vec();

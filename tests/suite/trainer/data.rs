@@ -15,7 +15,7 @@ fn weights_are_repetitions<F: common::Real>() {
     for optimizer in optimizers() {
         for clip_norm in [None, Some(0.5), Some(1e30)] {
             let step = |data: Dataset<F, F>| {
-                let mlp = common::integer_network::<F>(&[5, 7, 8, 3], Constant::EveryLayer, 4);
+                let mlp = common::integer_network::<F>(&[5, 7, 8, 3], Bias::EveryLayer, 4);
                 let training = Training { optimizer, clip_norm, ..Training::default() };
                 let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
                 let loss = trainer.step(data).unwrap();
@@ -74,13 +74,13 @@ fn samples_of_weight_0_alone_are_none_to_standardise_by() {
         Trainer::new(linear::<f64>(1.0), SquaredError, Training { standardize: true, ..Training::default() }).unwrap();
     let data = Dataset::new(x.view(), y.view());
     assert_eq!(trainer.fit(data.weights(weights.view()), None, &mut ()), Err(Error::NoSamples));
-    assert_eq!(trainer.fit(data, None, &mut ()), Ok(Ended::Done));
+    assert_eq!(trainer.fit(data, None, &mut ()), Ok(StopReason::Completed));
 }
 
 /// ½ (3·10³⁸)² overflows in f32, and ∞ · 0 would be NaN.
 #[test]
 fn a_sample_of_weight_0_has_no_influence_even_if_its_loss_overflows() {
-    let mlp = Mlp::<f32>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mlp = Mlp::<f32>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let mut trainer = Trainer::new(mlp, SquaredError, Training::default()).unwrap();
     let (x, y, weights) = (array![[1.0], [1.0]], array![3e38, 1.0], array![0.0, 2.0]);
     let loss = trainer.step(Dataset::new(x.view(), y.view()).weights(weights.view())).unwrap();

@@ -159,10 +159,10 @@ fn steps_on_a_copy_are_the_steps_in_place() {
                     epochs: 20,
                     ..Training::default()
                 };
-                let mlp = Mlp::<f32>::he(&[6, 3], Constant::Absent, 1).unwrap();
+                let mlp = Mlp::<f32>::he(&[6, 3], Bias::None, 1).unwrap();
                 let mut theta = mlp.parameters().clone();
                 theta.iter_mut().for_each(|p| *p = (f64::from(*p) * scale) as f32);
-                let mlp = Mlp::from_parameters(&[6, 3], Constant::Absent, theta).unwrap();
+                let mlp = Mlp::from_parameters(&[6, 3], Bias::None, theta).unwrap();
                 let x = common::uniform::<f32>(70, 6, 2);
                 let y = common::uniform::<f32>(70, 3, 3).mapv(|y| (f64::from(y) * scale) as f32);
                 let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
@@ -194,7 +194,7 @@ fn a_long_run_raises_no_alarm() {
             ..Training::default()
         };
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
-        assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(Ended::Done));
+        assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(StopReason::Completed));
         assert_eq!(trainer.steps(), 6000);
     }
 }
@@ -228,7 +228,7 @@ fn steps_at<F: common::Real>(
     let largest = F::MAX.log10().floor();
     let eta = 10_f64.powf(scales.eta * largest);
     let scaled = |a: F, power: f64| F::from_f64(a.to_f64() * 10_f64.powf(power * largest));
-    let mut mlp = common::network::<F>(widths, Constant::EveryLayer, seed);
+    let mut mlp = common::network::<F>(widths, Bias::EveryLayer, seed);
     // He's weights may be 4; that times 10³⁸ is beyond f32.
     mlp.parameters_mut().iter_mut().for_each(|p| *p = scaled(F::from_f64(p.to_f64() / 8.0), scales.theta));
     let training = Training {
@@ -335,7 +335,7 @@ fn an_epoch_that_diverges_in_its_first_step_does_not_hold_the_trainer_to_its_dat
     let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, Training::default()).unwrap();
     assert!(trainer.fit(of(&sample(1.0, 1e30)), None, &mut ()).is_err());
     let (x, y) = (array![[1.0], [2.0]], array![1.0, 2.0]);
-    assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(Ended::Done));
+    assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(StopReason::Completed));
 }
 
 /// "The model is then as it was before that step": so is its standardisation.

@@ -9,11 +9,11 @@ mod validation;
 use std::ops::ControlFlow;
 
 use common::{BoundedLoss, Reference};
-use gemmprop::count::{Counted, multiplications};
-use gemmprop::observer::Batch;
+use gemmprop::BatchEnd;
+use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
-    Constant, Dataset, Ended, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Scalar, Sgd,
-    SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training,
+    Bias, Dataset, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Scalar, Sgd, SoftmaxCrossEntropy,
+    SquaredError, Standardizer, StopReason, Trainer, Training,
 };
 use ndarray::{Array1, Array2, ArrayView2, array, s};
 use proptest::prelude::*;
@@ -76,12 +76,12 @@ fn trainings() -> Vec<Training> {
 
 /// A linear network ŷ = w x.
 fn linear<F: common::Real>(w: f64) -> Mlp<F> {
-    Mlp::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| w).unwrap()
+    Mlp::from_weights(&[1, 1], Bias::None, 0, |_, _, _| w).unwrap()
 }
 
 /// A network, data whose last batch is ragged, and labels.
 fn setting<F: common::Real>() -> (Mlp<F>, Array2<F>, Array1<usize>) {
-    let mlp = common::network(&[6, 20, 9, 3], Constant::EveryLayer, 1);
+    let mlp = common::network(&[6, 20, 9, 3], Bias::EveryLayer, 1);
     (mlp, common::uniform(70, 6, 2), Array1::from_shape_fn(70, |i| (i * i) % 3))
 }
 
@@ -107,7 +107,7 @@ fn plain_descent_has_the_bits_of_sgd() {
 /// ragged, and tall in one case.
 fn plain_descent_in_tall_batches_is_sgd<F: common::Real>(samples: usize, batch: usize) {
     let (x, y) = (common::uniform::<F>(samples, 6, 2), Array1::from_shape_fn(samples, |i| (i * i) % 3));
-    let mlp = common::network::<F>(&[6, 20, 9, 3], Constant::EveryLayer, 1);
+    let mlp = common::network::<F>(&[6, 20, 9, 3], Bias::EveryLayer, 1);
     let mut expected = mlp.clone();
     let mut sgd = Sgd::new(batch, 0.1, 3).unwrap().weight_decay(0.01).unwrap();
     let losses = sgd.train(&mut expected, x.view(), y.view(), &SoftmaxCrossEntropy, 3).unwrap();
@@ -130,7 +130,7 @@ fn plain_descent_has_the_bits_of_sgd_in_tall_batches_too() {
 #[test]
 fn a_full_batch_run_makes_each_gradient_once() {
     let (x, y) = (common::uniform::<f64>(300, 6, 2).mapv(Counted), Array2::from_elem((300, 2), Counted(0.5)));
-    let mlp = Mlp::<Counted>::he(&[6, 20, 9, 2], Constant::EveryLayer, 1).unwrap();
+    let mlp = Mlp::<Counted>::he(&[6, 20, 9, 2], Bias::EveryLayer, 1).unwrap();
     let (_, by_sgd) = multiplications(|| {
         let mut mlp = mlp.clone();
         Sgd::new(300, 0.1, 3).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 4).unwrap()
@@ -185,7 +185,7 @@ fn same_for_any_number_of_threads<F: common::Real>() {
     let weights = Array1::from_shape_fn(70, |i| F::from_f64((i % 5) as f64 / 2.0));
     for training in trainings() {
         let run = || {
-            let mlp = common::network::<F>(&[64, 300, 200, 3], Constant::EveryLayer, 1);
+            let mlp = common::network::<F>(&[64, 300, 200, 3], Bias::EveryLayer, 1);
             let training = Training { epochs: 2, batch: 32, ..training.clone() };
             let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
             let data = Dataset::new(x.view(), y.view()).weights(weights.view());
@@ -212,7 +212,7 @@ struct Stop {
 }
 
 impl<F: Scalar> Observer<F> for Stop {
-    fn batch(&mut self, _: &Batch) -> ControlFlow<()> {
+    fn batch(&mut self, _: &BatchEnd) -> ControlFlow<()> {
         self.batches = self.batches.saturating_sub(1);
         if self.batches == 0 && !self.at_epoch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -232,7 +232,7 @@ fn stops_and_goes_on<F: common::Real>(training: &Training, stops: &[(usize, bool
     for &(batches, at_epoch) in stops {
         let before = trainer.steps();
         let outcome = trainer.fit(data, None, &mut Stop { batches, at_epoch }).unwrap();
-        if outcome == Ended::Observer && !at_epoch {
+        if outcome == StopReason::Observer && !at_epoch {
             assert_eq!(trainer.steps(), before + batches as u64);
         }
     }
@@ -264,12 +264,12 @@ fn epoch_by_epoch_is_the_whole_run() {
         once.fit(data, None, &mut ()).unwrap();
         let mut by_epoch = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
         for epoch in 1..=training.epochs {
-            assert_eq!(by_epoch.partial_fit(data, None, &mut ()).unwrap(), Ended::Done);
+            assert_eq!(by_epoch.partial_fit(data, None, &mut ()).unwrap(), StopReason::Completed);
             assert_eq!(by_epoch.history().records.len(), epoch);
         }
         assert_eq!(state(&by_epoch), state(&once), "{training:?}");
         // Nothing is left to be done.
-        assert_eq!(by_epoch.fit(data, None, &mut ()).unwrap(), Ended::Done);
+        assert_eq!(by_epoch.fit(data, None, &mut ()).unwrap(), StopReason::Completed);
         assert_eq!(state(&by_epoch), state(&once));
     }
 }
@@ -318,7 +318,7 @@ fn the_rest_of_an_epoch_is_of_the_same_rows() {
     trainer.fit(of(15), None, &mut Stop { batches: 1, at_epoch: false }).unwrap();
     let error = trainer.fit(of(14), None, &mut ()).unwrap_err();
     assert_eq!(error, Error::Rest { expected: (13, 15), found: (13, 14) });
-    assert_eq!(trainer.partial_fit(of(15), None, &mut ()).unwrap(), Ended::Done);
+    assert_eq!(trainer.partial_fit(of(15), None, &mut ()).unwrap(), StopReason::Completed);
 }
 
 /// Stopped by the observer in the very last batch, or after the epoch at which patience ends, a run is over: the best epoch is put back.
@@ -328,13 +328,13 @@ fn a_run_that_is_stopped_at_its_end_is_over() {
     let training = Training { batch: 16, epochs: 3, early_stopping: Some(3), ..Training::default() };
     let data = Dataset::new(x.view(), y.view());
     let mut once = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
-    assert_eq!(once.fit(data, None, &mut ()).unwrap(), Ended::Done);
+    assert_eq!(once.fit(data, None, &mut ()).unwrap(), StopReason::Completed);
     for at_epoch in [false, true] {
         let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
         let mut stop = Stop { batches: 15, at_epoch };
         let calls = if at_epoch { 3 } else { 1 };
-        let ended: Vec<Ended> = (0..calls).map(|_| trainer.fit(data, None, &mut stop).unwrap()).collect();
-        assert_eq!(ended.last(), Some(&Ended::Done), "{ended:?}");
+        let ended: Vec<StopReason> = (0..calls).map(|_| trainer.fit(data, None, &mut stop).unwrap()).collect();
+        assert_eq!(ended.last(), Some(&StopReason::Completed), "{ended:?}");
         assert_eq!(model_bits(trainer.model()), model_bits(once.model()));
     }
 }

@@ -58,8 +58,8 @@ fn the_rest_of_an_epoch_wants_as_many_samples() {
     }
     assert_eq!(state(&trainer), before);
     // A new epoch may have others.
-    assert_eq!(trainer.partial_fit(whole, None, &mut ()).unwrap(), Ended::Done);
-    assert_eq!(trainer.partial_fit(other, None, &mut ()).unwrap(), Ended::Done);
+    assert_eq!(trainer.partial_fit(whole, None, &mut ()).unwrap(), StopReason::Completed);
+    assert_eq!(trainer.partial_fit(other, None, &mut ()).unwrap(), StopReason::Completed);
     assert_eq!(trainer.steps(), 5 + 4);
 }
 
@@ -115,7 +115,7 @@ fn settings_out_of_their_range_are_refused_with_it() {
         let (mlp, _, _) = setting::<f32>();
         assert_eq!(Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap_err().to_string(), text);
     }
-    let one_output = common::network::<f32>(&[6, 1], Constant::Input, 1);
+    let one_output = common::network::<f32>(&[6, 1], Bias::Input, 1);
     let error = Trainer::new(one_output, SoftmaxCrossEntropy, base()).unwrap_err().to_string();
     assert_eq!(error, "loss: expected a network with 2 outputs or more, found 1 output");
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Trains on noise, so that the validation loss soon rises.
-fn overfitting(training: Training) -> (Trainer<f64, SoftmaxCrossEntropy>, Ended) {
+fn overfitting(training: Training) -> (Trainer<f64, SoftmaxCrossEntropy>, StopReason) {
     let (mlp, x, y) = setting::<f64>();
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let ended = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -35,12 +35,12 @@ fn early_stopping_stops_in_time_and_puts_the_best_epoch_back() {
             let records = &trainer.history().records;
             let best = best_epoch(records);
             let since = records.len() - best;
-            if ended == Ended::Early {
+            if ended == StopReason::EarlyStopping {
                 assert_eq!(since, patience);
                 early += 1;
             } else {
                 // The epochs have run out; the best one is put back all the same.
-                assert!(ended == Ended::Done && records.len() == 25 && since < patience);
+                assert!(ended == StopReason::Completed && records.len() == 25 && since < patience);
             }
             // At no epoch before had it been so long.
             assert!((1..records.len()).all(|n| n - best_epoch(&records[..n]) < patience));
@@ -61,10 +61,10 @@ fn a_run_that_has_stopped_early_does_not_go_on_by_itself() {
         ..Training::default()
     };
     let (mut trainer, ended) = overfitting(training);
-    assert_eq!(ended, Ended::Early);
+    assert_eq!(ended, StopReason::EarlyStopping);
     let before = state(&trainer);
     let (_, x, y) = setting::<f64>();
-    assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap(), Ended::Early);
+    assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap(), StopReason::EarlyStopping);
     assert_eq!(state(&trainer), before);
 }
 
@@ -82,14 +82,14 @@ fn a_run_that_has_stopped_early_goes_on_when_it_is_given_more_epochs_than_it_has
     let (_, x, y) = setting::<f64>();
     let data = Dataset::new(x.view(), y.view());
     let done = trainer.history().records.len();
-    assert!(ended == Ended::Early && done < 90);
+    assert!(ended == StopReason::EarlyStopping && done < 90);
     for epochs in [1, done] {
         trainer.set_epochs(epochs);
-        assert_eq!(trainer.fit(data, None, &mut ()), Ok(Ended::Early));
+        assert_eq!(trainer.fit(data, None, &mut ()), Ok(StopReason::EarlyStopping));
         assert_eq!(trainer.history().records.len(), done);
     }
     trainer.set_epochs(done + 1);
-    assert_eq!(trainer.fit(data, None, &mut ()), Ok(Ended::Done));
+    assert_eq!(trainer.fit(data, None, &mut ()), Ok(StopReason::Completed));
     assert_eq!(trainer.history().records.len(), done + 1);
 }
 
@@ -116,14 +116,14 @@ fn the_validation_loss_has_the_same_bits_for_all_batch_sizes() {
 /// Trained towards y = 1 and validated against −1: epoch 1 is the best, of the first call and of all.
 #[test]
 fn the_best_epoch_is_put_back_by_a_later_call_too() {
-    let mlp = Mlp::<f64>::from_weights(&[1, 1], Constant::Absent, 0, |_, _, _| 0.0).unwrap();
+    let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let training = Training { epochs: 3, early_stopping: Some(100), ..Training::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let (x, y, opposite) = (array![[1.0]], array![1.0], array![-1.0]);
     let mut fit = |epochs| {
         trainer.set_epochs(epochs);
         let validation = Some(Dataset::new(x.view(), opposite.view()));
-        assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), validation, &mut ()).unwrap(), Ended::Done);
+        assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), validation, &mut ()).unwrap(), StopReason::Completed);
         assert_eq!(best_epoch(&trainer.history().records), 1);
         common::flat(trainer.model().mlp.parameters())
     };
@@ -185,7 +185,7 @@ fn samples_kept_for_validation_have_no_influence_on_training() {
                 seed: 5,
                 ..Training::default()
             };
-            let mlp = common::network(&[6, 20, 9, 3], Constant::EveryLayer, 1);
+            let mlp = common::network(&[6, 20, 9, 3], Bias::EveryLayer, 1);
             let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
             trainer.fit(Dataset::new(x, y.view()), None, &mut ()).unwrap();
             let batches = (n - expected).div_ceil(4);

@@ -1,6 +1,6 @@
 //! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which shuffles as well.
 
-use gemmprop::{Constant, Mlp, Sgd, SquaredError};
+use gemmprop::{Bias, Mlp, Sgd, SquaredError};
 use ndarray::{Array2, s};
 use peers::{Peer, Result, Task, serve, version_of};
 
@@ -14,7 +14,7 @@ struct Single {
 
 impl Peer for Single {
     fn load(task: Task) -> Result<Self> {
-        let mut mlp = Mlp::he(&task.widths, Constant::EveryLayer, 1)?;
+        let mut mlp = Mlp::he(&task.widths, Bias::EveryLayer, 1)?;
         for ((mut w, mut c), layer) in mlp.parameters_mut().layers_mut().zip(&task.layers) {
             w.assign(&layer.0);
             c.assign(&layer.1);
