@@ -23,7 +23,8 @@
 //! let x = array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0_f32]];
 //! let labels = array![0, 1, 1, 0];
 //! let mut mlp = Mlp::he(&[2, 16, 2], Bias::Input, 1)?;
-//! let history = Sgd::new(4, 0.5, 1)?.train(&mut mlp, x.view(), labels.view(), &SoftmaxCrossEntropy, 500)?;
+//! let mut sgd = Sgd::new(4, 0.5, 1)?; // batch, learning rate, seed
+//! let history = sgd.train(&mut mlp, x.view(), labels.view(), &SoftmaxCrossEntropy, 500)?;
 //! assert!(history[499] < 0.05 && history[499] < history[0]);
 //! assert_eq!(mlp.classify(x.view())?, labels);
 //! # Ok::<(), gemmprop::Error>(())
@@ -81,6 +82,7 @@
 // docs.rs says which feature brings what.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
+#![warn(clippy::too_many_lines)]
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 

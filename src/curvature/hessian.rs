@@ -2,9 +2,10 @@
 //! R-operator.
 //!
 //! ```text
-//! L(θ) = (1/n) Σ w_i ℓ(ŷ_i, y_i)                          w_i = 1 unless given; R f = d/ds f(θ + s v) at s = 0, v = [v[0], v_c[0], …] like θ
+//! L(θ) = (1/n) Σ w_i ℓ(ŷ_i, y_i)                  w_i = 1 unless given
+//! R f = d/ds f(θ + s v) at s = 0                  v = [v[0], v_c[0], …], shaped like θ
 //! R Z[0] = 0
-//! R Z[t+1] = (Z[t] v[t]ᵀ + R Z[t] w[t]ᵀ + 1 v_c[t]ᵀ) ⊙ 1[Z[t+1] > 0]           the head, t = T, without the mask: R Ŷ
+//! R Z[t+1] = (Z[t] v[t]ᵀ + R Z[t] w[t]ᵀ + 1 v_c[t]ᵀ) ⊙ 1[Z[t+1] > 0]   R Ŷ (t = T) has no mask
 //! R ∂ℓ/∂ŷ = w_i (∂²ℓ/∂ŷ²) R ŷ                             each sample's, the last row of the R Δ
 //! R Δ[t] = (Δ[t+1] v[t] + R Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]
 //! (H v)[t] = (1/n) (R Δ[t+1]ᵀ Z[t] + Δ[t+1]ᵀ R Z[t])       (H v)_c[t] = (1/n) R Δ[t+1]ᵀ 1
@@ -57,7 +58,8 @@ pub(crate) const BLOCK: usize = 2048;
 ///
 /// let mlp = Mlp::<f64>::he(&[2, 16, 2], Bias::Input, 1)?;
 /// let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
-/// let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy)?;
+/// let data = Dataset::new(x.view(), labels.view());
+/// let mut hessian = Hessian::new(&mlp, data, &SoftmaxCrossEntropy)?;
 /// // gᵀ H g: how the loss bends along its gradient.
 /// let (g, mut hg) = (hessian.gradient().clone(), mlp.zero_gradient());
 /// hessian.apply(&g, &mut hg)?;

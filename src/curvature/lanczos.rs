@@ -5,10 +5,11 @@
 //! β v[j+1] = A v[j] − Σ_{i ≤ j} h[i,j] v[i]     the v[j]: columns of V, (n, m), orthonormal
 //! h = Vᵀ A V, tridiagonal but for rounding      (m, m)
 //! h s = θ s,   x = V s                          θ a Ritz value, x its Ritz vector
-//! ‖A x − θ x‖ = β |s[m−1]|                      and A has an eigenvalue λ with |λ − θ| ≤ ‖A x − θ x‖
+//! ‖A x − θ x‖ = β |s[m−1]|        A has an eigenvalue λ with |λ − θ| ≤ ‖A x − θ x‖
 //!
 //! tr A = E zᵀ A z                               z of independent signs ±1
-//! tr f(A) / n ≈ mean over z of Σ_i s_i[0]² f(θ_i)     v[0] = z/√n: Gauss quadrature, exact for f of degree 2m − 1 with this z
+//! tr f(A) / n ≈ mean over z of Σ_i s_i[0]² f(θ_i)     v[0] = z/√n: Gauss quadrature, exact with
+//!                                                     this z for f of degree 2m − 1
 //! ```
 //!
 //! C. Lanczos 1950, *An iteration method for the solution of the eigenvalue problem of linear
@@ -35,9 +36,13 @@
 //! use gemmprop::curvature::lanczos::{Options, extremes, from_fn};
 //!
 //! let diagonal = ndarray::array![3.0, -5.0, 1.0];
-//! let mut operator = from_fn(3, |v, mut av| Ok::<(), gemmprop::Error>(av.assign(&(&v * &diagonal))));
+//! let mut operator = from_fn(3, |v, mut av| {
+//!     av.assign(&(&v * &diagonal));
+//!     Ok::<(), gemmprop::Error>(())
+//! });
 //! let spectrum = extremes(&mut operator, &Options::default())?;
-//! assert!((spectrum.largest[0].value - 3.0).abs() < 1e-12 && (spectrum.smallest[0].value + 5.0).abs() < 1e-12);
+//! assert!((spectrum.largest[0].value - 3.0).abs() < 1e-12);
+//! assert!((spectrum.smallest[0].value + 5.0).abs() < 1e-12);
 //! # Ok::<(), gemmprop::Error>(())
 //! ```
 

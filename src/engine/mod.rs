@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! step(batch):                                       `step`: Engine::descend
-//!     for each phase of the plan:                    `plan`: Plan::run, the operations that share a phase and its tiles
+//!     for each phase of the plan:                    `plan`: Plan::run
 //!         for each tile of the phase, on any thread:
 //!             for each operation of the phase:       `pass`: what each of them computes
 //!                 gather       Z[0] = rows of x, standardised
-//!                 F[t]         Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ)       t = 0 … T; the head, t = T, without ReLU
+//!                 F[t]         Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ)     t = 0 … T; Ŷ (t = T) has no ReLU
 //!                 loss         Σ ℓ and ∂ℓ/∂Ŷ
 //!                 B[t]         Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]        t = T … 1
 //!     with SAM: the same once more at θ + ρ g/‖g‖    `sam`
 //!     for each tile of θ, on any thread:             `update`: the rule of the optimiser
-//!         w[t] ← −(η/B) Δ[t+1]ᵀ Z[t] + β w[t]        plain descent, one product: no gradient is stored
+//!         w[t] ← −(η/B) Δ[t+1]ᵀ Z[t] + β w[t]        plain descent is one product
 //! ```
 //!
 //! Each phase ends when all of its tiles are done. Tiles depend on shapes alone (`cut`,

@@ -2,11 +2,11 @@
 //! tile.
 //!
 //! ```text
-//! fused      w ← −(η/B) Δᵀ Z + β w                 plain descent in one product: no gradient is stored
-//! chunked    G ← (1/B) Δᵀ Z of a chunk,            which stays in cache,
-//!            m, v, w ← rule(G, m, v, w)            and is used at once: one pass over the parameters
-//! clipped    G ← (1/B) Δᵀ Z, ‖G‖                   all of it, since its norm is needed first
-//!            m, v, w ← rule(s G, m, v, w)          s = min(1, c / ‖G‖)
+//! fused      w ← −(η/B) Δᵀ Z + β w         plain descent in one product: no gradient is stored
+//! chunked    G ← (1/B) Δᵀ Z                  chunk by chunk; each stays in cache,
+//!            m, v, w ← rule(G, m, v, w)      and is used at once: one pass over the parameters
+//! clipped    G ← (1/B) Δᵀ Z, ‖G‖             all of it, since its norm is needed first
+//!            m, v, w ← rule(s G, m, v, w)    s = min(1, c / ‖G‖)
 //! ```
 //!
 //! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it. Plain descent is fused unless the batch

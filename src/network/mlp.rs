@@ -1,7 +1,7 @@
 //! The network: its shape, its parameters, how they start.
 //!
 //! ```text
-//! z[0] = x                     x: (d[0])                 where z, w count from 1, these are z[1], W[1]
+//! z[0] = x                     x: (d[0])                 z[1] where one counts from 1
 //! u[t+1] = w[t] z[t] + c[t]    w[t]: (d[t+1], d[t])      c[t]: (d[t+1]), meets the constant 1
 //! z[t+1] = ReLU(u[t+1])        t = 0 … T−1
 //! ŷ = alpha z[T] + b           alpha: (m, d[T])          b: (m)

@@ -110,8 +110,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Trains until [`Training::epochs`] are done, or stops early. Resumes a run that was stopped.
-    /// With early stopping, the model is that of the best epoch when this returns [`StopReason::Completed`]
-    /// or [`StopReason::EarlyStopping`].
+    /// With early stopping, the model is that of the best epoch when this returns
+    /// [`StopReason::Completed`] or [`StopReason::EarlyStopping`].
     ///
     /// # Errors
     /// Data that do not fit are refused before anything is changed. [`Error::Diverged`] for a step
@@ -142,9 +142,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 
     /// Trains to the end of one epoch, which is the one that was stopped or a new one, whatever
     /// [`Training::epochs`] says (beyond it, a [cosine schedule](crate::LearningRate::cosine) stays
-    /// at its lowest rate). Each new epoch may have other data. Returns [`StopReason::EarlyStopping`] when the
-    /// patience of early stopping is exhausted; the parameters remain those of this epoch, and
-    /// another call continues from them.
+    /// at its lowest rate). Each new epoch may have other data. Returns
+    /// [`StopReason::EarlyStopping`] when the patience of early stopping is exhausted; the
+    /// parameters remain those of this epoch, and another call continues from them.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
