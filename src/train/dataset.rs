@@ -28,9 +28,9 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
     }
 
     /// Adds a weight for each sample, which multiplies ℓ and its gradient. Means still divide by
-    /// the number of samples, so the learning rate keeps its meaning if the mean of the weights is
-    /// 1. A sample of weight 0 is absent: as long as its numbers are finite, they do not affect
-    /// losses, steps or standardisation; the sample is only counted.
+    /// the number of samples, so weights with a mean of 1 leave the learning rate its meaning. A
+    /// sample of weight 0 is absent: as long as its numbers are finite, they do not affect losses,
+    /// steps or standardisation; the sample is only counted.
     #[must_use]
     pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
         Self { weights: Some(weights), ..self }
