@@ -24,7 +24,7 @@ impl Results {
     /// The results that lie in a folder, which is made if it is not there.
     pub fn open(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
-        let mut results = Self { directory: directory.to_owned(), facts: BTreeMap::new() };
+        let mut results = Self { directory: directory.canonicalize()?, facts: BTreeMap::new() };
         if results.csv("facts").exists() {
             results.facts = results.read::<(String, String)>("facts")?.into_iter().collect();
         }
