@@ -6,7 +6,7 @@
 //!         for each tile of the phase, on any thread:
 //!             for each operation of the phase:       `pass`: what each of them computes
 //!                 gather       Z[0] = rows of x, standardised
-//!                 F[t]         Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ)     t = 0 … T; the head has no ReLU
+//!                 F[t]         Z[t+1] = ReLU(Z[t] w[t]ᵀ + 1 c[t]ᵀ)     t = 0 … T; head: no ReLU
 //!                 loss         Σ ℓ and ∂ℓ/∂Ŷ
 //!                 B[t]         Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]        t = T … 1
 //!     with SAM: the same once more at θ + ρ g/‖g‖    `sam`
