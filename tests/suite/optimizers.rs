@@ -254,7 +254,7 @@ fn rounded<F: Real>(k: usize) -> f64 {
     2.0 * gamma(k, F::U)
 }
 
-/// g of a batch at a point that is known to within `errors` with its bound (trainer and oracle are each within that of tests/common from
+/// g of a batch at a point that is known to within `errors` with its bound (trainer and oracle are each within that of tests/suite/common from
 /// the exact one), and |Δ|ᵀ|Z|/B. `None` if a mask can flip.
 fn bounded_gradient_near<F: Real>(
     mlp: &Mlp<f64>,
