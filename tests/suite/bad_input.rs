@@ -623,11 +623,13 @@ const SETTINGS: &[Other] = &[
 const HEADER: &str = "\
 # Bad and odd input
 
-What every call of the library that takes data or settings makes of it. `f32` throughout; networks of 3 inputs, 4 hidden neurons and 2
-outputs (or 1) whose weights are all 1, unless the table says otherwise. A text is that of the `gemmprop::Error` that comes back;
-nothing has been changed then, but for the steps before one that diverges.
+What every call of the library that takes data or settings makes of bad and odd input. The number
+type is `f32`, and the networks have 3 inputs, 4 hidden neurons and 2 outputs (or 1) with all weights
+1, unless the table says otherwise. A text in the tables is that of the returned `gemmprop::Error`;
+when a call returns an error, nothing has been changed, except by the steps before one that diverges.
 
-Written by `BLESS=1 cargo test --test suite bad_input`, and compared with what happens whenever the tests run.
+`BLESS=1 cargo test --test suite bad_input` writes this page, and every test run compares it with what
+happens.
 
 The calls on data, in groups:
 
