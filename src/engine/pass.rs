@@ -64,9 +64,10 @@ impl<F: Scalar, L: SampleLoss<F>> Operations<F> for GradientPass<'_, '_, F, L> {
         let neurons = tile.columns.clone();
         let (w, c) = (slice_range(&theta.w[t], Axis(0), &neurons), &theta.c[t]);
         let c = if c.is_empty() { c.view() } else { slice_range(c, Axis(0), &neurons) };
-        let (z, mut u) = match self.rows_in_place(tile) {
-            Some(z) if t == 0 => (z, tile.write(slots.z(1))),
-            _ => {
+        let in_place = if t == 0 { self.rows_in_place(tile) } else { None };
+        let (z, mut u) = match in_place {
+            Some(z) => (z, tile.write(slots.z(1))),
+            None => {
                 let ([z], u) = tile.read_and_write([slots.z(t)], slots.z(t + 1));
                 (z, u)
             }
