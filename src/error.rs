@@ -79,7 +79,7 @@ pub enum Error {
         "the rest of the epoch: expected {} to train on in {}, as it began with, found {} in {}",
         counted(.expected.0, "sample"), counted(.expected.1, "row"), .found.0, .found.1
     )]
-    Rest {
+    UnfinishedEpoch {
         /// The number of samples to train on and of rows of x at the beginning of the epoch.
         expected: (usize, usize),
         /// The number of samples to train on and of rows of x in this call.

@@ -38,13 +38,14 @@
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
-//! | read data; stop and go on with the same bits | `data`, `checkpoint` | `files` (default) |
+//! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
 //! | show a progress bar | `ProgressBar` | `progress` |
 //! | multiply with the Hessian | [`curvature::Hessian`] | |
 //! | find eigenvalues, trace, density, sharpness | `curvature::lanczos`, `curvature::sharpness` | `curvature` |
 //!
-//! A training step is [`Trainer::step`] → `engine` (its phases) → `rows` (its products) and
-//! `update` (its rule).
+//! To follow a training step: [`Sgd::step`] in `train/sgd.rs` → `engine/step.rs`, one step →
+//! `plan.rs` and `pass.rs` beside it, its phases and operations → `linalg/rows.rs`, the products of
+//! an operation → `linalg/cblas.rs`, the call of BLAS. The update is in `engine/update.rs`.
 //!
 //! # The house
 //!
@@ -56,8 +57,9 @@
 //! checkpoint   a training run as files
 //! data         samples from files
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
-//! rungs        one gradient four ways; the fourth also predicts
-//! engine       a training step as phases of batched products over fixed tiles: the hot path
+//! rungs        one gradient four ways
+//! engine       a training step as phases of batched products over fixed tiles: the hot path;
+//!              prediction
 //! optim        what a step does with a gradient
 //! network      the function that is learned, and the losses
 //! parallel     whose threads compute the tiles of a call, how many, and when sharing pays
@@ -66,18 +68,18 @@
 //!
 //! # Threads and bits
 //!
-//! Products run on one OpenBLAS thread each, and rayon spreads fixed tiles over the cores. The
-//! tiles depend on shapes alone: the same call gives the same bits for any number of threads. (A
-//! sample alone and in a batch may differ in the last ones.) OpenBLAS's own number of threads, a
-//! global of the process, is 1 while a call of this crate computes, for other callers of OpenBLAS
-//! too, and is put back after it.
+//! Each product runs on one OpenBLAS thread, and rayon workers spread fixed tiles over the cores.
+//! The tiles depend on shapes alone, so the same call gives the same bits for any number of
+//! threads. (ŷ of a sample alone and in a batch may differ in the last bits.) OpenBLAS's own number
+//! of threads is global to the process. It is 1 while a call of this crate computes, for other
+//! callers of OpenBLAS too, and is restored afterwards.
 //!
-//! A call computes on the calling thread and on helpers, workers of a rayon pool of the crate's own
-//! that is made when it is first needed. How many threads that are in all is said by
-//! [`set_threads`]; else by the size of the rayon pool that the call is made in, or of the global
-//! one (`RAYON_NUM_THREADS`). It is never more than the calling thread may run on by its affinity.
-//! The program's own threads and rayon jobs are never used, and losses and observers may use rayon,
-//! block, call this crate, or panic.
+//! A call computes on the calling thread and on helpers. These are workers of a rayon pool that
+//! belongs to the crate and is made when it is first needed. [`set_threads`] sets the total number
+//! of threads; without it, the number is the size of the rayon pool that the call is made in, or of
+//! the global pool (`RAYON_NUM_THREADS`). It is never more than the number of cores that the
+//! affinity of the calling thread allows. The program's own threads and rayon jobs are never used,
+//! and losses and observers may use rayon, block, call this crate, or panic.
 
 // docs.rs says which feature brings what.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -25,6 +25,8 @@ use crate::random::{Generator, Stream, generator};
 /// assert_eq!(mlp.parameters().count(), 8 * 2 + 8 + 4 * 8 + 4 + 1);
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
+// `predict`, `predict_one` and `classify` are in engine/predict.rs: they run on the engine, which is
+// above this file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mlp<F> {
     widths: Vec<usize>,

@@ -253,7 +253,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let expected = (self.position.samples, self.position.rows);
         let found = (data.train.samples(), data.train.data.samples());
         if self.position.batch > 0 && expected != found {
-            return Err(Error::Rest { expected, found });
+            return Err(Error::UnfinishedEpoch { expected, found });
         }
         self.standardize(&data.train)?;
         Ok(data)

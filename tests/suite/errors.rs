@@ -302,7 +302,7 @@ fn numbers_and_plurals_are_written_to_be_read() {
         "y: expected 1 sample, one for each row of x; found 0"
     );
     assert_eq!(
-        Error::Rest { expected: (1, 2), found: (2, 1) }.to_string(),
+        Error::UnfinishedEpoch { expected: (1, 2), found: (2, 1) }.to_string(),
         "the rest of the epoch: expected 1 sample to train on in 2 rows, as it began with, found 2 in 1"
     );
     assert_eq!(

@@ -317,7 +317,7 @@ fn the_rest_of_an_epoch_is_of_the_same_rows() {
     let of = |n| Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
     trainer.fit(of(15), None, &mut Stop { batches: 1, at_epoch: false }).unwrap();
     let error = trainer.fit(of(14), None, &mut ()).unwrap_err();
-    assert_eq!(error, Error::Rest { expected: (13, 15), found: (13, 14) });
+    assert_eq!(error, Error::UnfinishedEpoch { expected: (13, 15), found: (13, 14) });
     assert_eq!(trainer.partial_fit(of(15), None, &mut ()).unwrap(), StopReason::Completed);
 }
 
