@@ -288,7 +288,8 @@ impl<F: Scalar> Parameters<F> {
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
 ///
-/// A network of other widths cannot slip in; [`Mlp::set_parameters`] looks at their shapes:
+/// A network of other widths cannot slip in; [`Mlp::set_parameters`](crate::Mlp::set_parameters)
+/// looks at their shapes:
 ///
 /// ```compile_fail,E0594
 /// # use gemmprop::{Bias, Mlp};
