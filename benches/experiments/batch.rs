@@ -1,4 +1,4 @@
-//! BatchEnd size, and its controls.
+//! Batch size, and its controls.
 //!
 //! Claimed: small batches find flatter minima (Keskar et al. 2017). And why: where SGD stays, (1 − ηa)² + η² (n − B)/(B (n − 1)) s² ≤ 1 with the
 //! sharpness a = λmax(H) and the non-uniformity s = √λmax((1/n) Σ H_i² − H²) (Wu, Ma and E 2018, for minima of all ℓ_i at once).
@@ -136,7 +136,7 @@ fn figure(rows: &[Row], facts: &str) -> Figure {
     let (orange, sky) = ((colour::ORANGE, Marker::Triangle), (colour::SKY, Marker::Plus));
     Figure {
         name: "batch_size",
-        title: format!("BatchEnd size at fixed η = {ETA}, stopped at one training loss"),
+        title: format!("Batch size at fixed η = {ETA}, stopped at one training loss"),
         panels: vec![
             panel(
                 "Curvature",

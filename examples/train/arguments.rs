@@ -9,9 +9,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use gemmprop::{Bias, LearningRate, Optimizer, Training};
 use serde::{Deserialize, Serialize};
 
-/// In `-h` and `--help` alike.
+/// Shown by both `-h` and `--help`.
 const ABOUT: &str = "\
-Learn the species of flowers from a table (Fisher's irises, 1936) and keep the network; name flowers with it:
+Learn the species of flowers from a table (Fisher's irises, 1936), save the network, and name flowers with it:
 
   cargo run --release --features progress --example train -- \\
     --csv examples/flowers.csv --target species --checkpoint run
@@ -19,27 +19,28 @@ Learn the species of flowers from a table (Fisher's irises, 1936) and keep the n
     predict --checkpoint run --csv examples/flowers.csv
 
 Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C, \
-SIGTERM and SIGHUP stop after the current batch and keep a checkpoint, the second one at once; --resume goes on from it and ends with \
-the very numbers of a run that was never stopped. Each file is opened once, so it may be a pipe, or /dev/stdin.
+SIGTERM and SIGHUP stop the run after the current batch and keep a checkpoint; a second signal ends it at once. --resume \
+continues from the checkpoint and ends with exactly the numbers of a run that was never stopped. Each file is opened once, so \
+it may be a pipe, or /dev/stdin.
 
-Texts are learned as classes, and so are whole numbers of at most 20 different values; each value has to be there twice on \
-average. Other numbers are learned as numbers. --loss decides otherwise.
+Texts are learned as classes, and so are whole numbers with at most 20 different values, if each value occurs at least \
+twice on average. Other numbers are learned as numbers. --loss overrides this.
 
-Exit codes: 0 done, 1 an error, 2 wrong flags, 128 and the signal's number if one has stopped it (130: Ctrl-C, 143: SIGTERM, \
-129: SIGHUP).";
+Exit codes: 0 success, 1 an error, 2 wrong flags, 128 plus the signal's number if a signal stopped the run (130: Ctrl-C, \
+143: SIGTERM, 129: SIGHUP).";
 
 const ABOUT_PREDICT: &str = "\
-Name the flowers of a table by a network that was trained before:
+Name the flowers of a table with a network that was trained before:
 
   cargo run --release --features progress --example train -- \\
     predict --checkpoint run --csv examples/flowers.csv
 
-Writes a line for each sample: the class and its probability, or the number. If the data have the answers too (the \
-target's column, or labels), it says how good the predictions are, of the rows whose answer is one that can be. A run with \
---early-stopping predicts by its best epoch's network, also while it goes on and after it was stopped.";
+Writes a line for each sample: the class and its probability, or the number. If the data also have the answers (the \
+target's column, or labels), it reports how good the predictions are on the rows with a valid answer. For a run with \
+--early-stopping it uses the network of the best epoch, even while the run continues or after it was stopped.";
 
 const DATA: &str = "Data, one of --data, --csv and --idx";
-/// The headings of what a checkpoint remembers.
+/// Headings of the settings that a checkpoint remembers.
 const NETWORK: &str = "Network";
 const TRAINING: &str = "Training";
 
@@ -71,13 +72,15 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[group(id = "source", required = true, multiple = false)]
 pub(crate) struct Source {
-    /// Inputs as a NumPy array, a sample a row.
+    /// Inputs as a NumPy array, one sample per row.
     #[arg(long, value_name = "X.npy", help_heading = DATA)]
     pub(crate) data: Option<PathBuf>,
-    /// A table with a line of column names. Inputs have to be numbers; to train, they are all columns but the target and those that --drop names.
+    /// A table whose first line has the column names. Inputs have to be numbers; in training they
+    /// are all columns except the target and those that --drop names.
     #[arg(long, value_name = "FILE.csv", help_heading = DATA)]
     pub(crate) csv: Option<PathBuf>,
-    /// A folder with images and labels in the format of MNIST, gzipped or not. If it has t10k files, they are not trained on: they validate, and are what `predict` predicts.
+    /// A folder with images and labels in the format of MNIST, gzipped or not. If it has t10k
+    /// files, these are not trained on but used for validation, and `predict` predicts them.
     #[arg(long, value_name = "FOLDER", help_heading = DATA)]
     pub(crate) idx: Option<PathBuf>,
 }
@@ -86,85 +89,94 @@ pub(crate) struct Source {
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// With --data: what to learn, a NumPy array. A type of whole numbers, or bool, may stand for classes; floating-point numbers do with
-    /// --loss softmax or logistic.
+    /// With --data: the targets, a NumPy array. Whole-number types and bool may stand for classes;
+    /// floating-point numbers do so only with --loss softmax or logistic.
     #[arg(long, value_name = "Y.npy", requires = "data", help_heading = DATA)]
     pub(crate) targets: Option<PathBuf>,
     /// With --csv: the name of the column to learn.
     #[arg(long, value_name = "COLUMN", requires = "csv", help_heading = DATA)]
     pub(crate) target: Option<String>,
-    /// With --csv: a column to leave out, of which there may be several; "" is one without a name.
+    /// With --csv: a column to leave out; may be given several times. "" is a column without a
+    /// name.
     #[arg(long, value_name = "COLUMN", requires = "csv", conflicts_with = "resume", help_heading = DATA)]
     pub(crate) drop: Vec<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
-    /// Epochs: how often to go through all samples. [default: about 2000 steps, but at least 20 epochs and at most 200]
+    /// Number of passes over all samples. [default: about 2000 steps, but at least 20 epochs and at
+    /// most 200]
     #[arg(long, value_name = "N", value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) epochs: Option<usize>,
-    /// Keeps the run in this folder, from its first step on, about every 10 seconds and at the end, for `predict` and --resume. One run at a time
-    /// can use it.
+    /// Saves the run to this folder for `predict` and --resume: after the first step, about every
+    /// 10 seconds, and at the end. Only one run at a time can use a folder.
     #[arg(long, value_name = "FOLDER", help_heading = "Results")]
     pub(crate) checkpoint: Option<PathBuf>,
-    /// Goes on with the run in --checkpoint. Give the same data again; of the settings only --epochs can be changed.
+    /// Resumes the run in --checkpoint. Give the same data again; the only setting that can be
+    /// changed is --epochs.
     #[arg(long, requires = "checkpoint", help_heading = "Results")]
     pub(crate) resume: bool,
-    /// Writes loss, learning rate and more of each epoch to this file, .csv or .json.
+    /// Writes the loss, learning rate and more for each epoch to this file, .csv or .json.
     #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "json"]), help_heading = "Results")]
     pub(crate) history: Option<PathBuf>,
-    /// Draws the losses over the epochs into this file, .svg or .png.
+    /// Draws the loss over the epochs to this file, .svg or .png.
     #[arg(long, value_name = "FILE", value_parser = ending(&["svg", "png"]), help_heading = "Results")]
     pub(crate) plot: Option<PathBuf>,
 }
 
-/// What --resume takes from the checkpoint.
+/// The settings that --resume takes from the checkpoint.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Neurons of each hidden layer; `none` for a linear model. Inputs and outputs follow from the data.
+    /// Width of each hidden layer; `none` for a linear model. The numbers of inputs and outputs
+    /// follow from the data.
     #[arg(long, value_name = "N,N,…", default_value = "128,64", value_parser = widths, help_heading = NETWORK)]
     pub(crate) widths: Widths,
-    /// What is minimised, and whether the targets are classes (softmax, logistic) or numbers (squared). [default: softmax for classes, squared
-    /// for numbers, as said above; it says which]
+    /// What is minimised, and whether the targets are classes (softmax, logistic) or numbers
+    /// (squared). [default: softmax for classes, squared for numbers, by the rule above; the choice
+    /// is reported]
     #[arg(long, value_enum, help_heading = NETWORK)]
     pub(crate) loss: Option<LossKind>,
-    /// Which layers have a constant (bias); the output always has.
+    /// Which layers have a bias; the output layer always has one.
     #[arg(long, value_enum, default_value = "every-layer", help_heading = NETWORK)]
     pub(crate) constant: Biases,
-    /// Samples of one step.
+    /// Number of samples per step.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) batch: usize,
-    /// The rule of a step.
+    /// The update rule.
     #[arg(long, value_enum, default_value = "adam", help_heading = TRAINING)]
     pub(crate) optimizer: Rule,
-    /// How much of the last step's direction momentum and nesterov keep.
+    /// The fraction of the last step's direction that momentum and nesterov keep.
     #[arg(long, value_name = "M", default_value_t = 0.9, help_heading = TRAINING)]
     pub(crate) momentum: f64,
     /// The learning rate. [default: 0.001 for adam, 0.01 for momentum and nesterov, 0.1 for sgd]
     #[arg(long, value_name = "ETA", value_parser = positive, help_heading = TRAINING)]
     pub(crate) rate: Option<f64>,
-    /// How the rate changes: constant | cosine (down to 0) | step:N,F (times F each N epochs) | inverse:P (over step^P) | plateau:F,N
-    /// (times F when more than N epochs in a row bring nothing better).
+    /// How the rate changes: constant | cosine (down to 0) | step:N,F (times F every N epochs) |
+    /// inverse:P (divided by step^P) | plateau:F,N (times F when more than N epochs in a row bring
+    /// nothing better).
     #[arg(long, value_name = "SCHEDULE", default_value = "constant", help_heading = TRAINING)]
     pub(crate) schedule: Schedule,
-    /// Lets the rate grow from 0 over so many steps.
+    /// Number of steps over which the rate grows from 0.
     #[arg(long, value_name = "STEPS", default_value_t = 0, help_heading = TRAINING)]
     pub(crate) warm_up: u64,
-    /// Shrinks all parameters by rate × this in each step.
+    /// Shrinks all parameters by the fraction rate × L in each step.
     #[arg(long, value_name = "L", default_value_t = 0.0, help_heading = TRAINING)]
     pub(crate) weight_decay: f64,
-    /// Scales a gradient that is longer than this down to it.
+    /// Scales a gradient whose norm is larger than this down to it.
     #[arg(long, value_name = "NORM", value_parser = positive, help_heading = TRAINING)]
     pub(crate) clip: Option<f64>,
-    /// Seeks flat minima: takes the gradient uphill, at this distance; doubles the cost of a step.
+    /// Seeks flat minima: takes the gradient at this distance uphill, which doubles the cost of a
+    /// step.
     #[arg(long, value_name = "RHO", value_parser = positive, help_heading = TRAINING)]
     pub(crate) sam: Option<f64>,
-    /// Ends when so many epochs have brought nothing better, and takes the best epoch's network; so does `predict` if the run was stopped before.
+    /// Ends the run after this number of epochs without improvement and keeps the best epoch's
+    /// network; if the run is stopped earlier, `predict` uses the best network so far.
     #[arg(long, value_name = "EPOCHS", value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) early_stopping: Option<usize>,
-    /// Keeps this part of the samples from training, to measure with: 0.2 is a fifth.
+    /// Holds this part of the samples out of training, for validation: 0.2 is a fifth.
     #[arg(long, value_name = "PART", value_parser = part, help_heading = TRAINING)]
     pub(crate) validation: Option<f64>,
-    /// Brings each input column, and a target of numbers, to mean 0 and deviation 1; the checkpoint's note `task` has these as [mean, deviation],
-    /// for who reads its network elsewhere. [default: yes, but for --idx no]
+    /// Scales each input column, and numeric targets, to mean 0 and standard deviation 1. The
+    /// checkpoint's note `task` has these as [mean, deviation], for use of the network elsewhere.
+    /// [default: yes, but no with --idx]
     #[arg(
         long,
         value_enum,
@@ -174,23 +186,25 @@ pub(crate) struct Settings {
         help_heading = TRAINING
     )]
     pub(crate) standardize: Option<YesNo>,
-    /// Takes the samples in the data's own order in each epoch.
+    /// Takes the samples in the order of the data in each epoch.
     #[arg(long, help_heading = TRAINING)]
     pub(crate) no_shuffle: bool,
-    /// Of all that is random: the first weights, the shuffles, the part for validation.
+    /// Seed of everything random: the initial weights, the shuffles, and the choice of the
+    /// validation part.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = TRAINING)]
     pub(crate) seed: u64,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Predict {
-    /// The folder of the run, whose newest checkpoint is used and no other, or a checkpoint's file.
+    /// The folder of the run, of which only the newest checkpoint is used, or a checkpoint file.
     #[arg(long, value_name = "FOLDER or FILE")]
     pub(crate) checkpoint: PathBuf,
     #[command(flatten)]
     pub(crate) source: Source,
-    /// The file to write: .csv, or .npy with numbers alone: those predicted, or the classes if all are whole numbers, else their place in
-    /// alphabetical order, from 0. [default: CSV on the standard output]
+    /// The file to write: .csv, or .npy, which has numbers only: those predicted, or the classes if
+    /// all are whole numbers, or else their positions in alphabetical order, from 0. [default: CSV
+    /// on standard output]
     #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "npy"]))]
     pub(crate) output: Option<PathBuf>,
 }
@@ -199,19 +213,19 @@ pub(crate) struct Predict {
 pub(crate) enum LossKind {
     /// Half the squared distance to the target, for numbers.
     Squared,
-    /// For two classes, by one output.
+    /// For two classes, with one output.
     Logistic,
-    /// For any number of classes, by one output each.
+    /// For any number of classes, with one output each.
     Softmax,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Biases {
-    /// On the inputs alone.
+    /// On the first layer only.
     Input,
     /// On every layer.
     EveryLayer,
-    /// Nowhere.
+    /// On no layer.
     Absent,
 }
 
@@ -223,7 +237,7 @@ pub(crate) enum Rule {
     Momentum,
     /// With Nesterov's momentum.
     Nesterov,
-    /// Adam, a pace for each parameter; with --weight-decay AdamW.
+    /// Adam, with a step size for each parameter; with --weight-decay, AdamW.
     Adam,
 }
 
@@ -250,7 +264,7 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Self, String> {
         fn number<T: FromStr>(text: &str) -> Result<T, String> {
-            text.parse().map_err(|_| format!("{text:?} is no such number"))
+            text.parse().map_err(|_| format!("{text:?} is not a valid number"))
         }
         let (name, values) = text.split_once(':').unwrap_or((text, ""));
         let values: Vec<&str> = values.split(',').filter(|value| !value.is_empty()).collect();
@@ -268,7 +282,7 @@ impl FromStr for Schedule {
 fn widths(text: &str) -> Result<Widths, String> {
     let width = |text: &str| match text.trim().parse() {
         Ok(width) if width > 0 => Ok(width),
-        _ => Err(format!("{text:?} is no width; expected whole numbers from 1 with commas, or none")),
+        _ => Err(format!("{text:?} is not a width; expected whole numbers from 1, separated by commas, or none")),
     };
     if text == "none" {
         Ok(Widths(Vec::new()))
@@ -291,7 +305,7 @@ fn part(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(inside).ok_or_else(|| "expected a number between 0 and 1".to_owned())
 }
 
-/// A path that ends in one of these; its name may be any that the system allows.
+/// Parses a path with one of these endings; the name may be any that the system allows.
 fn ending(endings: &'static [&'static str]) -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(move |path: OsString| {
         let path = PathBuf::from(path);
@@ -301,7 +315,7 @@ fn ending(endings: &'static [&'static str]) -> impl TypedValueParser<Value = Pat
 }
 
 impl Cli {
-    /// The command line, or the help or message that it asks for.
+    /// Parses the command line; exits with the help or the error message if that is called for.
     pub(crate) fn read() -> Self {
         let matches = Self::whole().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -316,7 +330,7 @@ impl Cli {
 }
 
 impl Source {
-    /// The file or folder.
+    /// The file or folder of the samples.
     pub(crate) fn path(&self) -> &Path {
         [&self.data, &self.csv, &self.idx].into_iter().find_map(Option::as_deref).expect("one of the three")
     }
@@ -349,9 +363,10 @@ impl Settings {
             seed: self.seed,
             clip_norm: self.clip,
             sam: self.sam,
-            // The program standardises what it reads, in double precision.
+            // The program itself standardises what it reads, in double precision.
             standardize: false,
-            // The program splits, since it measures more on that part than the loss.
+            // The program itself splits, since it measures more on the validation part than the
+            // loss.
             validation_fraction: None,
             early_stopping: self.early_stopping,
         }

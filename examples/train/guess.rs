@@ -1,40 +1,44 @@
-//! Classes or numbers? One rule for the texts of a table and for the whole numbers of an array.
+//! Decides whether a target is classes or numbers, by one rule for the texts of a table and for the
+//! whole numbers of an array.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-/// As many different whole numbers, at the most, are classes.
+/// The largest number of different whole numbers that count as classes.
 pub(crate) const FEW: usize = 20;
 
-/// What a target is, going by its values alone.
+/// What a target is, judged by its values alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Guess {
-    /// So many classes: texts, or whole numbers of at most [`FEW`] values; each is there twice on average, or more often.
+    /// This number of classes: texts, or whole numbers of at most [`FEW`] values, each of which
+    /// occurs at least twice on average.
     Classes(usize),
     Numbers,
-    /// Whole numbers of so many different values.
+    /// Whole numbers with this number of different values.
     Whole(usize),
-    /// Texts of so many different values that they are rather names of the rows.
+    /// Texts with this number of different values, which is so large that they probably name the
+    /// rows.
     TooMany(usize),
-    /// Numbers, but for some rows, of which this is the first.
+    /// Numbers, except in some rows, of which this is the first.
     Odd(usize),
 }
 
-/// What is no number but may stand in a column of numbers.
+/// Texts that are not numbers but may stand in a column of numbers.
 const MISSING: [&str; 10] = ["", "-", "--", ".", "?", "na", "n/a", "none", "null", "nil"];
 
-/// A finite number.
+/// The finite number that the text is, if it is one.
 pub(crate) fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// 0,5
+/// Whether the text is a number written with a decimal comma, such as 0,5.
 pub(crate) fn has_decimal_comma(text: &str) -> bool {
     text.matches(',').count() == 1 && number(&text.replacen(',', ".", 1)).is_some()
 }
 
 fn is_missing(text: &str) -> bool {
-    // NaN and infinities are numbers to the parser, and to no one else.
+    // The parser takes NaN and infinities for numbers; in a table they mean that a value is
+    // missing.
     MISSING.contains(&text.to_lowercase().as_str()) || text.parse::<f64>().is_ok_and(|number| !number.is_finite())
 }
 

@@ -1,4 +1,4 @@
-//! Trains a network on files, and predicts with it; `--help` says how.
+//! Trains a network on files and predicts with it; see `--help`.
 //!
 //! ```text
 //! cargo run --release --features progress --example train -- --help
@@ -33,13 +33,13 @@ use crate::samples::{Both, Samples, Target, Task, check_columns};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
-/// How often a run is kept.
+/// How often the state of a run is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
-/// The note of a checkpoint that has the [`Task`].
+/// The name of the checkpoint note that holds the [`Task`].
 const TASK: &str = "task";
 
-/// To stderr, which may be closed.
+/// Writes a line to stderr, which may be closed.
 fn say(line: impl AsRef<str>) {
     let _ = writeln!(io::stderr(), "{}", line.as_ref());
 }
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// The error and its causes, in one line; many say their cause themselves.
+/// The error and its causes in one line, without the causes that the error states itself.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -73,14 +73,14 @@ fn chain(error: &dyn Error) -> String {
     text.replace('\n', " ")
 }
 
-/// What clap cannot check: a new run has to know what to learn.
+/// Checks what clap cannot: a new run has to know what to learn.
 fn check_usage(arguments: &Train) {
     let missing = match (&arguments.source, arguments.resume) {
         (source, false) if source.csv.is_some() && arguments.target.is_none() => {
             "--csv needs --target COLUMN, the name of the column to learn"
         }
         (source, _) if source.data.is_some() && arguments.targets.is_none() => {
-            "--data needs --targets Y.npy, what to learn"
+            "--data needs --targets Y.npy, the targets to learn"
         }
         _ => return,
     };
@@ -88,7 +88,8 @@ fn check_usage(arguments: &Train) {
 }
 
 impl Train {
-    /// Pixels have one scale already.
+    /// Whether inputs are standardised; by default, all but images, whose pixels already have one
+    /// scale.
     pub(crate) fn standardizes(&self) -> bool {
         self.settings.standardize.map_or(self.source.idx.is_none(), |answer| answer == YesNo::Yes)
     }
@@ -99,7 +100,7 @@ fn train(arguments: &Train) -> Result<ExitCode> {
     for path in [history, plot].into_iter().flatten() {
         report::check_output(path, &[&source.data, &source.csv, targets])?;
     }
-    // Before the data are read: a folder in use is to be known at once.
+    // Before the data are read, so that a folder in use is reported at once.
     let (checkpoints, stored, task, both) = match (&arguments.checkpoint, arguments.resume) {
         (Some(folder), true) => {
             let checkpoints = Checkpoints::open(folder)?;
@@ -116,7 +117,7 @@ fn train(arguments: &Train) -> Result<ExitCode> {
             let checkpoints = folder.as_ref().map(Checkpoints::create).transpose();
             let checkpoints = checkpoints.map_err(|error| match error {
                 error @ gemmprop::checkpoint::CheckpointError::Used { .. } => {
-                    format!("{error} (--resume goes on)").into()
+                    format!("{error} (--resume continues the run)").into()
                 }
                 error => Box::<dyn Error>::from(error),
             })?;
@@ -132,9 +133,10 @@ fn train(arguments: &Train) -> Result<ExitCode> {
     }
 }
 
-/// What a checkpoint says of its run.
+/// The task that a checkpoint records for its run.
 pub(crate) fn task(notes: &Notes) -> Result<Task> {
-    let note = notes.get(TASK).ok_or("the checkpoint is of another program: it has no note of what is learned")?;
+    let note =
+        notes.get(TASK).ok_or("the checkpoint was written by another program: it has no note of what is learned")?;
     Ok(serde_json::from_str(note)?)
 }
 
@@ -176,18 +178,19 @@ impl Run<'_> {
             kept: false,
             failure: None,
         };
-        // Until now nothing would have been lost.
+        // Before this point, a signal may end the program, since nothing would be lost.
         signals::watch()?;
-        // After the first batch, so that there is something to resume from, and not before: it checks the data.
+        // The first checkpoint is written after the first batch and not before it, because that
+        // batch checks the data.
         let mut pause = Duration::ZERO;
         let ended = loop {
             let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
             let mut observer = (Stop { until }, &mut *observer);
             match trainer.fit(Dataset::new(train.x.view(), y.view()), validation_set, &mut observer) {
-                // Nothing has come of it yet.
+                // Nothing has been learned that could be lost.
                 Err(error) if trainer.steps() == before => return Err(error.into()),
                 Err(error) => {
-                    // The parameters before the step that could not be made are good.
+                    // The parameters from before the failed step are good.
                     keeper.keep(&trainer, true)?;
                     break Err(error);
                 }
@@ -203,7 +206,7 @@ impl Run<'_> {
         };
         drop(bar);
 
-        // Whatever fails here, the rest is written.
+        // If one of these fails, the others are still written.
         let mut failures: Vec<String> = Vec::new();
         failures.extend(keeper.failure.map(|failure| format!("the run's last state could not be kept: {failure}")));
         let written = [
@@ -242,10 +245,10 @@ impl Run<'_> {
         let done = counted(done, "epoch");
         let mut summary = match ended {
             StopReason::Completed if trainer.steps() == steps_before => {
-                format!("nothing to do, {done} {were} done before and --epochs N goes on to N")
+                format!("nothing to do, {done} {were} done before; --epochs N continues to epoch N")
             }
             StopReason::EarlyStopping if trainer.steps() == steps_before => {
-                format!("nothing to do, nothing had got better after {done}; --epochs N goes on to N")
+                format!("nothing to do, nothing had got better after {done}; --epochs N continues to epoch N")
             }
             StopReason::Completed => format!("{of} in {seconds:.1} s"),
             StopReason::EarlyStopping => format!("{of} in {seconds:.1} s, then nothing had got better"),
@@ -254,7 +257,7 @@ impl Run<'_> {
                 format!("stopped by {signal} after {seconds:.1} s, {of} and {steps}")
             }
         };
-        // The epoch that the network is of.
+        // The epoch that the network comes from.
         let best = best(trainer.history()).filter(|_| trainer.training().early_stopping.is_some());
         let taken = best.filter(|_| ended != StopReason::Observer);
         if let Some(record) = taken.or(records.last()) {
@@ -267,7 +270,7 @@ impl Run<'_> {
         summary += &score.map_or(String::new(), |score| format!(", {score}"));
         summary += &match &self.checkpoints {
             Some(checkpoints) => format!("; checkpoint in {}", checkpoints.directory().display()),
-            None => "; the network is not kept, --checkpoint FOLDER would".to_owned(),
+            None => "; the network is not saved, --checkpoint FOLDER would save it".to_owned(),
         };
         if let (StopReason::Observer, Some(best), Some(_)) = (ended, best, &self.checkpoints) {
             summary += &format!("; predict takes the network of the best epoch, {}", best.epoch);
@@ -280,7 +283,7 @@ impl Run<'_> {
         if stored.blas != blas {
             say(format!("note: the run began with {}, this is {blas}; roundings will differ", stored.blas));
         }
-        // Not without being asked to, lest a run that has stopped early go on.
+        // Only on request, so that a run that stopped early does not continue by accident.
         if let Some(epochs) = self.arguments.epochs {
             trainer.set_epochs(epochs);
         }
@@ -299,20 +302,21 @@ impl Run<'_> {
     }
 }
 
-/// The epoch with the least loss, of the validation set if there is one.
+/// The epoch with the smallest loss, on the validation set if there is one.
 pub(crate) fn best(history: &History) -> Option<&Record> {
     let watched = |record: &Record| record.validation_loss.unwrap_or(record.loss);
     let finite = history.records.iter().filter(|record| watched(record).is_finite());
     finite.min_by(|a, b| watched(a).total_cmp(&watched(b)))
 }
 
-/// Writes checkpoints. Once one has been written, a failure does not end the run: there will be another try.
+/// Writes checkpoints. Once one has been written, a failure does not end the run, since the next
+/// save tries again.
 struct Keeper<'a> {
     checkpoints: Option<&'a Checkpoints>,
     notes: Notes,
-    /// Has one been written?
+    /// Whether a checkpoint has been written.
     kept: bool,
-    /// Why the last could not be.
+    /// Why the last one could not be written.
     failure: Option<String>,
 }
 
@@ -326,11 +330,11 @@ impl Keeper<'_> {
                 }
                 self.kept = true;
             }
-            // Nothing is lost yet.
+            // Nothing would be lost by ending the run here.
             Err(error) if !self.kept && !last => return Err(error.into()),
             Err(error) => {
                 let failure = Some(chain(&error));
-                // Once, and not every time.
+                // The warning is given once for each failure, not at every attempt.
                 if !last && self.failure != failure {
                     let failure = failure.as_deref().unwrap_or_default();
                     say(format!("warning: {failure}; the run goes on and tries to keep its state again"));

@@ -1,4 +1,5 @@
-//! Where numbers come from: names for rows and columns as the user knows them, in the file's own order.
+//! Where numbers come from: names for rows and columns that the user recognises, in the order of
+//! the file.
 
 use std::fmt::{self, Display};
 use std::path::PathBuf;
@@ -10,11 +11,11 @@ pub(crate) enum Origin {
     Table { path: PathBuf, lines: Vec<usize>, columns: Vec<String>, target: String },
     /// Arrays of NumPy, whose rows count from 0.
     Arrays { x: PathBuf, y: PathBuf },
-    /// Images, which count from 0, and which part of the folder they are.
+    /// Images, numbered from 0, and the part of the folder that they form.
     Images { folder: PathBuf, part: &'static str },
 }
 
-/// The file of the inputs.
+/// Writes the file of the inputs.
 impl Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
@@ -25,7 +26,7 @@ impl Display for Origin {
 }
 
 impl Origin {
-    /// The inputs' names, where they have some.
+    /// The names of the inputs, empty if they have none.
     pub(crate) fn names(&self) -> &[String] {
         match self {
             Self::Table { columns, .. } => columns,
@@ -33,7 +34,7 @@ impl Origin {
         }
     }
 
-    /// A row.
+    /// The place of a row.
     pub(crate) fn row(&self, row: usize) -> String {
         match self {
             Self::Table { lines, .. } => format!("{self}:{}", lines[row]),
@@ -42,7 +43,7 @@ impl Origin {
         }
     }
 
-    /// A number of the inputs.
+    /// The place of one number of the inputs.
     pub(crate) fn x(&self, row: usize, column: usize) -> String {
         match self {
             Self::Table { columns, .. } => format!("{}: column {:?}", self.row(row), columns[column]),
@@ -51,7 +52,7 @@ impl Origin {
         }
     }
 
-    /// A column of the inputs.
+    /// The place of a column of the inputs.
     pub(crate) fn column(&self, column: usize) -> String {
         match self {
             Self::Table { columns, .. } => format!("{self}: column {:?}", columns[column]),
@@ -60,7 +61,7 @@ impl Origin {
         }
     }
 
-    /// A number or a text of the targets.
+    /// The place of one target.
     pub(crate) fn y(&self, row: usize, column: usize) -> String {
         match self {
             Self::Table { target, .. } => format!("{}: column {target:?}", self.row(row)),
@@ -70,7 +71,7 @@ impl Origin {
         }
     }
 
-    /// All targets.
+    /// The place of all targets.
     pub(crate) fn targets(&self) -> String {
         match self {
             Self::Table { target, .. } => format!("{self}: column {target:?}"),
@@ -79,7 +80,7 @@ impl Origin {
         }
     }
 
-    /// The beginning of a sentence that goes on with what the targets are.
+    /// The beginning of a sentence whose end says what the targets are.
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::Table { target, .. } => format!("{target:?} has"),

@@ -1,4 +1,4 @@
-//! Predictions of a network in a checkpoint.
+//! Predictions by the network of a checkpoint.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::samples::{Asked, Task, check_columns};
 use crate::{Result, say};
 
 pub(crate) enum Predicted {
-    /// Each sample's most probable class, and how probable that is.
+    /// The most probable class of each sample, with its probability.
     Classes(Vec<(usize, f32)>),
     Numbers(Array2<f64>),
 }
@@ -36,7 +36,7 @@ pub(crate) fn predicted(task: &Task, model: &Model<f32>, x: ArrayView2<f32>) -> 
     Ok(Predicted::Classes(y_hat.outer_iter().zip(model.classify(x)?).map(probability).collect()))
 }
 
-/// The network of a checkpoint, or of a folder's newest, and what it has learned.
+/// The task and the network of a checkpoint file, or of the newest checkpoint in a folder.
 fn network(path: &Path) -> Result<(Task, Model<f32>)> {
     let stored = if path.is_file() {
         Stored::load(path)?
@@ -45,17 +45,17 @@ fn network(path: &Path) -> Result<(Task, Model<f32>)> {
         if let [damaged, ..] = &stored.damaged[..] {
             let whole = stored.path.display();
             return Err(format!(
-                "{damaged}; the newest checkpoint that is whole is {whole}, and --checkpoint {whole} predicts with it"
+                "{damaged}; the newest intact checkpoint is {whole}; --checkpoint {whole} predicts with it"
             )
             .into());
         }
         stored
     };
     let task = crate::task(&stored.notes)?;
-    // Of the best epoch so far; at the end of a run the network is that already.
+    // The network of the best epoch so far; when a run ends, its network already is that one.
     let (model, best) = (stored.value.model()?, stored.value.best_model()?);
     if let Some(best) = best.filter(|best| *best != model) {
-        say("note: the run has not come to its end; predicting with the network of its best epoch so far");
+        say("note: the run has not ended; predicting with the network of its best epoch so far");
         return Ok((task, best));
     }
     Ok((task, model))
@@ -71,14 +71,14 @@ pub(crate) fn predict(arguments: &Predict) -> Result {
     check_columns(&origin, model.mlp.widths()[0], x.ncols())?;
     let predicted = predicted(&task, &model, x.view()).map_err(|error| {
         let alone = |row: usize| predicted(&task, &model, x.slice(s![row..=row, ..])).err();
-        // By its own error, which names no other row.
+        // The error of the row alone, which names no other row.
         let found = (0..x.nrows()).find_map(|row| Some(format!("{}: {}", origin.row(row), alone(row)?)));
         found.unwrap_or_else(|| format!("{origin}: {error}"))
     })?;
     match &arguments.output {
         None => {
             match write_csv(&task, &predicted, io::stdout().lock()) {
-                // Whoever reads it has read enough.
+                // The reader has closed the pipe because it has read enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
                 written => written?,
             }
@@ -122,7 +122,7 @@ impl Predicted {
     }
 }
 
-/// As short as the network's f32 allows, where it is one.
+/// The shortest text of the number: as an f32 if it is one, as the network's outputs are.
 fn text(number: f64) -> String {
     let single = number as f32;
     if f64::from(single) == number { single.to_string() } else { number.to_string() }

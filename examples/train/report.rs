@@ -1,4 +1,4 @@
-//! What a run tells: lines, scores, its history, its curve.
+//! What a run reports: progress lines, scores, the history and the learning curve.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -17,19 +17,19 @@ use crate::samples::{Samples, Target, Task};
 use crate::{Result, say};
 use ::report::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 
-/// A number of things: 1 sample, 2 samples.
+/// A number with its noun, such as "1 sample" or "2 samples".
 pub(crate) fn counted(number: usize, thing: &str) -> String {
     let plural = if thing.ends_with('s') { "es" } else { "s" };
     format!("{number} {thing}{}", if number == 1 { "" } else { plural })
 }
 
-/// A loss in a line: four decimals, or as many digits with an exponent where these would be zeros.
+/// A loss for a progress line: four decimals, with an exponent where they would otherwise be zeros.
 pub(crate) fn short(loss: f64) -> String {
     let plain = loss == 0.0 || !loss.is_finite() || (1e-3..1e9).contains(&loss.abs());
     if plain { format!("{loss:.4}") } else { format!("{loss:.4e}") }
 }
 
-/// How good predictions are.
+/// The quality of predictions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Score {
     Accuracy(f64),
@@ -49,7 +49,7 @@ impl Display for Score {
     }
 }
 
-/// Of predictions whose answers are these; none where there are none.
+/// The score of predictions with the answers y; none if there are no predictions.
 pub(crate) fn score(predicted: &Predicted, y: &Target) -> Result<Option<Score>> {
     Ok(match predicted {
         Predicted::Classes(classes) => {
@@ -71,7 +71,8 @@ pub(crate) fn validated(task: &Task, model: &Model<f32>, samples: &Samples) -> O
     score(&predicted(task, model, samples.x.view()).ok()?, &samples.y).ok().flatten()
 }
 
-/// A line for each epoch, where there is no terminal; of many short epochs, for some; in long ones, every few seconds.
+/// Writes a line for each epoch where there is no terminal: for some of many short epochs, and
+/// every few seconds within long ones.
 pub(crate) struct Lines<'a> {
     task: &'a Task,
     validation: Option<&'a Samples>,
@@ -125,7 +126,8 @@ impl Observer<f32> for Lines<'_> {
     }
 }
 
-/// Refuses a file that cannot be written, and one of those that are read: before hours of training, not after.
+/// Refuses an output that cannot be written or that is one of the inputs, before hours of training
+/// and not after them.
 pub(crate) fn check_output(path: &Path, inputs: &[&Option<PathBuf>]) -> Result {
     let folder = folder(path);
     if !folder.is_dir() {
@@ -134,7 +136,7 @@ pub(crate) fn check_output(path: &Path, inputs: &[&Option<PathBuf>]) -> Result {
     if path.is_dir() {
         return Err(format!("{}: expected a file to write, found a folder", path.display()).into());
     }
-    // By the file that a name leads to. A name that leads nowhere is of no file that is read.
+    // Files are compared after resolving links. A name that does not resolve is not an input.
     let file = path.canonicalize().ok();
     if file.is_some() && inputs.iter().filter_map(|input| input.as_ref()).any(|input| input.canonicalize().ok() == file)
     {
@@ -149,21 +151,21 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file in the same folder, which is removed unless it gets another name.
+/// A temporary file in the same folder, which is removed unless it is renamed.
 fn beside(path: &Path) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    // As other files that a program makes, and not for the user's eyes alone.
+    // The usual permissions of a new file, not those of a private temporary file.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let partial = builder.prefix(".").suffix(".partial").tempfile_in(folder(path));
     partial.map_err(|error| {
-        // Without the name of the file that it has tried.
+        // The message without the name of the temporary file.
         let cause = error.get_ref().and_then(Error::source).map_or_else(|| error.to_string(), ToString::to_string);
         format!("{}: {cause}", path.display()).into()
     })
 }
 
-/// Whole or not at all.
+/// Writes the file completely or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result {
     let mut partial = beside(path)?;
     let written = partial.write_all(bytes).and_then(|()| Ok(partial.persist(path)?));

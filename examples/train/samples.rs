@@ -1,7 +1,8 @@
-//! Samples from files, as the network reads them, and what a run has to remember of them.
+//! Samples from files in the form that the network reads, and what a run has to remember about
+//! them.
 //!
-//! Each file is opened once, and its numbers are kept in f64 until they are standardised: rounded to f32 before, a column like
-//! 1700000000 + i would be a constant.
+//! Each file is opened once, and its numbers are kept in f64 until they are standardised: if they
+//! were rounded to f32 before, a column like 1700000000 + i would become constant.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,23 +23,26 @@ use crate::guess::{Guess, guess, has_decimal_comma, number};
 use crate::origin::Origin;
 use crate::report::counted;
 
-/// What is learned, kept with each checkpoint: what `predict` and --resume need beside the network.
+/// What is learned. It is saved with each checkpoint and has all that `predict` and --resume need
+/// besides the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) loss: LossKind,
-    /// Class i is called so; none where the target is a number.
+    /// The name of each class i; empty if the target is a number.
     pub(crate) classes: Vec<String>,
-    /// Of a CSV file: the inputs in order, and the target.
+    /// The names of the input columns of a CSV file, in order.
     pub(crate) columns: Vec<String>,
     pub(crate) target: Option<String>,
-    /// How each input is standardised; none if they stay as they are. Absent in runs that began when the model did it, in f32.
+    /// How each input is standardised; empty if the inputs stay as they are. Absent in runs that
+    /// began when the model standardised them, in f32.
     #[serde(default)]
     pub(crate) inputs: Option<Vec<Scale>>,
-    /// The same of each target.
+    /// How each target is standardised.
     pub(crate) scale: Vec<Scale>,
     pub(crate) validation: Option<f64>,
     pub(crate) seed: u64,
-    /// Of all numbers that are learned from and validated with, by which a resumed run knows them again.
+    /// Checksum of all numbers used for training and validation, by which a resumed run recognises
+    /// them.
     pub(crate) checksum: u32,
 }
 
@@ -65,7 +69,7 @@ enum Answers {
     Texts(Vec<String>),
     Numbers {
         numbers: Array2<f64>,
-        /// Are they of a type that has whole numbers alone?
+        /// Whether their type has whole numbers only.
         whole: bool,
     },
 }
@@ -85,7 +89,8 @@ pub(crate) type Both = (Samples, Option<Samples>);
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) x: Array2<f32>,
-    /// The rows whose answers are known, and the answers; none if the data have no column of answers.
+    /// The rows whose answers are known, and the answers; none if the data have no column of
+    /// answers.
     pub(crate) known: Option<(Vec<usize>, Target)>,
     pub(crate) origin: Origin,
 }
@@ -136,7 +141,7 @@ impl Rows {
         }
     }
 
-    /// The images of a folder, and those of its test set.
+    /// The images of a folder, and those of its test set if it has one.
     fn images(folder: &Path) -> Result<(Self, Option<Self>)> {
         let rows = |images: data::Images<f64>, part| {
             let numbers = images.labels.mapv(|label| label as f64).insert_axis(Axis(1));
@@ -161,13 +166,14 @@ impl Rows {
         self.answers.as_ref().expect("data to learn from have targets")
     }
 
-    /// The class of a row, by its name, if it is one.
+    /// The class name of a row, if its answer can be a class.
     fn class(&self, row: usize) -> Option<Cow<'_, str>> {
         match self.answers() {
             Answers::Texts(texts) => Some(texts[row].as_str().into()).filter(|_| !texts[row].is_empty()),
             Answers::Numbers { numbers, .. } => {
                 let number = numbers[(row, 0)];
-                // From 2^53 on, whole numbers have been rounded. A zero may have a sign.
+                // Whole numbers from 2^53 on may have been rounded. Adding 0.0 removes the sign of
+                // a zero.
                 (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0)
                     .then(|| (number + 0.0).to_string().into())
             }
@@ -202,7 +208,7 @@ impl Rows {
         }
     }
 
-    /// A target that is not what was expected.
+    /// The error for a target that is not what was expected.
     fn refused(&self, row: usize, column: usize, expected: &str) -> Box<dyn Error> {
         let found = match self.answers() {
             Answers::Texts(texts) => format!("{:?}", texts[row]),
@@ -211,7 +217,7 @@ impl Rows {
         format!("{}: expected {expected}, found {found}", self.origin.y(row, column)).into()
     }
 
-    /// To the numbers that a run has learned from which rounded them before it standardised them.
+    /// Rounds to f32, as older runs did before they standardised.
     fn round(&mut self) {
         self.x.mapv_inplace(|x| f64::from(x as f32));
         if let Some(Answers::Numbers { numbers, .. }) = &mut self.answers {
@@ -219,7 +225,8 @@ impl Rows {
         }
     }
 
-    /// The loss for these targets, and why; or what is doubtful about them.
+    /// The loss for these targets and the reason for it, or an error that says what is doubtful
+    /// about them.
     fn loss(&self) -> Result<(LossKind, String)> {
         let (origin, subject) = (&self.origin, self.origin.subject());
         let of_texts = |texts: &[Cow<str>]| match guess(texts) {
@@ -241,8 +248,8 @@ impl Rows {
                 let (text, at) = (&texts[row], origin.y(row, 0));
                 let point = if has_decimal_comma(text) { " with a decimal point" } else { "" };
                 Err(format!(
-                    "{at}: expected a number{point}, as it is a column of numbers, found {text:?}; mend it or leave the \
-                     row out, or --loss softmax takes all texts of the column as classes"
+                    "{at}: expected a number{point}, as it is a column of numbers, found {text:?}; correct it or leave the \
+                     row out, or use --loss softmax to take all texts of the column as classes"
                 )
                 .into())
             }
@@ -272,10 +279,11 @@ impl Answers {
     }
 }
 
-/// Rows to train on and rows to validate with; none where all rows of the first file are trained on.
+/// Rows to train on and rows to validate with; none where all rows of the first file are trained
+/// on.
 type Division = Option<(Vec<usize>, Vec<usize>)>;
 
-/// The data of a new run. It says which loss was chosen, if that was left open.
+/// The task and data of a new run. Reports the loss if it was chosen by the program.
 pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Both)> {
     let Train { source, settings, .. } = arguments;
     let (train, test) = if let Some(path) = &source.csv {
@@ -347,7 +355,7 @@ pub(crate) fn first(arguments: &Train, say: impl Fn(String)) -> Result<(Task, Bo
 }
 
 impl Task {
-    /// The data of a run that is resumed. It says so if they are other ones.
+    /// The data of a resumed run, with a warning if they differ from those that it began with.
     pub(crate) fn again(&self, arguments: &Train, say: impl Fn(String)) -> Result<Both> {
         if let (Some(expected), Some(found)) = (&self.target, &arguments.target)
             && expected != found
@@ -363,12 +371,12 @@ impl Task {
         let division = self.divide(train.x.nrows())?;
         let (both, checksum) = self.both(&train, test.as_ref(), division, &say)?;
         if checksum != self.checksum {
-            say("warning: these are not the samples that the run began with; it goes on with them".to_owned());
+            say("warning: these are not the samples that the run began with; it continues with them".to_owned());
         }
         Ok(both)
     }
 
-    /// Samples to predict: of a source with a test set, that.
+    /// The samples to predict: the test set if the source has one.
     pub(crate) fn asked(&self, source: &Source) -> Result<Asked> {
         let (train, test) = self.read(source, None)?;
         let rows = test.unwrap_or(train);
@@ -376,16 +384,17 @@ impl Task {
         Ok(Asked { x: self.inputs(&rows, &(0..rows.x.nrows()).collect::<Vec<_>>())?, known, origin: rows.origin })
     }
 
-    /// Rows in the form that this run has, and a test set where the format has one. Targets are read if they are there.
+    /// The rows in the form that this run uses, and a test set if the format has one. Targets are
+    /// read if they are present.
     fn read(&self, source: &Source, targets: Option<&Path>) -> Result<(Rows, Option<Rows>)> {
         let (mut rows, mut test) = if let Some(path) = &source.csv {
             if self.columns.is_empty() {
-                return Err("the run has not learned from a table: expected --data or --idx".into());
+                return Err("the run was not trained on a table: expected --data or --idx".into());
             }
             let target = self.target.as_deref().ok_or("the checkpoint's note names no target")?;
             (known_table(path, &self.columns, target)?, None)
         } else if !self.columns.is_empty() {
-            return Err("the run has learned from a table: expected --csv, with its columns".into());
+            return Err("the run was trained on a table: expected --csv, with the same columns".into());
         } else if let Some(folder) = &source.idx {
             Rows::images(folder)?
         } else {
@@ -399,7 +408,7 @@ impl Task {
         Ok((rows, test))
     }
 
-    /// What is learned of each row. All rows have to have an answer that is known.
+    /// The target of each row. Every row has to have a valid answer.
     fn target_of(&self, rows: &Rows) -> Result<Target> {
         if self.loss == LossKind::Squared {
             return rows.numbers().map(Target::Numbers);
@@ -413,7 +422,7 @@ impl Task {
         labels.collect::<Result<_>>().map(Target::Labels)
     }
 
-    /// The rows whose answer is one that can be, and the answers.
+    /// The rows with a valid answer, and their answers.
     fn known(&self, rows: &Rows) -> Result<(Vec<usize>, Target)> {
         let all = 0..rows.x.nrows();
         if self.loss != LossKind::Squared {
@@ -431,24 +440,26 @@ impl Task {
         }
     }
 
-    /// Splits off what --validation asks for, always the same.
+    /// Splits off the part for --validation, which depends on the seed alone.
     fn divide(&self, samples: usize) -> Result<Division> {
         let Some(part) = self.validation else { return Ok(None) };
         let kept = ((samples as f64 * part).round() as usize).max(1);
         if kept >= samples {
             let samples = counted(samples, "sample");
-            return Err(format!("--validation {part}: nothing is left to train on, of {samples}").into());
+            return Err(format!("--validation {part}: of {samples}, none is left to train on").into());
         }
         let mut rows: Vec<usize> = (0..samples).collect();
         let mut generator = Generator::seed_from_u64(self.seed);
-        // Where the library's own splits come from, too: the shuffles and the weights have other streams.
+        // The stream of the library's own splits, which is not that of the shuffles or of the
+        // weights.
         generator.set_stream(1);
         rows.shuffle(&mut generator);
         let validation = rows.split_off(samples - kept);
         Ok(Some((rows, validation)))
     }
 
-    /// What is trained on and validated with, and the checksum of it. Without a division the test set is for validation.
+    /// The training data, the validation data and the checksum of both. Without a division, the
+    /// test set is used for validation.
     fn both(&self, train: &Rows, test: Option<&Rows>, division: Division, say: impl Fn(String)) -> Result<(Both, u32)> {
         let y = self.target_of(train)?;
         let (rows, validation) = match division {
@@ -471,7 +482,7 @@ impl Task {
         Ok(((train, validation), crc.finalize()))
     }
 
-    /// Of classes that no sample is left of to train on.
+    /// Warns of classes of which no sample is left to train on.
     fn warn_of_unseen(&self, trained: &Array1<usize>, validated: &Array1<usize>, say: impl Fn(String)) {
         const MOST: usize = 10;
         let count = |labels: &Array1<usize>| {
@@ -494,9 +505,9 @@ impl Task {
         }
     }
 
-    /// Of all numbers, before they are standardised.
+    /// Adds all numbers, before they are standardised.
     fn add_to_checksum(&self, crc: &mut crc32fast::Hasher, all: &Rows, rows: &[usize], y: &Target) {
-        // As it was counted when the numbers were rounded first.
+        // Older runs rounded the numbers before taking the checksum.
         let single = self.inputs.is_none();
         let mut add = |number: f64| match single {
             true => crc.update(&(number as f32).to_le_bytes()),
@@ -509,7 +520,7 @@ impl Task {
         }
     }
 
-    /// Rows of x as the network reads them.
+    /// The given rows of x, standardised and rounded for the network.
     fn inputs(&self, all: &Rows, rows: &[usize]) -> Result<Array2<f32>> {
         let scales = self.inputs.as_deref().unwrap_or_default();
         if !scales.is_empty() {
@@ -539,7 +550,7 @@ impl Task {
         }
     }
 
-    /// Numbers as the network learns them.
+    /// Standardises targets for the network.
     pub(crate) fn scaled(&self, mut y: Array2<f64>) -> Array2<f32> {
         for (mut column, (mean, deviation)) in y.columns_mut().into_iter().zip(&self.scale) {
             column.mapv_inplace(|y| (y - mean) / deviation);
@@ -547,7 +558,7 @@ impl Task {
         y.mapv(|y| y as f32)
     }
 
-    /// And back.
+    /// Converts outputs of the network back to the scale of the targets.
     pub(crate) fn unscaled(&self, y: Array2<f32>) -> Array2<f64> {
         let mut y = y.mapv(f64::from);
         for (mut column, (mean, deviation)) in y.columns_mut().into_iter().zip(&self.scale) {
@@ -557,7 +568,7 @@ impl Task {
     }
 }
 
-/// Refuses inputs that are not as many as the network has.
+/// Refuses data whose number of columns is not that of the network's inputs.
 pub(crate) fn check_columns(of: &impl Display, expected: usize, found: usize) -> Result {
     if expected == found {
         return Ok(());
@@ -566,7 +577,7 @@ pub(crate) fn check_columns(of: &impl Display, expected: usize, found: usize) ->
     Err(format!("{of}: expected {expected}, as the run has learned from, found {found}").into())
 }
 
-/// The names of the classes that occur: by value if all are whole numbers, else as text.
+/// The names of the classes that occur, sorted by value if all are whole numbers, else as texts.
 fn in_order(classes: Vec<Cow<str>>) -> Vec<String> {
     let classes: BTreeSet<Cow<str>> = classes.into_iter().collect();
     let mut classes: Vec<String> = classes.into_iter().map(Cow::into_owned).collect();
@@ -577,7 +588,7 @@ fn in_order(classes: Vec<Cow<str>>) -> Vec<String> {
     classes
 }
 
-/// i for the i-th of these classes.
+/// A function from the name of a class to its index.
 fn label_of(classes: &[String]) -> impl Fn(&str) -> Option<usize> {
     let labels: BTreeMap<&str, usize> = classes.iter().enumerate().map(|(i, class)| (class.as_str(), i)).collect();
     move |class| labels.get(class).copied()
@@ -594,7 +605,7 @@ fn learned_table(path: &Path, target: &str, dropped: &[String]) -> Result<Rows> 
         }
         _ => error.to_string(),
     })?;
-    // So pandas calls the index of a table that it has written and read again.
+    // The name that pandas gives the index of a table that it has written and read again.
     let index = |name: &&String| name.strip_prefix("Unnamed: ").is_some_and(|number| number.parse::<u32>().is_ok());
     if let Some(name) = columns.iter().find(index) {
         return Err(format!(
@@ -607,7 +618,7 @@ fn learned_table(path: &Path, target: &str, dropped: &[String]) -> Result<Rows> 
     table(path, target, columns, x, lines, Some(y.as_slice().to_vec()))
 }
 
-/// A table with these columns as inputs, found by name; others do not matter.
+/// A table with these columns as inputs, found by name; other columns are ignored.
 fn known_table(path: &Path, columns: &[String], target: &str) -> Result<Rows> {
     let Table { columns, x, y, lines } = data::csv_columns(path, columns, target, |text| Ok(text.to_owned()))?;
     table(path, target, columns, x, lines, y)

@@ -1,4 +1,5 @@
-//! Signals that end a run after its current batch, with a checkpoint. A second one ends it at once.
+//! Signals that end a run after its current batch, with a checkpoint. A second signal ends it at
+//! once.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,18 +8,19 @@ use std::sync::{Arc, LazyLock};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// The number of the signal that has come; 0 before.
+/// The number of the signal that was received, or 0.
 static RECEIVED: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// A signal that has come.
+/// A signal that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signal(u8);
 
-/// Before this is called, a signal ends the program as ever, and nothing is lost by it.
+/// Installs the handlers. Before this call, a signal ends the program as usual, and nothing is
+/// lost.
 pub(crate) fn watch() -> io::Result<()> {
     let one_has_come = Arc::new(AtomicBool::new(false));
     for signal in signals() {
-        // In the order of the calls.
+        // The actions run in the order of these calls.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&one_has_come))?;
         flag::register(signal, Arc::clone(&one_has_come))?;
         flag::register_usize(signal, Arc::clone(&RECEIVED), signal as usize)?;
@@ -34,7 +36,7 @@ pub(crate) fn received() -> Option<Signal> {
 }
 
 impl Signal {
-    /// As a shell has it for a program that a signal has ended.
+    /// The exit code that a shell reports for a program that was ended by this signal.
     pub(crate) fn exit_code(self) -> u8 {
         128 + self.0
     }
@@ -53,7 +55,7 @@ fn signals() -> Vec<i32> {
     use signal_hook::consts::SIGHUP;
 
     let mut signals = vec![SIGINT, SIGTERM];
-    // What nohup has the program ignore, it goes on to ignore.
+    // A SIGHUP that nohup has set to be ignored stays ignored.
     if !ignored(SIGHUP) {
         signals.push(SIGHUP);
     }
@@ -65,7 +67,8 @@ fn signals() -> Vec<i32> {
     vec![SIGINT, SIGTERM]
 }
 
-/// Has whoever started the program had it ignore this signal? Only Linux says so without a call that is unsafe.
+/// Whether the parent process has set this signal to be ignored. Only Linux tells without an unsafe
+/// call.
 #[cfg(unix)]
 fn ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
