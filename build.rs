@@ -1,10 +1,12 @@
-//! Finds OpenBLAS before the linker does, so that a missing library gives one message that says what to do.
+//! Finds OpenBLAS before the linker does, so that a missing library gives one message that says
+//! what to do.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
     let asked_for = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    // A static build brings its own; docs.rs links nothing; Windows and macOS have openblas-src's own search.
+    // A static build brings its own; docs.rs links nothing; Windows and macOS have openblas-src's
+    // own search.
     if !asked_for("OPENBLAS_SYSTEM") || asked_for("OPENBLAS_STATIC") || std::env::var_os("DOCS_RS").is_some() {
         return;
     }

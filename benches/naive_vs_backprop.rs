@@ -1,4 +1,5 @@
-//! Criterion group `naive_vs_backprop`: the four rungs side by side on a few networks, in samples per second.
+//! Criterion group `naive_vs_backprop`: the four rungs side by side on a few networks, in samples
+//! per second.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -43,7 +43,8 @@ impl Rung {
         if self == Self::BatchedGemm { BATCH } else { 1 }
     }
 
-    /// `g` = Σ ∂ŷ/∂θ over the call's samples, the first rows of x. The same code is timed with `f32` and counted with `Counted`.
+    /// `g` = Σ ∂ŷ/∂θ over the call's samples, the first rows of x. The same code is timed with
+    /// `f32` and counted with `Counted`.
     pub fn gradient<F: Scalar>(self, mlp: &Mlp<F>, x: ArrayView2<F>, g: &mut Parameters<F>) {
         match self {
             Self::Naive => naive::output_gradient(mlp, x.row(0), 0, g).map(drop),
@@ -62,11 +63,12 @@ pub fn equal_widths(n: usize) -> Vec<usize> {
     widths
 }
 
-/// A network and a batch of small integers, on which the arithmetic of `f32` is exact in any order of the sums: whatever
-/// a rung computes wrongly shows, and rounding never does.
+/// A network and a batch of small integers, on which the arithmetic of `f32` is exact in any order
+/// of the sums: whatever a rung computes wrongly shows, and rounding never does.
 ///
-/// Each hidden neuron has three weights of ±1 on average (more would make the sums outgrow 2²⁴ on the way up) and zeros
-/// else; the head's are all ±1. No rung knows that: each multiplies by all of them.
+/// Each hidden neuron has three weights of ±1 on average (more would make the sums outgrow 2²⁴ on
+/// the way up) and zeros else; the head's are all ±1. No rung knows that: each multiplies by all of
+/// them.
 pub fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
     let sign = |generator: &mut Generator| if generator.random_bool(0.5) { 1.0 } else { -1.0 };
     let weight = |t, fan_in: usize, generator: &mut Generator| {
@@ -92,8 +94,9 @@ pub fn integers<F: Scalar>(widths: &[usize]) -> (Mlp<F>, Array2<F>) {
     (0..1000).map(candidate).find(shows).expect("most networks show a gradient")
 }
 
-/// Asserts that these rungs give the same gradient, bit for bit: on the first sample that of the first rung listed, and
-/// summed over the batch that of backpropagation neuron by neuron, itself one of the list.
+/// Asserts that these rungs give the same gradient, bit for bit: on the first sample that of the
+/// first rung listed, and summed over the batch that of backpropagation neuron by neuron, itself
+/// one of the list.
 pub fn assert_agreement(rungs: &[Rung], mlp: &Mlp<f32>, x: ArrayView2<f32>) {
     let mut reference = mlp.zero_gradient();
     rungs[0].gradient(mlp, x, &mut reference);

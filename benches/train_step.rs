@@ -1,4 +1,5 @@
-//! Criterion group `train_step`: one step of SGD on networks from tiny to large, in floating-point operations per second.
+//! Criterion group `train_step`: one step of SGD on networks from tiny to large, in floating-point
+//! operations per second.
 
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use rand_chacha::rand_core::SeedableRng;
 const SHAPES: [(&[usize], usize); 4] =
     [(&[16, 16, 16, 1], 32), (&[64, 64, 64, 1], 32), (&[64, 256, 256, 1], 64), (&[784, 512, 512, 1], 128)];
 
-/// Multiplications and additions of the products of a step: forward, backward and gradient have as many each, and nobody
-/// needs the gradient of the input.
+/// Multiplications and additions of the products of a step: forward, backward and gradient have as
+/// many each, and nobody needs the gradient of the input.
 fn flops(widths: &[usize], batch: usize) -> usize {
     let product = |d: &[usize]| 2 * batch * d[0] * d[1];
     3 * widths.windows(2).map(product).sum::<usize>() - product(widths)

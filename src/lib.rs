@@ -124,7 +124,7 @@ pub use train::sgd::Sgd;
 pub use train::trainer::{StopReason, Trainer};
 pub use train::training::Training;
 
-/// The README's example, compiled and run.
+/// The README's examples, compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -38,7 +38,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often a helper may have been called in that time: it stays for 3 ms at the least, unless a call ends.
+/// How often a helper may have been called in that time: it stays for 3 ms at the least, unless a
+/// call ends.
 fn calls_of_a_helper(time: Duration) -> usize {
     1 + time.as_millis() as usize / 3
 }
@@ -81,7 +82,8 @@ fn small_steps_of_a_trainer() {
     }
 }
 
-/// An epoch: the record, and a helper's job and a block of rayon's queue for each helper, however many steps it has.
+/// An epoch: the record, and a helper's job and a block of rayon's queue for each helper, however
+/// many steps it has.
 fn epochs_of_a_trainer() {
     let steps = 30;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
@@ -112,7 +114,8 @@ fn small_steps() {
         step(rows);
     }
     assert_eq!(allocations(|| (0..1000).for_each(|i| step([32, 7, 1][i % 3]))), 0, "small steps");
-    // Of so many samples that the gradient is stored first, and so little work that no helper is invited.
+    // Of so many samples that the gradient is stored first, and so little work that no helper is
+    // invited.
     let (x, y) = (Array2::from_elem((256, 4), 0.5_f32), Array1::from_elem(256, 1.0_f32));
     let mut mlp = Mlp::<f32>::he(&[4, 4, 1], Bias::Input, 1).unwrap();
     let mut step = || sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
@@ -120,8 +123,8 @@ fn small_steps() {
     assert_eq!(allocations(|| (0..100).for_each(|_| _ = step())), 0, "tall steps");
 }
 
-/// Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues grow now and then; an
-/// epoch of many steps invites each helper once.
+/// Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues
+/// grow now and then; an epoch of many steps invites each helper once.
 fn epochs() {
     let steps = 60;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
@@ -132,7 +135,8 @@ fn epochs() {
     };
     epoch();
     epoch();
-    // The history that `train` gives back is one; a helper's job and a block of rayon's queue are two more for each helper.
+    // The history that `train` gives back is one; a helper's job and a block of rayon's queue are
+    // two more for each helper.
     let (helpers, start) = (rayon::current_num_threads() - 1, Instant::now());
     let found = allocations(&mut epoch);
     assert!(
@@ -154,7 +158,8 @@ fn buffers_have_the_stated_size() {
 }
 
 fn main() {
-    // Rayon's workers start when the pool is first used, each when the system lets it, and allocate as they do: not while we count.
+    // Rayon's workers start when the pool is first used, each when the system lets it, and allocate
+    // as they do: not while we count.
     rayon::broadcast(|_| ());
     small_steps();
     epochs();

@@ -1,5 +1,6 @@
-//! BLAS is reached, for every layout that the engine uses: this program brings its own CBLAS, which counts its calls and
-//! multiplies by loops. A program's own symbols go before those of a shared library, so every product of the crate comes here.
+//! BLAS is reached, for every layout that the engine uses: this program brings its own CBLAS, which
+//! counts its calls and multiplies by loops. A program's own symbols go before those of a shared
+//! library, so every product of the crate comes here.
 
 #![cfg(all(feature = "blas", target_os = "linux"))]
 #![allow(
@@ -119,7 +120,8 @@ unsafe extern "C" fn cblas_dger(
     }
 }
 
-/// The calls that one gradient and one step of such a batch make, after a check against rung 2, which makes none.
+/// The calls that one gradient and one step of such a batch make, after a check against rung 2,
+/// which makes none.
 fn calls(widths: &[usize], batch: usize) -> BTreeMap<String, usize> {
     let mlp = Mlp::<f64>::he(widths, Bias::EveryLayer, 1).unwrap();
     let x = Array2::from_shape_fn((batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 13) as f64 - 6.0);
@@ -157,19 +159,21 @@ fn only(calls: &BTreeMap<String, usize>) -> Vec<&str> {
 /// One test, since the calls are counted globally.
 #[test]
 fn every_product_of_the_engine_reaches_blas() {
-    // Before the first result the crate checks what it is linked with; those calls are not the engine's.
+    // Before the first result the crate checks what it is linked with; those calls are not the
+    // engine's.
     Mlp::<f64>::he(&[1, 1], Bias::Input, 1).unwrap().predict(Array2::zeros((1, 1)).view()).unwrap();
     // ndarray's own dispatch would send shapes of at most 7 to another kernel.
     for widths in [&[5, 6, 7, 3][..], &[16, 16, 16, 2], &[129, 45, 46, 10], &[300, 200, 150, 10]] {
         let calls = calls(widths, 33);
-        // Forward Z wᵀ, backward Δ w, gradient Δᵀ Z, for each of three layers, in one tile or more; backward stops at the first.
+        // Forward Z wᵀ, backward Δ w, gradient Δᵀ Z, for each of three layers, in one tile or more;
+        // backward stops at the first.
         assert_eq!(only(&calls), ["gemm NN", "gemm NT", "gemm TN"], "{widths:?}");
         assert!(calls["gemm NT"] >= 3 && calls["gemm NN"] >= 2 && calls["gemm TN"] >= 3, "{calls:?}");
     }
     // One output: the head is gemv, forward Z alphaᵀ and gradient Zᵀ ∂.
     assert_eq!(only(&calls(&[20, 30, 1], 33)), ["gemm NT", "gemm TN", "gemv N", "gemv T"]);
-    // One sample: all of it is gemv, but for the gradient with β = 0, an outer product that gemm writes.
-    // (Its column lies both ways at once, and is passed as it lies.)
+    // One sample: all of it is gemv, but for the gradient with β = 0, an outer product that gemm
+    // writes. (Its column lies both ways at once, and is passed as it lies.)
     assert_eq!(only(&calls(&[20, 30, 10], 1)), ["gemm NN", "gemv N", "gemv T"]);
     // In a step (β = 1) it is ger.
     CALLS.lock().unwrap().clear();

@@ -1,4 +1,5 @@
-//! The host program's number of BLAS threads is what it was, after calls that compute, that fail, and that overlap.
+//! The host program's number of BLAS threads is what it was, after calls that compute, that fail,
+//! and that overlap.
 
 #![cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 #![allow(unsafe_code, reason = "asks the C library what a host program would ask")]

@@ -1,5 +1,5 @@
-//! A BLAS that is linked wrongly is found before the first result: this program brings a gemm that leaves zeros, as some links have
-//! done for products of 8 and more.
+//! A BLAS that is linked wrongly is found before the first result: this program brings a gemm that
+//! leaves zeros, as some links have done for products of 8 and more.
 
 #![cfg(all(feature = "blas", target_os = "linux"))]
 #![allow(unsafe_code, reason = "stands in for a C function")]

@@ -1,6 +1,7 @@
-//! Every order in which the threads of a fork–join can meet, explored by loom: `src/parallel/fork_join.rs` as it stands, over loom's atomics,
-//! cells and threads in place of the standard library's. Loom reports a data race, a job read after its call has ended, a
-//! tile run twice or never, and a wait that never ends.
+//! Every order in which the threads of a fork–join can meet, explored by loom:
+//! `src/parallel/fork_join.rs` as it stands, over loom's atomics, cells and threads in place of the
+//! standard library's. Loom reports a data race, a job read after its call has ended, a tile run
+//! twice or never, and a wait that never ends.
 
 #[path = "../src/parallel/fork_join.rs"]
 mod fork_join;
@@ -50,7 +51,8 @@ fn wait(_round: u32) {
 /// A model in which `helpers` threads try to help `attempts` times each, whenever that is.
 fn explore(helpers: usize, attempts: usize, caller: impl Fn(&ForkJoin) + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    // Switches between threads that were not forced: as few find all faults known of such protocols, and more explode.
+    // Switches between threads that were not forced: as few find all faults known of such
+    // protocols, and more explode.
     model.preemption_bound = Some(3);
     model.check(move || {
         let fork_join = Arc::new(ForkJoin::default());
@@ -65,8 +67,8 @@ fn explore(helpers: usize, attempts: usize, caller: impl Fn(&ForkJoin) + Sync + 
     });
 }
 
-/// Each call lends another frame, so a helper that is late, or asleep between reading a ticket and claiming, must not reach the
-/// frame of a call that has ended.
+/// Each call lends another frame, so a helper that is late, or asleep between reading a ticket and
+/// claiming, must not reach the frame of a call that has ended.
 fn calls(tiles: &[usize]) -> impl Fn(&ForkJoin) + Sync + Send + 'static {
     let tiles = tiles.to_vec();
     move |fork_join| {

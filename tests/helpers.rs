@@ -1,6 +1,6 @@
-//! Helpers are welcome and never needed, and never anybody's but the crate's: a run ends in a pool that is busy, blocked, or far
-//! larger than the machine, and while it runs a loss, an observer and the rest of the program may use rayon, call the crate,
-//! block, or panic.
+//! Helpers are welcome and never needed, and never anybody's but the crate's: a run ends in a pool
+//! that is busy, blocked, or far larger than the machine, and while it runs a loss, an observer and
+//! the rest of the program may use rayon, call the crate, block, or panic.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
@@ -14,7 +14,8 @@ use gemmprop::{
 };
 use ndarray::Array2;
 
-/// A few steps of a network that is large enough for helpers to be invited. Returns a number that depends on all of θ.
+/// A few steps of a network that is large enough for helpers to be invited. Returns a number that
+/// depends on all of θ.
 fn train() -> f64 {
     let widths = [64, 256, 256, 1];
     let x = Array2::from_shape_fn((320, 64), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
@@ -35,7 +36,8 @@ fn pool(threads: usize) -> rayon::ThreadPool {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-/// Every worker of the caller's pool but its own waits for something that only comes when the training has ended.
+/// Every worker of the caller's pool but its own waits for something that only comes when the
+/// training has ended.
 #[test]
 fn a_run_ends_in_a_pool_whose_other_workers_are_blocked() {
     let alone = pool(1).install(train);
@@ -230,7 +232,8 @@ impl Drop for Bomb {
     }
 }
 
-/// All tiles panic at once, with whatever payload: the caller gets one of them, and what it borrowed is its own again.
+/// All tiles panic at once, with whatever payload: the caller gets one of them, and what it
+/// borrowed is its own again.
 #[test]
 fn a_loss_may_panic_with_any_payload() {
     let (x, y) = samples(4096);
@@ -269,7 +272,8 @@ fn train_until(mut stop: impl FnMut() -> bool) {
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut observer).unwrap();
 }
 
-/// A host's rayon jobs run while two trainers do, however long these take: they go on until the jobs are done.
+/// A host's rayon jobs run while two trainers do, however long these take: they go on until the
+/// jobs are done.
 #[test]
 fn jobs_of_the_program_do_not_wait_for_training() {
     must_end(|| {

@@ -1,5 +1,5 @@
-//! A training process is killed at random moments, again and again, and always leaves a checkpoint from which a new process goes on; in the
-//! end the bits are those of a run that nobody disturbed.
+//! A training process is killed at random moments, again and again, and always leaves a checkpoint
+//! from which a new process goes on; in the end the bits are those of a run that nobody disturbed.
 //!
 //! 200 kills, or as many as the environment variable `KILLS` says.
 
@@ -70,7 +70,8 @@ impl Observer<f32> for Often {
     }
 }
 
-/// What a killed process was: it is this test program again. Goes on from the last checkpoint, or begins.
+/// What a killed process was: it is this test program again. Goes on from the last checkpoint, or
+/// begins.
 #[test]
 #[ignore = "the other test runs it in processes of its own"]
 fn train_from_the_last_checkpoint_to_the_end() {
@@ -111,9 +112,9 @@ fn begin(directory: &Path, begun: &Path, run: usize) -> std::process::Child {
         .unwrap()
 }
 
-/// How long each process lives after it has been started and linked: at random, up to a limit that fits itself to the machine. It
-/// doubles when a process was killed before it got further than the last, and shrinks when one got further: most do, and need several
-/// lives to come to the end.
+/// How long each process lives after it has been started and linked: at random, up to a limit that
+/// fits itself to the machine. It doubles when a process was killed before it got further than the
+/// last, and shrinks when one got further: most do, and need several lives to come to the end.
 struct Lives {
     generator: Generator,
     limit: Duration,

@@ -1,4 +1,5 @@
-//! What a file claims is not allocated: the largest allocation while it is read is bounded by the bytes that are there.
+//! What a file claims is not allocated: the largest allocation while it is read is bounded by the
+//! bytes that are there.
 
 #![cfg(feature = "files")]
 #![allow(
@@ -53,7 +54,8 @@ fn npy(dtype: &str, shape: &str) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &[0; 40]].concat()
 }
 
-/// The end of a zip directory with so many files on this disk and in all, and the directory at `offset`.
+/// The end of a zip directory with so many files on this disk and in all, and the directory at
+/// `offset`.
 fn zip_end(here: u16, all: u16, offset: u32) -> Vec<u8> {
     let counts = [[0, 0], [0, 0], here.to_le_bytes(), all.to_le_bytes()].concat();
     [&b"PK\x05\x06"[..], &counts, &[0; 4], &offset.to_le_bytes(), &[0; 2]].concat()
@@ -61,7 +63,8 @@ fn zip_end(here: u16, all: u16, offset: u32) -> Vec<u8> {
 
 #[test]
 fn no_claim_of_a_file_is_allocated() {
-    // Buffers of readers; names and comments of a file in a zip directory, which are at most as long.
+    // Buffers of readers; names and comments of a file in a zip directory, which are at most as
+    // long.
     const FIXED: usize = 1 << 17;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("step-000000000001.safetensors");

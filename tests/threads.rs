@@ -1,4 +1,5 @@
-//! How many threads compute, and on whose. In a process of its own: the crate's workers are made once, and their number is set for all.
+//! How many threads compute, and on whose. In a process of its own: the crate's workers are made
+//! once, and their number is set for all.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -35,8 +36,8 @@ impl Loss<f32> for Asked {
     }
 }
 
-/// Trains for some steps of a few tiles each, with work enough for helpers. Returns who has computed, and a number that depends on
-/// all of θ.
+/// Trains for some steps of a few tiles each, with work enough for helpers. Returns who has
+/// computed, and a number that depends on all of θ.
 fn train(epochs: usize) -> (HashSet<ThreadId>, f64) {
     let x = Array2::from_shape_fn((2048, 64), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
     let y = Array2::from_shape_fn((2048, 64), |(i, k)| ((i + k) % 7) as f32);
@@ -48,7 +49,8 @@ fn train(epochs: usize) -> (HashSet<ThreadId>, f64) {
 
 #[test]
 fn threads_are_made_whoever_trains_first_and_are_as_many_as_set() {
-    // The first to train are all workers of a pool, while others of its jobs wait: each may take another's job while it waits.
+    // The first to train are all workers of a pool, while others of its jobs wait: each may take
+    // another's job while it waits.
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();

@@ -1,11 +1,15 @@
 //! Batch size, and its controls.
 //!
-//! Claimed: small batches find flatter minima (Keskar et al. 2017). And why: where SGD stays, (1 − ηa)² + η² (n − B)/(B (n − 1)) s² ≤ 1 with the
-//! sharpness a = λmax(H) and the non-uniformity s = √λmax((1/n) Σ H_i² − H²) (Wu, Ma and E 2018, for minima of all ℓ_i at once).
-//! Varied: the batch B from 4 to n, and the seed of initialisation and order. As controls: η ∝ B, with runs to the same training loss; B at
-//! equal numbers of updates; B at equal numbers of epochs (there the training losses differ).
-//! Held fixed: data, network, cross-entropy, plain SGD, η unless named, and the training loss at which to stop.
-//! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10. Seeds 0 … 4. s with all 1437 H_i, in the first series.
+//! Claimed: small batches find flatter minima (Keskar et al. 2017). And why: where SGD stays, (1 −
+//! ηa)² + η² (n − B)/(B (n − 1)) s² ≤ 1 with the sharpness a = λmax(H) and the non-uniformity s =
+//! √λmax((1/n) Σ H_i² − H²) (Wu, Ma and E 2018, for minima of all ℓ_i at once).
+//! Varied: the batch B from 4 to n, and the seed of initialisation and order. As controls: η ∝ B,
+//! with runs to the same training loss; B at equal numbers of updates; B at equal numbers of epochs
+//! (there the training losses differ).
+//! Held fixed: data, network, cross-entropy, plain SGD, η unless named, and the training loss at
+//! which to stop.
+//! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10. Seeds 0 … 4. s with all 1437
+//! H_i, in the first series.
 
 use crate::run::{Job, Recipe, Row, Stop, digits, in_parallel, mean, measured};
 use crate::{Context, Outcome};
@@ -71,7 +75,8 @@ pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
     Ok(Entry { figure: controls_figure(&all, facts), tables })
 }
 
-/// The means over the seeds, joined by a line, and bars from the least to the greatest, all moved to the right by a factor.
+/// The means over the seeds, joined by a line, and bars from the least to the greatest, all moved
+/// to the right by a factor.
 fn means_and_ranges(
     label: &str,
     (colour, marker): (RGBColor, Marker),

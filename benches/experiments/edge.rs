@@ -1,11 +1,13 @@
 //! Edge of stability.
 //!
-//! Claimed: full-batch descent with learning rate η can only stay where λmax(H) ≤ 2/η, so a larger η ends in a flatter minimum (Wu, Ma and E
-//! 2018), and λmax is driven up to that bound (Cohen et al. 2021).
+//! Claimed: full-batch descent with learning rate η can only stay where λmax(H) ≤ 2/η, so a larger
+//! η ends in a flatter minimum (Wu, Ma and E 2018), and λmax is driven up to that bound (Cohen et
+//! al. 2021).
 //! Varied: η, and the seed of the initialisation.
-//! Held fixed: data, network, loss (½ ‖ŷ − y‖² on one-hot targets), the training loss at which to stop, the largest number of steps.
-//! Data: the first 200 digits; f64; 64-32-32-10. Seeds 0, 1, 2. Its 3466 parameters are more than the 2000 numbers to fit, so that there are
-//! minima of loss 0, which the claim is about.
+//! Held fixed: data, network, loss (½ ‖ŷ − y‖² on one-hot targets), the training loss at which to
+//! stop, the largest number of steps.
+//! Data: the first 200 digits; f64; 64-32-32-10. Seeds 0, 1, 2. Its 3466 parameters are more than
+//! the 2000 numbers to fit, so that there are minima of loss 0, which the claim is about.
 
 use gemmprop::SquaredError;
 use serde::{Deserialize, Serialize};
@@ -38,8 +40,9 @@ struct Moment {
     train_loss: f64,
 }
 
-/// η and λmax as Wu, Ma and E 2018 found them (their table 1, FashionMNIST), with another network on other data and PyTorch's mean squared
-/// error, which is a fifth of ½ ‖ŷ − y‖² for ten outputs: η is as much larger.
+/// η and λmax as Wu, Ma and E 2018 found them (their table 1, FashionMNIST), with another network
+/// on other data and PyTorch's mean squared error, which is a fifth of ½ ‖ŷ − y‖² for ten outputs:
+/// η is as much larger.
 const REFERENCE: [(f64, f64); 4] = [(0.01, 53.5), (0.05, 39.3), (0.1, 19.6), (0.5, 3.9)];
 
 pub(crate) fn experiment(context: &mut Context) -> Outcome {

@@ -1,13 +1,15 @@
 //! Generalisation, and SAM.
 //!
 //! Claimed: flat minima generalise better (Hochreiter and Schmidhuber 1997; the lecture).
-//! Varied: η, B, and the seed of initialisation and order; in a second series SAM's ρ (Foret et al. 2021), beside the same run without it.
+//! Varied: η, B, and the seed of initialisation and order; in a second series SAM's ρ (Foret et al.
+//! 2021), beside the same run without it.
 //! Held fixed: data, network, cross-entropy, plain SGD, and the training loss at which to stop.
 //! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10. Seeds 0 … 9, with SAM too.
 //!
-//! Asked: Kendall's τ of each measure of sharpness with the test error (and, beside it, with the test loss), over all runs that reached the
-//! loss, and within one η: the mean over the η of the τ among the runs of that η. Intervals by resampling seeds. The verdict is that
-//! of `statistics::verdict`, on the test error.
+//! Asked: Kendall's τ of each measure of sharpness with the test error (and, beside it, with the
+//! test loss), over all runs that reached the loss, and within one η: the mean over the η of the τ
+//! among the runs of that η. Intervals by resampling seeds. The verdict is that of
+//! `statistics::verdict`, on the test error.
 
 use serde::{Deserialize, Serialize};
 
@@ -286,7 +288,8 @@ fn sam_figure(rows: &[Row], facts: &str) -> Figure {
     }
 }
 
-/// What SAM changes, in pairs of the same batch and seed: the mean difference and its interval, by resampling pairs.
+/// What SAM changes, in pairs of the same batch and seed: the mean difference and its interval, by
+/// resampling pairs.
 fn gains(rows: &[Row]) -> Table {
     let header = ["SAM − SGD, in pairs", "pairs", "mean difference", "95 %"];
     let mut rhos: Vec<f64> = rows.iter().map(|row| row.rho).filter(|&rho| rho > 0.0).collect();

@@ -1,9 +1,11 @@
 //! Invariance.
 //!
-//! Claimed: raw sharpness says nothing by itself, since a rescaled ReLU network is the same function with another Hessian (Dinh et al. 2017).
+//! Claimed: raw sharpness says nothing by itself, since a rescaled ReLU network is the same
+//! function with another Hessian (Dinh et al. 2017).
 //! Varied: k in (w[0], c[0], w[1]) → (2ᵏ w[0], 2ᵏ c[0], 2⁻ᵏ w[1]), from −6 to 6.
 //! Held fixed: the function. Its outputs must be the same to the last bit, which is checked.
-//! Data: 1437 digits; f64; 64-32-32-10, trained by SGD with η = 0.1, B = 32 to a training loss of 0.01. Seed 0.
+//! Data: 1437 digits; f64; 64-32-32-10, trained by SGD with η = 0.1, B = 32 to a training loss of
+//! 0.01. Seed 0.
 
 use gemmprop::{Mlp, SoftmaxCrossEntropy};
 use ndarray::Array2;

@@ -1,12 +1,15 @@
 //! Keskar's table.
 //!
-//! Claimed: Adam with large batches (10 % of the data) finds sharper minima than with small ones (256 of 60 000), and these generalise worse
-//! (Keskar et al. 2017, tables 2 and 3, network F1).
+//! Claimed: Adam with large batches (10 % of the data) finds sharper minima than with small ones
+//! (256 of 60 000), and these generalise worse (Keskar et al. 2017, tables 2 and 3, network F1).
 //! Varied: the batch, and the seed of initialisation and order.
-//! Held fixed: data, network (F1's five hidden layers, but without batch normalisation), cross-entropy, Adam with its usual settings, and the
-//! training loss at which to stop, which the paper does not fix.
-//! Data: MNIST, f32, hidden layers of 512 as in F1, where a folder is given: its own test set, or else the last fifth. And always the digits,
-//! f64, scaled down to hidden layers of 64. The small batch is 1/225 of the training set, as 256 is of 60 000. Seeds 0 … 4 on the digits, 0, 1, 2 on MNIST.
+//! Held fixed: data, network (F1's five hidden layers, but without batch normalisation),
+//! cross-entropy, Adam with its usual settings, and the training loss at which to stop, which the
+//! paper does not fix.
+//! Data: MNIST, f32, hidden layers of 512 as in F1, where a folder is given: its own test set, or
+//! else the last fifth. And always the digits, f64, scaled down to hidden layers of 64. The small
+//! batch is 1/225 of the training set, as 256 is of 60 000. Seeds 0 … 4 on the digits, 0, 1, 2 on
+//! MNIST.
 
 use std::time::Instant;
 

@@ -1,8 +1,10 @@
-//! Does SGD find flat minima, and do they generalise better? Each claim is measured, with controls: `ci/experiments`.
+//! Does SGD find flat minima, and do they generalise better? Each claim is measured, with controls:
+//! `ci/experiments`.
 //!
-//! Each experiment is a module that trains, measures, and describes its figures as data; the drawing is that of the other figures, from the
-//! CSV files that the experiment wrote. Everything goes to `target/experiments/`, as CSV, SVG and PNG, with a page over it.
-//! `--draw FOLDER` draws the figures of the CSV files in a folder anew.
+//! Each experiment is a module that trains, measures, and describes its figures as data; the
+//! drawing is that of the other figures, from the CSV files that the experiment wrote. Everything
+//! goes to `target/experiments/`, as CSV, SVG and PNG, with a page over it. `--draw FOLDER` draws
+//! the figures of the CSV files in a folder anew.
 
 // A program, and its output is its purpose.
 #![allow(clippy::print_stdout)]
@@ -26,7 +28,8 @@ use report::page::Entry;
 use report::results::{Results, directory};
 use report::{machine, page};
 
-/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the experiments are not asked for.
+/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the experiments
+/// are not asked for.
 #[derive(Parser)]
 struct Arguments {
     /// Fewer and shorter runs, for a look in two minutes; the numbers mean little
@@ -41,10 +44,12 @@ struct Arguments {
     /// Makes the experiments: a plain `cargo bench` leaves them out
     #[arg(long, hide = true)]
     run: bool,
-    /// Trains nothing, and draws the figures of the CSV files in a folder anew, with the facts that `facts.csv` there has
+    /// Trains nothing, and draws the figures of the CSV files in a folder anew, with the facts that
+    /// `facts.csv` there has
     #[arg(long, value_name = "FOLDER")]
     draw: Option<PathBuf>,
-    /// Only experiments whose name contains this: edge_of_stability, batch_size, generalisation, invariance, keskar, picture
+    /// Only experiments whose name contains this: edge_of_stability, batch_size, generalisation,
+    /// invariance, keskar, picture
     filter: Option<String>,
 }
 

@@ -1,11 +1,14 @@
 //! The lecture's picture.
 //!
-//! Claimed: a small batch ends in a wide valley, a large one in a narrow one, and the test loss lies shifted against the training loss (the
-//! lecture's drawing; Keskar et al. 2017, figure 3).
-//! Varied: the place, θ(α) = (1 − α) θ_small + α θ_large with α from −1 to 2; and around each solution the plane of two random directions,
-//! scaled to the network's weights neuron by neuron (Li et al. 2018).
-//! Held fixed: data, network, cross-entropy, η, the initialisation of a pair, and the training loss at which both stopped.
-//! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10; B = 8 and B = n. Seeds 0, 1, 2 for the line, 0 for the planes.
+//! Claimed: a small batch ends in a wide valley, a large one in a narrow one, and the test loss
+//! lies shifted against the training loss (the lecture's drawing; Keskar et al. 2017, figure 3).
+//! Varied: the place, θ(α) = (1 − α) θ_small + α θ_large with α from −1 to 2; and around each
+//! solution the plane of two random directions, scaled to the network's weights neuron by neuron
+//! (Li et al. 2018).
+//! Held fixed: data, network, cross-entropy, η, the initialisation of a pair, and the training loss
+//! at which both stopped.
+//! Data: 1437 digits to train on, 360 to test on; f64; 64-32-32-10; B = 8 and B = n. Seeds 0, 1, 2
+//! for the line, 0 for the planes.
 
 use gemmprop::curvature::sharpness::{Landscape, filter_normalised};
 use gemmprop::{Dataset, Mlp, Parameters, SoftmaxCrossEntropy};

@@ -1,4 +1,5 @@
-//! What the experiments share: the data, training until a loss is reached, and the measures of the minimum found.
+//! What the experiments share: the data, training until a loss is reached, and the measures of the
+//! minimum found.
 
 use std::ops::ControlFlow;
 use std::sync::Mutex;
@@ -52,8 +53,8 @@ impl<F: Scalar> Set<F> {
     }
 }
 
-/// The digits that the crate `smartcore` ships, pixels from 0 to 1: 1437 to train on and 360 to test on, in the order of the file.
-/// The writers of the last ones are others.
+/// The digits that the crate `smartcore` ships, pixels from 0 to 1: 1437 to train on and 360 to
+/// test on, in the order of the file. The writers of the last ones are others.
 pub(crate) fn digits() -> (Set<f64>, Set<f64>) {
     let set = smartcore::dataset::digits::load_dataset();
     let x = Array2::from_shape_vec((set.num_samples, set.num_features), set.data).expect("a full table");
@@ -126,7 +127,8 @@ where
 {
     trainer: Trainer<F, L>,
     loss: L,
-    /// Steps from one look at the whole training set to the next, far from the loss asked for and near it.
+    /// Steps from one look at the whole training set to the next, far from the loss asked for and
+    /// near it.
     every: [u64; 2],
 }
 
@@ -295,7 +297,8 @@ pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> (Row, Op
     (row, Some(mlp))
 }
 
-/// The work of all jobs, two and more at a time where there are cores; the results in the order of the jobs.
+/// The work of all jobs, two and more at a time where there are cores; the results in the order of
+/// the jobs.
 pub(crate) fn in_parallel<T: Sync, R: Send>(
     name: &str,
     jobs: &[T],

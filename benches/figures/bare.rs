@@ -1,4 +1,5 @@
-//! What a step is measured against: its bare BLAS calls, with nothing between them, and the machine's peak of multiply–adds.
+//! What a step is measured against: its bare BLAS calls, with nothing between them, and the
+//! machine's peak of multiply–adds.
 
 #![allow(unsafe_code, reason = "calls C, and the vector instructions whose speed is asked for")]
 
@@ -45,10 +46,11 @@ pub(crate) trait BareScalar: Scalar {
     const DTYPE: &'static str;
     /// The calls of a forward pass: Z wᵀ, or w z for one sample.
     fn forward(bare: &mut Bare<Self>);
-    /// The calls of one step: forward, backward Δ w, and w ← w + a Δᵀ Z, the shapes and transposes of the engine's.
-    /// A product with a vector is a gemv, the update of one sample a ger.
+    /// The calls of one step: forward, backward Δ w, and w ← w + a Δᵀ Z, the shapes and transposes
+    /// of the engine's. A product with a vector is a gemv, the update of one sample a ger.
     fn step(bare: &mut Bare<Self>);
-    /// GFLOP/s of one core that does nothing but multiply and add in registers; a multiply–add counts 2.
+    /// GFLOP/s of one core that does nothing but multiply and add in registers; a multiply–add
+    /// counts 2.
     fn peak_gflops() -> f64;
 }
 
@@ -81,7 +83,8 @@ macro_rules! bare_scalar {
                 let d = |t: usize| bare.widths[t] as i32;
                 for t in 0..layers {
                     let (z, w, u) = (bare.z[t].as_ptr(), bare.w[t].as_ptr(), bare.z[t + 1].as_mut_ptr());
-                    // SAFETY: each matrix has the rows and columns that `new` gave it, lying row by row without gaps.
+                    // SAFETY: each matrix has the rows and columns that `new` gave it, lying row by
+                    // row without gaps.
                     unsafe {
                         if batch == 1 {
                             $gemv(ROWS, N, d(t + 1), d(t), 1.0, w, d(t), z, 1, 0.0, u, 1);
@@ -201,7 +204,8 @@ bare_scalar!(
     _mm256_fmadd_pd
 );
 
-/// Independent multiply–adds under way at once: more than latency × units of any core today, and fewer than registers.
+/// Independent multiply–adds under way at once: more than latency × units of any core today, and
+/// fewer than registers.
 const CHAINS: usize = 12;
 
 /// The best of some measurements: a peak is what nothing else disturbed.

@@ -310,7 +310,8 @@ pub(crate) fn speedup_figure(speedups: &[Speedup], facts: &str) -> Figure {
     }
 }
 
-/// The largest graph of each rung, its slopes, and the speed-up on the largest graph that the naive rung was timed on.
+/// The largest graph of each rung, its slopes, and the speed-up on the largest graph that the naive
+/// rung was timed on.
 pub(crate) fn table(points: &[Point], speedups: &[Speedup]) -> Table {
     let header =
         ["method", "largest graph", "time / sample", "mult. / sample", "slope, time", "slope, mult.", "naive ÷ it"];

@@ -1,8 +1,10 @@
-//! Measures what the README claims and draws it: `cargo bench`, or with fewer points `cargo bench -- --quick`.
+//! Measures what the README claims and draws it: `cargo bench`, or with fewer points
+//! `cargo bench -- --quick`.
 //!
-//! Each figure is a module that measures, and describes its figure as data; `results` keeps what was measured as CSV, `plot` draws
-//! any figure from that, `page` shows them all. Everything goes to `target/figures/`, as SVG, PNG and CSV. `--draw FOLDER` draws
-//! the figures of the CSV files in a folder anew, without measuring.
+//! Each figure is a module that measures, and describes its figure as data; `results` keeps what
+//! was measured as CSV, `plot` draws any figure from that, `page` shows them all. Everything goes
+//! to `target/figures/`, as SVG, PNG and CSV. `--draw FOLDER` draws the figures of the CSV files in
+//! a folder anew, without measuring.
 
 // A program, and its output is its purpose.
 #![allow(clippy::print_stdout)]
@@ -27,7 +29,8 @@ use report::page::Entry;
 use report::results::{Results, directory};
 use report::{machine, page};
 
-/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the figures are not asked for.
+/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the figures are
+/// not asked for.
 #[derive(Parser)]
 struct Arguments {
     /// Fewer points, for a look in a minute
@@ -39,13 +42,15 @@ struct Arguments {
     /// A folder with MNIST's files in IDX format, for the figure of that name
     #[arg(long)]
     mnist: Option<PathBuf>,
-    /// Measures nothing, and draws the figures of the CSV files in a folder anew, with the facts that `facts.csv` there has
+    /// Measures nothing, and draws the figures of the CSV files in a folder anew, with the facts
+    /// that `facts.csv` there has
     #[arg(long, value_name = "FOLDER")]
     draw: Option<PathBuf>,
     /// Draws nothing, and checks what `peers` runs of gemmprop itself
     #[arg(long)]
     check_our_peers: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers, which is only drawn by this name
+    /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers,
+    /// which is only drawn by this name
     filter: Option<String>,
 }
 
@@ -97,7 +102,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The names of the results, and the peers that could not be measured.
 type Measured = (Vec<&'static str>, Vec<String>);
 
-/// Measures what is asked for. Each part is drawn as soon as it is measured, the README's figure first.
+/// Measures what is asked for. Each part is drawn as soon as it is measured, the README's figure
+/// first.
 fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<Measured, Box<dyn Error>> {
     let (quick, filter) = (arguments.quick, arguments.filter.as_deref());
     let asked_for = |name: &str| filter.is_none_or(|filter| name.contains(filter));

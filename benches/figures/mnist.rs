@@ -1,5 +1,5 @@
-//! MNIST's digits from a folder of the user's: what accuracy the optimisers reach, in what time, beside PyTorch and scikit-learn where
-//! `ci/peers` has installed them.
+//! MNIST's digits from a folder of the user's: what accuracy the optimisers reach, in what time,
+//! beside PyTorch and scikit-learn where `ci/peers` has installed them.
 
 use std::error::Error;
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! A training step in other libraries: each is a process of its own, and they take turns with ours. `ci/peers` builds them.
+//! A training step in other libraries: each is a process of its own, and they take turns with ours.
+//! `ci/peers` builds them.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, BufWriter, Lines, Write};
@@ -51,7 +52,8 @@ const BATCHES: usize = 8;
 /// Of which the losses are compared.
 const FIRST_STEPS: usize = 10;
 
-/// Until the last peer's threads sleep: OpenBLAS's spin for 107 ms, those of an OpenMP runtime for up to 200 ms.
+/// Until the last peer's threads sleep: OpenBLAS's spin for 107 ms, those of an OpenMP runtime for
+/// up to 200 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Seconds of steps that wake a peer's own threads and fill the caches, before those that count.
@@ -156,8 +158,8 @@ impl Task {
         let samples = BATCHES * batch;
         let x = Array2::from_shape_simple_fn((samples, widths[0]), &mut number);
         let y = Array2::from_shape_simple_fn((samples, widths[widths.len() - 1]), &mut number);
-        // ‖z[t]‖² is about d/3 in each of the layers, which is then also the curvature that each brings in: this η is a
-        // tenth of what a network of four of them could bear.
+        // ‖z[t]‖² is about d/3 in each of the layers, which is then also the curvature that each
+        // brings in: this η is a tenth of what a network of four of them could bear.
         let widest = *widths.iter().max().expect("not empty");
         Self { widths, batch, eta: 0.1 / widest as f64, mlp, x, y }
     }
@@ -191,10 +193,11 @@ impl Task {
         (0..FIRST_STEPS).map(step).collect()
     }
 
-    /// How far a loss in f32 may be from the same in f64. ŷ and y are about 1 in size. The rounding errors of a sum of n terms
-    /// add up as a random walk, whatever the order: √n of 2⁻²⁴. A step's sums have in turn as many terms as the layers have
-    /// neurons and the batch samples, and the steps follow each other; so far is ŷ off, and ℓ = ½ (ŷ − y)² by |ŷ − y|
-    /// times that. A peer that left out the biases would be off by a thousand times that and more.
+    /// How far a loss in f32 may be from the same in f64. ŷ and y are about 1 in size. The rounding
+    /// errors of a sum of n terms add up as a random walk, whatever the order: √n of 2⁻²⁴. A step's
+    /// sums have in turn as many terms as the layers have neurons and the batch samples, and the
+    /// steps follow each other; so far is ŷ off, and ℓ = ½ (ŷ − y)² by |ŷ − y| times that. A peer
+    /// that left out the biases would be off by a thousand times that and more.
     fn tolerance(&self, loss: f64) -> f64 {
         let terms = FIRST_STEPS * (self.widths.iter().sum::<usize>() + self.batch);
         (2.0 * loss).sqrt() * (terms as f64).sqrt() / 2f64.powi(24)
@@ -224,7 +227,8 @@ pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
     Ok(Measured { rows, about, left_out: std::mem::take(&mut peers.left_out) })
 }
 
-/// Runs gemmprop's own part alone, on the smallest shapes: its programs start, and find the right losses.
+/// Runs gemmprop's own part alone, on the smallest shapes: its programs start, and find the right
+/// losses.
 pub(crate) fn check_ours(programs: &Path) -> Result {
     let rows = Peers::ours(programs)?.compare(&SHAPES[..4], 1)?;
     rows.iter().for_each(|row| println!("{}, {} B {}: the losses are right", row.peer, row.widths, row.batch));

@@ -17,14 +17,16 @@ use rungs::integers;
 /// One shape in one number type with so many threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call of `predict`, a forward pass.
+    /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call
+    /// of `predict`, a forward pass.
     mode: String,
     widths: String,
     batch: usize,
     dtype: String,
     threads: usize,
     step_seconds: f64,
-    /// The bare calls of the same step (or forward pass), with as many BLAS threads, or with one if that is faster.
+    /// The bare calls of the same step (or forward pass), with as many BLAS threads, or with one if
+    /// that is faster.
     gemm_seconds: f64,
     /// Of the step, on all its threads.
     gflops: f64,
@@ -86,7 +88,8 @@ impl Shape {
         (2 * self.batch * edges) as f64
     }
 
-    /// Forward, backward and gradient take 2 operations for each weight and sample; nothing goes back into the input.
+    /// Forward, backward and gradient take 2 operations for each weight and sample; nothing goes
+    /// back into the input.
     fn flops(&self) -> f64 {
         let edges: usize = self.widths.windows(2).map(|d| d[0] * d[1]).sum();
         (self.batch * (6 * edges - 2 * self.widths[0] * self.widths[1])) as f64
@@ -118,15 +121,18 @@ fn shapes(quick: bool) -> Vec<(Set, Shape)> {
 
 const THREADS: [usize; 2] = [1, 2];
 
-/// Shapes of the table that are measured in f64 too, by their first width and batch: one of each size.
+/// Shapes of the table that are measured in f64 too, by their first width and batch: one of each
+/// size.
 const IN_F64: [(usize, usize); 5] = [(16, 32), (64, 32), (784, 128), (1024, 32), (1024, 256)];
 
-/// How long OpenBLAS's own threads keep a core busy after a call before they sleep: 2²⁸ ticks of the CPU's clock counter,
-/// 107 ms at 2.5 GHz. Whoever computes meanwhile shares that core with them.
+/// How long OpenBLAS's own threads keep a core busy after a call before they sleep: 2²⁸ ticks of
+/// the CPU's clock counter, 107 ms at 2.5 GHz. Whoever computes meanwhile shares that core with
+/// them.
 const BLAS_THREADS_SPIN: Duration = Duration::from_millis(120);
 
-/// Measures every shape in f32, and some of the table in f64. The shapes take turns as well, so that
-/// each one's measurements are spread over the whole run: a machine that is busy for half a minute spoils no median.
+/// Measures every shape in f32, and some of the table in f64. The shapes take turns as well, so
+/// that each one's measurements are spread over the whole run: a machine that is busy for half a
+/// minute spoils no median.
 pub(crate) fn measure(quick: bool) -> [(Set, Vec<Row>); 2] {
     let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
     let (peak_f32, peak_f64) = (f32::peak_gflops(), f64::peak_gflops());
@@ -189,7 +195,8 @@ enum Kind {
 
 impl<F: BareScalar> Timed<F> {
     fn new(shape: &Shape, peak: f64, quick: bool) -> Self {
-        // 20 ms of steps at 100 GFLOP/s (quick: 10), but at least one; the data of an epoch at most 64 batches.
+        // 20 ms of steps at 100 GFLOP/s (quick: 10), but at least one; the data of an epoch at most
+        // 64 batches.
         let wanted = if quick { 0.01 } else { 0.02 };
         let steps = ((wanted * 1e11 / shape.flops()) as usize).clamp(1, 8192).next_power_of_two();
         let batches = steps.min(64);
@@ -239,7 +246,8 @@ impl<F: BareScalar> Timed<F> {
         }
     }
 
-    /// Wakes the threads and fills the caches, unless a step is so long that this does not matter, and then measures.
+    /// Wakes the threads and fills the caches, unless a step is so long that this does not matter,
+    /// and then measures.
     fn time(&mut self, kind: Kind, trainer: usize) {
         if self.shape.flops() < 1e10 {
             self.run(kind, (self.steps / 8).max(1), trainer);
@@ -296,9 +304,10 @@ pub(crate) fn median(mut seconds: Vec<f64>) -> f64 {
     seconds[seconds.len() / 2]
 }
 
-/// Asserts that the step to be timed is the step: on a network of small integers, where the arithmetic is exact, bit for bit that
-/// of backpropagation neuron by neuron. All targets but those of a few samples, spread over the batch, are hit exactly, so that
-/// these alone need to be gone through by loops.
+/// Asserts that the step to be timed is the step: on a network of small integers, where the
+/// arithmetic is exact, bit for bit that of backpropagation neuron by neuron. All targets but those
+/// of a few samples, spread over the batch, are hit exactly, so that these alone need to be gone
+/// through by loops.
 fn assert_step_is_right<F: BareScalar>(shape: &Shape, pools: &[ThreadPool; 2]) {
     let (mlp, some) = integers::<F>(&shape.widths);
     let x = Array2::from_shape_fn((shape.batch, shape.widths[0]), |(i, j)| some[(i % some.nrows(), j)]);

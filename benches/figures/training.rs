@@ -141,7 +141,8 @@ impl<L: Loss<f32> + Clone, Y: Batches<L::Target>> Subject for Timed<L, Y> {
         let (batch, epochs, steps) = (*batch, *epochs, (*batches * *epochs) as f64);
         let long = mlp.parameters().count() > 1_000_000;
         let mut time = |what: usize, run: &mut dyn FnMut(usize)| {
-            // The first epoch wakes the threads and fills the caches, unless an epoch is so long that this does not matter.
+            // The first epoch wakes the threads and fills the caches, unless an epoch is so long
+            // that this does not matter.
             if !long {
                 run(1);
             }

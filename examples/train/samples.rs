@@ -248,8 +248,8 @@ impl Rows {
                 let (text, at) = (&texts[row], origin.y(row, 0));
                 let point = if has_decimal_comma(text) { " with a decimal point" } else { "" };
                 Err(format!(
-                    "{at}: expected a number{point}, as it is a column of numbers, found {text:?}; correct it or leave the \
-                     row out, or use --loss softmax to take all texts of the column as classes"
+                    "{at}: expected a number{point}, as it is a column of numbers, found {text:?}; mend it or leave the \
+                     row out, or --loss softmax takes all texts of the column as classes"
                 )
                 .into())
             }

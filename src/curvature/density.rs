@@ -16,19 +16,19 @@ use crate::linalg::blas::one_blas_thread;
 pub struct Estimate {
     /// The mean.
     pub value: f64,
-    /// Its standard error, of the random probes alone; infinite for a single sample, which does not
-    /// tell.
+    /// The standard error of the mean, due to the random probes alone; infinite for a single
+    /// sample, which tells nothing about it.
     pub standard_error: f64,
-    /// How far the quadratures may be off, which more probes do not change: the mean distance of
-    /// each probe's from that of half as many nodes. An estimate and no bound: of a function that
-    /// is not smooth over the spectrum, as ln where eigenvalues are near 0, the quadrature can be
-    /// off by several times that. 0 where it is exact, infinite for a single step, which does not
-    /// tell.
+    /// An estimate of the error of the quadratures, which more probes do not reduce: the mean
+    /// distance of each probe's from that of half as many nodes. It is not a bound: for a function
+    /// that is not smooth over the spectrum, such as ln with eigenvalues near 0, the quadrature can
+    /// be off by several times as much. 0 if the quadrature is exact, infinite for a single step,
+    /// which tells nothing about it.
     pub quadrature_error: f64,
 }
 
 impl Estimate {
-    /// Of samples, each with its quadrature's error.
+    /// The estimate from samples, each with the error of its quadrature.
     fn of(samples: &[(f64, f64)]) -> Self {
         let count = samples.len() as f64;
         // Welford's mean: of equal samples it is exactly their value.
@@ -54,11 +54,11 @@ type Nodes = Vec<(f64, f64)>;
 /// The spectral density Σ δ(λ − λ_i)/n as quadratures, one for each random probe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Density {
-    /// Of each probe the nodes, from the bottom up: θ and its weight s\[0\]². The weights of a
+    /// The nodes of each probe, from the bottom up: θ and its weight s\[0\]². The weights of a
     /// probe add up to 1.
     pub probes: Vec<Vec<(f64, f64)>>,
-    /// The quadratures after half of each probe's steps; none of an exact one, and no nodes of one
-    /// of a single step.
+    /// The quadratures after half of each probe's steps: none for a probe whose quadrature is
+    /// exact, and one without nodes for a probe of a single step.
     coarse: Vec<Option<Nodes>>,
 }
 
@@ -90,7 +90,7 @@ impl Density {
     }
 }
 
-/// tr A as the mean of zᵀ A z over so many vectors z of random signs. The diagonal of A adds
+/// tr A as the mean of zᵀ A z over `probes` vectors z of random signs. The diagonal of A adds
 /// nothing to the standard error, and no quadrature is needed.
 ///
 /// # Errors
@@ -101,7 +101,7 @@ pub fn trace<O: Operator + ?Sized>(operator: &mut O, probes: usize, seed: u64) -
     Ok(Estimate { quadrature_error: 0.0, ..density(operator, probes, 1, seed)?.mean(|theta| n * theta) })
 }
 
-/// The spectral density, from so many random probes of so many steps each.
+/// The spectral density, from `probes` random probes of `steps` steps each.
 ///
 /// # Errors
 /// As [`extremes`](crate::curvature::lanczos::extremes), for an order, probes or steps of 0.
@@ -141,7 +141,7 @@ pub fn density<O: Operator + ?Sized>(
     Ok(density)
 }
 
-/// The quadrature after the steps made.
+/// The quadrature after the steps that were made.
 fn nodes(krylov: &Krylov) -> Result<Nodes, Error> {
     let (theta, s) = krylov.ritz()?;
     Ok(theta.iter().zip(s.row(0)).map(|(&theta, s)| (theta, s * s)).collect())

@@ -40,17 +40,17 @@ use crate::parallel::team::Team;
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
 
-/// Samples that go through a product together, at the most: R Z and R Δ have as many rows, and not
-/// one for each sample.
+/// The largest number of samples that go through a product together, which is the number of rows of
+/// R Z and R Δ.
 pub(crate) const BLOCK: usize = 2048;
 
 /// The Hessian of the mean loss of a model over data, as an operator; the loss and the gradient
 /// come with it.
 ///
-/// It is that of what a [`Trainer`](crate::Trainer) descends: of the inputs as the model
-/// standardises them, and with the data's weights. It borrows the model, so θ cannot change under
-/// it. In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … + d\[T\] + m)
-/// numbers each, and as much again for up to 2048 of them.
+/// The loss is the one that a [`Trainer`](crate::Trainer) minimises: with inputs standardised by
+/// the model, and with the weights of the data. It borrows the model, so θ cannot change under it.
+/// In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … + d\[T\] + m) numbers
+/// each, and as much again for up to 2048 of them.
 ///
 /// ```
 /// use gemmprop::{Bias, Dataset, Mlp, SoftmaxCrossEntropy, curvature::Hessian};
@@ -79,9 +79,9 @@ where
     /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples;
     /// `block` rows each.
     passes: Vec<Vec<Array2<F>>>,
-    /// The same of R, of one block.
+    /// The arrays R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ of one block.
     tangents: Vec<Array2<F>>,
-    /// Of a whole block and of the last one, if that is smaller.
+    /// The plans of a whole block and of the last block, if that is smaller.
     plans: Vec<Plan>,
     tiles: ParameterTiles,
     team: Team,
@@ -121,7 +121,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         self.weights.as_ref().map(|weights| weights.as_slice().expect("in one piece"))
     }
 
-    /// Some samples, counted from the first of them.
+    /// A block of the samples, counted from its first.
     pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
         &'s self,
         rows: Range<usize>,
@@ -140,7 +140,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
     ) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 's {
         let (curvature, weights) = (curvature(loss, self.y.view()), self.weights());
         move |i, y_hat, v, hv| match weights.map(|weights| weights[i]) {
-            // Not a product, as it is none in the gradient.
+            // Assigned and not multiplied by 0, as in the gradient.
             Some(weight) if weight == F::ZERO => hv.fill(F::ZERO),
             weight => {
                 curvature(i, y_hat, v, hv);
@@ -223,7 +223,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         self.value = sum / n as f64;
     }
 
-    /// The network.
+    /// The network whose parameters are θ.
     #[must_use]
     pub fn mlp(&self) -> &'a Mlp<F> {
         self.mlp
@@ -235,7 +235,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         self.value
     }
 
-    /// ∇L(θ)
+    /// The gradient ∇L(θ).
     #[must_use]
     pub fn gradient(&self) -> &Parameters<F> {
         &self.gradient

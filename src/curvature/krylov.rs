@@ -27,8 +27,8 @@ pub(crate) struct Krylov {
     pub(crate) products: usize,
 }
 
-/// Numbers of h on both sides of the diagonal that differ by more than this, of the largest
-/// number in h, are no rounding: 10⁻³, where the products of a network in `f32` are good to some
+/// Numbers of h on both sides of the diagonal that differ by more than this, of the largest number
+/// in h, are not due to rounding: 10⁻³, where the products of a network in `f32` are good to some
 /// 10⁻⁶.
 const ASYMMETRY: f64 = 1e-3;
 
@@ -53,7 +53,7 @@ impl Krylov {
         ArrayView2::from_shape((self.m(), self.n), &self.basis).expect("m vectors")
     }
 
-    /// Begins anew, in the memory that it has.
+    /// Restarts with an empty basis in the same memory.
     pub(crate) fn forget(&mut self) {
         self.basis.clear();
         self.h.clear();
@@ -82,8 +82,8 @@ impl Krylov {
         norm(&self.w)
     }
 
-    /// w ← w − V Vᵀ w, once for the numbers and once more for their rounding; returns what has been
-    /// taken off, Vᵀ w.
+    /// w ← w − V Vᵀ w, twice, the second time to remove the rounding of the first. Returns Vᵀ w,
+    /// the components that were removed.
     fn orthogonalise(&mut self) -> Array1<f64> {
         let v = ArrayView2::from_shape((self.basis.len() / self.n, self.n), &self.basis).expect("whole vectors");
         let mut taken = Array1::zeros(v.nrows());
@@ -144,7 +144,7 @@ impl Krylov {
         Array2::from_shape_fn((self.m(), self.m()), entry)
     }
 
-    /// Goes on with these Ritz vectors alone, and leaves them as they are.
+    /// Replaces the basis by these Ritz vectors, which later steps leave unchanged.
     pub(crate) fn keep(&mut self, s: &Array2<f64>, errors: Vec<f64>) {
         // Some columns at a time: a copy of the whole basis might not fit.
         const COLUMNS: usize = 4096;

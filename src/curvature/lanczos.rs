@@ -27,9 +27,9 @@
 //! nothing to what is asked for, though it has had as many steps as the first, or has spanned an
 //! invariant subspace. What h lacks then, x_iᵀ A v\[j\] with the x_i kept, is in the bounds.
 //!
-//! **The operator** knows its order and must be symmetric. Of a symmetric one the two sides of the
-//! diagonal of h, which are computed from different products, differ by rounding; of any other by
-//! more. The difference is in the bounds on the errors, and one that no rounding explains is
+//! **The operator** knows its order and must be symmetric. The two sides of the diagonal of h are
+//! computed from different products. For a symmetric operator they differ by rounding, for any
+//! other by more. The difference enters the bounds on the errors, and one too large for rounding is
 //! refused. Calls of BLAS that the operator makes run on one thread.
 //!
 //! ```
@@ -58,28 +58,27 @@ pub use crate::curvature::operator::{FromFn, Operator, from_fn};
 use crate::error::Error;
 use crate::linalg::blas::one_blas_thread;
 
-/// What [`extremes`] looks for, and how far it goes.
+/// The eigenvalues that [`extremes`] computes, and when it stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
-    /// How many eigenvalues from the top.
+    /// The number of largest eigenvalues.
     pub largest: usize,
-    /// How many from the bottom, the most negative ones.
+    /// The number of smallest eigenvalues, the most negative ones.
     pub smallest: usize,
     /// Stop when all error bounds are at most this times max |θ|, or at most what rounding leaves
     /// of them.
     pub tolerance: f64,
-    /// Stop after so many products in any case. Each that is made keeps a vector of length n in
-    /// memory.
+    /// The largest number of products. Each product keeps a vector of length n in memory.
     pub steps: usize,
-    /// Count an eigenvalue as often as it occurs. About doubles the products; looked at if more
-    /// than one is asked for at an end.
+    /// Count an eigenvalue as often as it occurs, which about doubles the products. It has an
+    /// effect only if more than one eigenvalue is requested at an end.
     pub repeated: bool,
-    /// Of the random start vectors.
+    /// The seed of the random start vectors.
     pub seed: u64,
 }
 
 impl Default for Options {
-    /// One at each end, to six digits, in at most 200 products.
+    /// One eigenvalue at each end, to six digits, in at most 200 products.
     fn default() -> Self {
         Self { largest: 1, smallest: 1, tolerance: 1e-6, steps: 200, repeated: true, seed: 0 }
     }
@@ -88,29 +87,31 @@ impl Default for Options {
 /// An approximate eigenvalue and eigenvector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Eigenpair {
-    /// θ
+    /// The Ritz value θ.
     pub value: f64,
     /// A bound on ‖A x − θ x‖, thus on the distance from θ to the nearest eigenvalue of A. That is
     /// a theorem for symmetric A, up to the errors of the products and of adding up; it is never
     /// below mε‖A‖, with m the order of h and the operator's [`epsilon`](Operator::epsilon). That
-    /// no eigenvalue further out has been missed is no theorem, but what random start vectors make
+    /// no eigenvalue further out has been missed is not a theorem, but random start vectors make it
     /// very likely.
     pub error: f64,
-    /// x, of norm 1.
+    /// The Ritz vector x, of norm 1.
     pub vector: Array1<f64>,
 }
 
 /// The ends of a spectrum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Extremes {
-    /// From the top down. As many as asked for, unless n or the number of products is smaller.
+    /// The largest eigenvalues in descending order: as many as requested, unless n or the number of
+    /// products is smaller.
     pub largest: Vec<Eigenpair>,
-    /// From the bottom up: the most negative first.
+    /// The smallest eigenvalues in ascending order: the most negative first.
     pub smallest: Vec<Eigenpair>,
     /// Products A v made.
     pub products: usize,
-    /// Whether all that was asked for is there, within the tolerance; with [`Options::repeated`],
-    /// copies as well: a block that had as many steps as the first has found no more.
+    /// Whether all requested eigenvalues have converged within the tolerance; with
+    /// [`Options::repeated`], copies as well: a block that had as many steps as the first has found
+    /// no more.
     pub converged: bool,
 }
 
@@ -158,9 +159,9 @@ pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Re
 struct RitzPairs<'a> {
     krylov: &'a Krylov,
     beta: f64,
-    /// In ascending order.
+    /// The Ritz values in ascending order.
     theta: Array1<f64>,
-    /// Their coordinates in the basis, in columns.
+    /// The coordinates of the Ritz vectors in the basis, in columns.
     s: Array2<f64>,
     /// The largest error of a pair that has converged.
     allowed: f64,

@@ -6,16 +6,16 @@ use crate::error::Error;
 
 /// A symmetric operator A of which the products with vectors are known.
 pub trait Operator {
-    /// What a product may fail with; it comes through.
+    /// The error of a failed product, which is passed on to the caller.
     type Error: From<Error>;
 
-    /// How many numbers a vector has.
+    /// The order n of A: the length of its vectors.
     fn order(&self) -> usize;
 
     /// `av` = A v. Both have [`order`](Self::order) numbers; `av` holds zeros before.
     ///
     /// # Errors
-    /// The operator's own.
+    /// The error of the operator, if the product fails.
     fn apply(&mut self, v: ArrayView1<f64>, av: ArrayViewMut1<f64>) -> Result<(), Self::Error>;
 
     /// Products are good to about this times ‖A‖: the machine epsilon of the numbers that they are

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! H v                                                     λ_max, trace, density: by lanczos
-//! |D| H |D| v,  D = diag(θ)                               the same, blind to rescaled layers
+//! |D| H |D| v,  D = diag(θ)                               the same, invariant under rescaled layers
 //! φ = 100 (max L(θ + y) − L(θ)) / (1 + L(θ))              |y_i| ≤ ε (|θ_i| + 1)
 //! max L(θ + δ) − L(θ)                                     ‖δ ⊘ |θ|‖₂ ≤ ρ
 //! L(θ + α d),  L(θ + α d + β e)
@@ -152,12 +152,12 @@ pub struct Landscape<'a, F: Scalar, L: Loss<F>> {
     inputs: Inputs<'a, F, L::Target>,
     loss: &'a L,
     engine: Engine<F>,
-    /// The gradient of some of the samples.
+    /// The gradient of one block of the samples.
     part: Parameters<F>,
 }
 
 impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
-    /// As [`Hessian::new`].
+    /// The loss of a model over data. The arguments are those of [`Hessian::new`].
     ///
     /// # Errors
     /// Those of [`Hessian::new`].
@@ -173,8 +173,9 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
     ///
     /// The maximum is searched by projected sign ascent: y ← y + s ε(|θ| + 1) ⊙ sign(∇L), cut to
     /// the box (sign(0) = 1), with s = 2 at first, which leads to a corner, and halved whenever L
-    /// does not grow. So many iterations, one gradient each; the paper makes 10 of L-BFGS-B. What
-    /// comes back is exact for the best point met: **a lower bound** of φ, and never negative.
+    /// does not grow. Each of the `iterations` costs one gradient; the paper makes 10 iterations of
+    /// L-BFGS-B. The result is exact for the best point met: **a lower bound** of φ, and never
+    /// negative.
     ///
     /// It is ∞ if the loss overflows somewhere in the box.
     ///
@@ -218,9 +219,9 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
     /// max L(θ + δ) − L(θ) over ‖δ ⊘ |θ|‖₂ ≤ ρ; a parameter that is 0 stays 0.
     ///
     /// The first step goes to the maximum of the linearised loss, δ = ρ θ² ⊙ g/‖|θ| ⊙ g‖₂, which is
-    /// ASAM's; each further one takes g at the point that the one before has reached. What comes
-    /// back is exact for the best point met: **a lower bound** of the maximum, and never negative.
-    /// It is ∞ if the loss overflows there.
+    /// ASAM's; each further one takes g at the point that the one before has reached. The result is
+    /// exact for the best point met: **a lower bound** of the maximum, and never negative. It is ∞
+    /// if the loss overflows there.
     ///
     /// # Errors
     /// [`Error::Hyperparameter`] unless ρ is finite, positive and large enough to change a number
@@ -240,7 +241,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
             }
             let (largest, norm) = norm(scaled);
             if largest == 0.0 {
-                // A stationary point: there is no direction to go.
+                // At a stationary point there is no direction of ascent.
                 break;
             }
             for ((point, theta), scaled) in point.iter_mut().zip(theta.iter()).zip(scaled()) {
@@ -257,7 +258,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
         Ok(best - start)
     }
 
-    /// L(θ + α d) for each α; what it is beyond the number type's range, ∞ or NaN, too.
+    /// L(θ + α d) for each α; values that leave the range of the number type are ∞ or NaN.
     ///
     /// # Errors
     /// [`Error::Shape`] for a direction of another network; [`Error::BlasThreads`].

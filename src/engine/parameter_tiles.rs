@@ -11,7 +11,7 @@ use crate::network::parameters::Parameters;
 use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
 use crate::parallel::workload::{Workload, workload};
 
-/// The tiles of all w[t] and c[t]. Those of c[t] are empty where there is no constant.
+/// The tiles of all w[t] and c[t]. Those of c[t] are empty where layer t has no bias.
 #[derive(Debug)]
 pub(crate) struct ParameterTiles {
     w: TileTable,
@@ -82,8 +82,7 @@ impl ParameterTiles {
         workload(self.len(), self.flops(samples))
     }
 
-    /// Whether these tiles were made for a θ with these constants; the widths are the caller's to
-    /// compare.
+    /// Whether these tiles were made for a θ with these biases; the caller compares the widths.
     pub(crate) fn fits<F: Scalar>(&self, theta: &Parameters<F>) -> bool {
         (0..self.c.len()).all(|tile| {
             let Tile { arrays, rows, .. } = self.c.tile(tile);
@@ -158,8 +157,8 @@ impl<F: Scalar> ParameterBlock<'_, F> {
     }
 }
 
-/// `work` on the numbers of some matrices of one shape, in runs that lie one beside the other in
-/// all of them.
+/// Calls `work` on the numbers of several matrices of one shape, in runs that are contiguous in all
+/// of them.
 pub(crate) fn for_each_run<F, const N: usize>(of: [ArrayViewMut2<F>; N], mut work: impl FnMut([&mut [F]; N])) {
     let mut of = of;
     if of.iter().all(|a| a.is_standard_layout()) {

@@ -320,7 +320,7 @@ fn cut(operation: Operation, widths: &[usize], samples: usize) -> Cut {
     }
 }
 
-/// The cost of an operation, in floating-point operations. Tiles of rows add the constants and
+/// The cost of an operation, in floating-point operations. Tiles of rows add the biases and
 /// apply the masks on top of their products; tiles of columns do so too, but their products are
 /// large.
 fn flops(operation: Operation, cut: Cut, widths: &[usize], samples: usize) -> usize {
@@ -334,7 +334,7 @@ fn flops(operation: Operation, cut: Cut, widths: &[usize], samples: usize) -> us
     }
 }
 
-/// One number for each of `tiles` tiles.
+/// Atomics for one number of each of `tiles` tiles.
 pub(crate) fn zeros(tiles: usize) -> Vec<AtomicU64> {
     (0..tiles).map(|_| AtomicU64::new(0)).collect()
 }

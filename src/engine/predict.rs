@@ -53,7 +53,7 @@ impl<F: Scalar> Forward<F> {
 /// product, few enough that their activations stay in cache.
 const PREDICT_ROWS: usize = 128;
 
-/// Into how many tasks, at the most, a prediction is divided: enough for 16 cores.
+/// The largest number of tasks that a prediction is divided into: enough for 16 cores.
 const PREDICT_TASKS: usize = 16;
 
 impl<F: Scalar> Mlp<F> {
@@ -74,11 +74,11 @@ impl<F: Scalar> Mlp<F> {
             check_outputs(y_hat.view())?;
             return Ok(y_hat);
         }
-        // Each task takes some of the samples through all layers, block by block, and waits for
-        // nobody.
+        // Each task takes some of the samples through all layers, block by block, without waiting
+        // for others.
         let mut y_hat = Array2::from_elem((samples, self.outputs()), F::ZERO);
         let blocks = samples.div_ceil(PREDICT_ROWS);
-        // Of about equal length, so that the last is no straggler.
+        // The blocks have about equal lengths, so that no short one is left for last.
         let block = samples.div_ceil(blocks).next_multiple_of(8);
         let rows_of_task = blocks.div_ceil(PREDICT_TASKS) * block;
         let tasks = ranges(samples, rows_of_task).map(|rows| Tile { arrays: 0..1, rows, columns: None });
@@ -104,8 +104,8 @@ impl<F: Scalar> Mlp<F> {
         Ok(y_hat)
     }
 
-    /// ŷ for each row of x of a network with one output: (samples), in the shape of targets that
-    /// are one number a sample. (Beside those, the (samples, 1) of [`predict`](Self::predict) would
+    /// ŷ for each row of x of a network with one output: (samples), in the shape of targets with
+    /// one number per sample. (Beside those, the (samples, 1) of [`predict`](Self::predict) would
     /// be broadcast to (samples, samples).)
     ///
     /// # Errors

@@ -49,7 +49,7 @@ impl<F: Scalar> Update<'_, F> {
         // scaled.
         let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
         let length = if fine { norm } else { scale_to_1(&mut buffers.gradient) };
-        // A gradient of 0 has no direction.
+        // A gradient of 0 has no direction, so θ stays.
         let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
         let gradient = SharedParameters::new(&mut buffers.gradient, &buffers.gradient_tiles);
         let shared = SharedParameters::new(uphill, uphill_tiles);

@@ -54,11 +54,11 @@ impl Batches {
     }
 }
 
-/// Decides on the steps of a run, and is told of them.
+/// Decides on the steps of a run, and receives a report of each.
 pub(crate) trait StepPolicy<F> {
     /// The rule of step `step` of the epoch, which comes next.
     fn rule(&mut self, step: usize) -> Rule;
-    /// A step has been made.
+    /// Called after each step with its report.
     fn step_done(&mut self, report: &StepReport) -> ControlFlow<()>;
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Diverged {
     pub(crate) cause: NotFinite,
 }
 
-/// What a step would have made that is not finite, and its value.
+/// The quantity of a step that would not have been finite, with its value.
 #[derive(Debug)]
 pub(crate) struct NotFinite {
     what: &'static str,

@@ -30,7 +30,7 @@ use crate::optim::rule::{Coefficients, Rule};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::Tile;
 
-/// What the rules that are not fused work with, made when a step first needs it.
+/// The buffers of the rules that are not fused, allocated when a step first needs them.
 #[derive(Debug)]
 pub(crate) struct Scratch<F> {
     buffers: Option<Buffers<F>>,
@@ -190,14 +190,14 @@ impl<F: Scalar> Update<'_, F> {
         sum(squares).sqrt()
     }
 
-    /// `work(tile, all of it)` for each tile: a pass over the parameters without a product.
+    /// Calls `work(tile, all of it)` for each tile: a pass over the parameters without a product.
     pub(crate) fn for_each_tile(&self, work: &(dyn Fn(usize, &Block) + Sync)) {
         let flops = self.tiles.flops(PER_NUMBER / 2);
         self.team.for_each_tile(self.tiles.len(), flops, &|tile| work(tile, &self.tiles.whole(tile)));
     }
 
-    /// `visit(tile, block, the block's gradient)` for each chunk of each tile, and Σ g² of each
-    /// tile into `squares`.
+    /// Calls `visit(tile, block, the block's gradient)` for each chunk of each tile, and writes Σ
+    /// g² of each tile to `squares`.
     fn for_each_chunk(&self, gradient: &SharedParameters<F>, squares: Option<&[AtomicU64]>, visit: &Visit<F>) {
         let Self { tiles, team, batch } = *self;
         let flops = tiles.flops(batch.samples + PER_NUMBER / 2);
@@ -216,11 +216,11 @@ impl<F: Scalar> Update<'_, F> {
     }
 }
 
-/// Is given a tile, a block of it, and the block's gradient.
+/// A function that receives a tile, a block of it, and the block's gradient.
 type Visit<'a, F> = dyn Fn(usize, &Block, ParameterBlock<F>) + Sync + 'a;
 
-/// `visit(block, its gradient)` for each chunk of one tile, computed in the tile's part of the
-/// buffer.
+/// Calls `visit(block, its gradient)` for each chunk of one tile, computed in the tile's part of
+/// the buffer.
 fn for_each_chunk_of<F: Scalar>(
     tile: usize,
     tiles: &ParameterTiles,

@@ -19,23 +19,23 @@ use crate::linalg::scalar::Scalar;
 ///
 /// **Precision.** All three are good to a few roundings of each number at any margin, however small
 /// or large: where a formula of the table subtracts what nearly cancels, another form of it is
-/// computed. What is left is the number type's own: an exponential of ŷₖ − ŷ_max has that times the
-/// rounding of the difference; a label between 0 and 1 is really subtracted from σ; what is smaller
-/// than the smallest number becomes 0, and what is larger than the largest ∞, as the square of 10³⁰
-/// in `f32`. A finite ŷ never gives NaN.
+/// computed. What remains is due to the number type: an exponential of ŷₖ − ŷ_max has, relative to
+/// itself, the rounding of the difference; a label between 0 and 1 is actually subtracted from σ;
+/// results below the smallest number become 0, and results above the largest become ∞, as the
+/// square of 10³⁰ does in `f32`. A finite ŷ never gives NaN.
 pub trait Loss<F: Scalar>: Send + Sync {
     /// One number of a target: `F` for real targets, `usize` for labels.
     type Target: Copy + Send + Sync;
 
-    /// What a checkpoint calls this loss, so that a run does not go on with another one: the name
-    /// of its type, without path and parameters, unless it says otherwise.
+    /// The name of this loss in a checkpoint, so that a run does not resume with another loss. By
+    /// default it is the name of the type, without path and parameters.
     fn name(&self) -> Cow<'static, str> {
         let name = std::any::type_name::<Self>();
         let name = name.split('<').next().unwrap_or(name);
         name.rsplit("::").next().unwrap_or(name).into()
     }
 
-    /// How many `Target`s one sample has, for a network with so many outputs.
+    /// The number of `Target`s per sample, for a network with this number of outputs.
     ///
     /// # Errors
     /// [`Error::Outputs`] if the loss has no meaning for that number of outputs.
@@ -117,8 +117,8 @@ impl<F: Scalar> Loss<F> for Logistic {
 
     /// ln(1 + e^ŷ) = max(ŷ, 0) + ln(1 + e^−|ŷ|)
     ///
-    /// For ŷ > 0 both are those of −ŷ and 1 − y, so that 1 is subtracted neither from a number near
-    /// 1 nor from ŷ.
+    /// For ŷ > 0, ℓ and ∂ℓ/∂ŷ are computed from −ŷ and 1 − y, so that 1 is subtracted neither from
+    /// a number near 1 nor from ŷ.
     fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
         let (a, y) = (y_hat[0], y[0]);
         if a > F::ZERO {
@@ -144,7 +144,7 @@ impl<F: Scalar> Loss<F> for Logistic {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SoftmaxCrossEntropy;
 
-/// Where the largest ŷₖ is; of a NaN if there is one, which comparisons would pass over.
+/// The index of the largest ŷₖ, or of a NaN if there is one, which comparisons would pass over.
 fn largest<F: Scalar>(y_hat: &[F]) -> usize {
     let (mut top, mut largest) = (0, y_hat[0]);
     for (k, &a) in y_hat.iter().enumerate() {
@@ -216,9 +216,9 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
     }
 }
 
-/// Targets of a batch: an array with one row a sample, or with one number a sample.
+/// Targets of a batch: an array with one row per sample, or with one number per sample.
 pub trait Targets<'a, T> {
-    /// One row a sample.
+    /// The targets as a matrix with one row per sample.
     fn rows(self) -> ArrayView2<'a, T>;
 }
 
@@ -286,7 +286,7 @@ pub(crate) fn sample_loss<'a, F: Scalar, L: Loss<F>>(
     move |i, y_hat, d| loss.value_and_derivative(y_hat, &y[i * len..][..len], d).to_f64()
 }
 
-/// The same of its second derivative: writes (∂²ℓ/∂ŷ²) v of sample `i`.
+/// The second derivative of a loss with the targets of a batch: writes (∂²ℓ/∂ŷ²) v of sample `i`.
 pub(crate) fn curvature<'a, F: Scalar, L: Loss<F>>(
     loss: &'a L,
     y: ArrayView2<'a, L::Target>,

@@ -1,4 +1,4 @@
-//! The network: its shape, its parameters, how they start.
+//! The network: its shape, its parameters and their initialisation.
 //!
 //! ```text
 //! z[0] = x                     x: (d[0])                 z[1] where one counts from 1
@@ -25,8 +25,8 @@ use crate::random::{Generator, Stream, generator};
 /// assert_eq!(mlp.parameters().count(), 8 * 2 + 8 + 4 * 8 + 4 + 1);
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
-// `predict`, `predict_one` and `classify` are in engine/predict.rs: they run on the engine, which is
-// above this file.
+// `predict`, `predict_one` and `classify` are in engine/predict.rs: they run on the engine, which
+// is above this file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mlp<F> {
     widths: Vec<usize>,
@@ -54,8 +54,8 @@ impl<F: Scalar> Mlp<F> {
         })
     }
 
-    /// An initialisation of the caller's: `weight(t, d[t], generator)` is called for each entry of
-    /// `w[0]`, …, `w[T−1]`, alpha (t = T), row by row. c and b are 0.
+    /// A network with a custom initialisation: `weight(t, d[t], generator)` is called for each
+    /// entry of `w[0]`, …, `w[T−1]`, alpha (t = T), row by row. c and b are 0.
     ///
     /// # Errors
     /// [`Error::Widths`] for fewer than two widths, or a width of 0; [`Error::TooLarge`] for
@@ -84,13 +84,13 @@ impl<F: Scalar> Mlp<F> {
         Ok(Self { widths: widths.to_vec(), bias, theta })
     }
 
-    /// `d[0]`, …, `d[T]`, m.
+    /// The widths `d[0]`, …, `d[T]`, m.
     #[must_use]
     pub fn widths(&self) -> &[usize] {
         &self.widths
     }
 
-    /// Where a constant 1 is appended.
+    /// Which layers have a bias.
     #[must_use]
     pub fn bias(&self) -> Bias {
         self.bias
@@ -114,28 +114,28 @@ impl<F: Scalar> Mlp<F> {
         self.widths[self.widths.len() - 1]
     }
 
-    /// θ.
+    /// The parameters θ.
     #[must_use]
     pub fn parameters(&self) -> &Parameters<F> {
         &self.theta
     }
 
-    /// θ, to be changed in place; the shapes stay.
+    /// The parameters θ, to be changed in place; the shapes stay.
     pub fn parameters_mut(&mut self) -> ParametersMut<'_, F> {
         ParametersMut { theta: &mut self.theta }
     }
 
-    /// Replaces θ by a copy of another.
+    /// Replaces θ by a copy of the given parameters.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it belongs to another network; nothing has been changed then.
+    /// [`Error::Shape`] if they belong to another network; nothing is changed then.
     pub fn set_parameters(&mut self, theta: &Parameters<F>) -> Result<()> {
         self.theta.check_shape_of("parameters", theta)?;
         self.theta.clone_from(theta);
         Ok(())
     }
 
-    /// θ for what keeps its shape as it is.
+    /// The parameters θ, for callers inside the crate that keep their shapes.
     pub(crate) fn theta_mut(&mut self) -> &mut Parameters<F> {
         &mut self.theta
     }
@@ -146,8 +146,8 @@ impl<F: Scalar> Mlp<F> {
         self.theta.zeros_like()
     }
 
-    /// Edges and nodes of the graph: the size that the lecture's bounds speak of. Constants are
-    /// nodes, and have edges.
+    /// The numbers of edges and nodes of the graph, by which the cost of the rungs is bounded.
+    /// Constants count as nodes, and biases as their edges.
     #[must_use]
     pub fn graph_size(&self) -> (usize, usize) {
         let constants = self.theta.c.iter().filter(|c| !c.is_empty()).count();

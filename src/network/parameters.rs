@@ -9,25 +9,26 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMu
 use crate::error::{Error, Result};
 use crate::linalg::scalar::{Scalar, all_finite};
 
-/// Which `z[t]` have a constant 1 appended. The crate appends it; the caller's x never contains it.
+/// Which layers have a bias `c[t]`, the weights of a constant 1 appended to `z[t]`. The crate
+/// appends the constant; the caller's x never contains it.
 ///
-/// The head's constant is b, which is always there.
+/// The head always has its bias b.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
 pub enum Bias {
-    /// The input alone: the lecture's model.
+    /// A bias on the first layer only, which is the lecture's model.
     #[default]
     Input,
-    /// Every `z[t]`: a bias on each hidden layer, as other libraries have it.
+    /// A bias on every hidden layer, as in other libraries.
     EveryLayer,
-    /// On no layer.
+    /// A bias on no hidden layer.
     #[cfg_attr(feature = "files", serde(alias = "absent"))] // as older checkpoints have it
     None,
 }
 
 impl Bias {
-    /// Is a 1 appended to `z[t]`?
+    /// Whether layer t has a bias.
     pub(crate) fn at(self, t: usize) -> bool {
         match self {
             Self::Input => t == 0,
@@ -43,7 +44,7 @@ impl Bias {
 pub struct Parameters<F> {
     /// `w[0]`, …, `w[T−1]`, alpha
     pub(crate) w: Vec<Array2<F>>,
-    /// `c[0]`, …, `c[T−1]`, b; of length 0 where `z[t]` has no constant.
+    /// `c[0]`, …, `c[T−1]`, b; of length 0 where layer t has no bias.
     pub(crate) c: Vec<Array1<F>>,
 }
 
@@ -55,7 +56,7 @@ fn in_one_piece<T>(found: Option<T>) -> T {
 /// The shape of `w[t]` and the length of `c[t]`.
 pub(crate) type Layer = ((usize, usize), usize);
 
-/// Those of t = 0 … T, the head's last.
+/// The shapes of `w[t]` and lengths of `c[t]` for t = 0 … T, the head's last.
 pub(crate) fn layers(widths: &[usize], bias: Bias) -> Result<Vec<Layer>> {
     if widths.len() < 2 || widths.contains(&0) {
         return Err(Error::Widths { found: widths.to_vec() });
@@ -65,7 +66,7 @@ pub(crate) fn layers(widths: &[usize], bias: Bias) -> Result<Vec<Layer>> {
     Ok(layers.map(|(t, d)| ((d[1], d[0]), if t == head || bias.at(t) { d[1] } else { 0 })).collect())
 }
 
-/// Room for so many numbers, if there is memory for them.
+/// An empty vector with room for `count` numbers, if there is memory for them.
 fn room<F>(count: Option<usize>) -> Option<Vec<F>> {
     let mut room = Vec::new();
     room.try_reserve_exact(count?).ok()?;
@@ -80,7 +81,7 @@ impl<F: Scalar> Parameters<F> {
     /// parameters that do not fit into memory.
     pub fn zeros(widths: &[usize], bias: Bias) -> Result<Self> {
         let layers = layers(widths, bias)?;
-        // For all of them before the first is filled, which takes its time where they are large.
+        // All memory is reserved before any is filled, since filling large arrays takes time.
         let rooms: Option<Vec<_>> =
             layers.iter().map(|&((m, n), c)| Some((room(m.checked_mul(n))?, room(Some(c))?))).collect();
         let Some(rooms) = rooms else {
@@ -111,8 +112,7 @@ impl<F: Scalar> Parameters<F> {
         &self.w[..self.depth()]
     }
 
-    /// The columns `c[0]`, …, `c[T−1]` that meet the constant 1; `c[t]` is `(d[t+1])`, or empty
-    /// where `z[t]` has no constant.
+    /// The biases `c[0]`, …, `c[T−1]`; `c[t]` is `(d[t+1])`, or empty where layer t has no bias.
     #[must_use]
     pub fn c(&self) -> &[Array1<F>] {
         &self.c[..self.depth()]
@@ -124,7 +124,7 @@ impl<F: Scalar> Parameters<F> {
         self.w[self.depth()].view()
     }
 
-    /// The head's constant, (m).
+    /// The head's bias, (m).
     #[must_use]
     pub fn b(&self) -> ArrayView1<'_, F> {
         self.c[self.depth()].view()
@@ -154,7 +154,7 @@ impl<F: Scalar> Parameters<F> {
         self.w[depth].view_mut()
     }
 
-    /// The head's constant, to be changed in place.
+    /// The head's bias, to be changed in place.
     pub fn b_mut(&mut self) -> ArrayViewMut1<'_, F> {
         let depth = self.depth();
         self.c[depth].view_mut()
@@ -180,20 +180,20 @@ impl<F: Scalar> Parameters<F> {
     }
 
     /// All numbers, in the order of θ, as a slice for each array: `w[0]` row by row, `c[0]`, …,
-    /// alpha, b. A c where there is no constant is an empty one.
+    /// alpha, b. The slice of an absent bias is empty.
     pub fn slices(&self) -> impl Iterator<Item = &[F]> {
         let arrays = self.w.iter().zip(&self.c);
         arrays.flat_map(|(w, c)| [w.as_slice(), c.as_slice()]).map(in_one_piece)
     }
 
-    /// The same, to be changed in place.
+    /// The arrays in the order of θ as slices, to be changed in place.
     pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [F]> {
         let arrays = self.w.iter_mut().zip(&mut self.c);
         arrays.flat_map(|(w, c)| [w.as_slice_mut(), c.as_slice_mut()]).map(in_one_piece)
     }
 
-    /// `f(a, b)` for each number a of this one and the number b in the same place of the other, at
-    /// the speed of memory.
+    /// Calls `f(a, b)` for each number a of `self` and the number b at the same place of the other,
+    /// at the speed of memory.
     ///
     /// # Errors
     /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
@@ -205,7 +205,7 @@ impl<F: Scalar> Parameters<F> {
         Ok(())
     }
 
-    /// Adds `a` times the other one.
+    /// Adds `a` times the other parameters: `self` += a · other.
     ///
     /// # Errors
     /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
@@ -213,13 +213,13 @@ impl<F: Scalar> Parameters<F> {
         self.zip_mut_with(other, |p, &q| *p += a * q)
     }
 
-    /// How many numbers there are.
+    /// The number of parameters.
     #[must_use]
     pub fn count(&self) -> usize {
         self.slices().map(<[F]>::len).sum()
     }
 
-    /// Is there neither a NaN nor an infinity?
+    /// Whether all numbers are finite.
     pub(crate) fn all_finite(&self) -> bool {
         self.w
             .iter()
@@ -228,7 +228,7 @@ impl<F: Scalar> Parameters<F> {
             .all(|numbers| all_finite(numbers.expect("in one piece")))
     }
 
-    /// Are these numbers of the same network? Without a word, and without an allocation.
+    /// Whether both have the same shapes. Does not allocate.
     pub(crate) fn has_shape_of(&self, other: &Self) -> bool {
         let same = |(a, b): (&Array2<F>, &Array2<F>)| a.dim() == b.dim();
         let as_long = |(a, b): (&Array1<F>, &Array1<F>)| a.len() == b.len();
@@ -311,44 +311,44 @@ impl<F> Deref for ParametersMut<'_, F> {
     }
 }
 
-/// As the methods of [`Parameters`] of the same names.
+/// These methods do what those of the same names in [`Parameters`] do.
 impl<F: Scalar> ParametersMut<'_, F> {
-    /// [`Parameters::w_mut`]
+    /// See [`Parameters::w_mut`].
     pub fn w_mut(&mut self) -> impl ExactSizeIterator<Item = ArrayViewMut2<'_, F>> {
         self.theta.w_mut()
     }
 
-    /// [`Parameters::c_mut`]
+    /// See [`Parameters::c_mut`].
     pub fn c_mut(&mut self) -> impl ExactSizeIterator<Item = ArrayViewMut1<'_, F>> {
         self.theta.c_mut()
     }
 
-    /// [`Parameters::alpha_mut`]
+    /// See [`Parameters::alpha_mut`].
     pub fn alpha_mut(&mut self) -> ArrayViewMut2<'_, F> {
         self.theta.alpha_mut()
     }
 
-    /// [`Parameters::b_mut`]
+    /// See [`Parameters::b_mut`].
     pub fn b_mut(&mut self) -> ArrayViewMut1<'_, F> {
         self.theta.b_mut()
     }
 
-    /// [`Parameters::layers_mut`]
+    /// See [`Parameters::layers_mut`].
     pub fn layers_mut(&mut self) -> impl ExactSizeIterator<Item = (ArrayViewMut2<'_, F>, ArrayViewMut1<'_, F>)> {
         self.theta.layers_mut()
     }
 
-    /// [`Parameters::iter_mut`]
+    /// See [`Parameters::iter_mut`].
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut F> {
         self.theta.iter_mut()
     }
 
-    /// [`Parameters::slices_mut`]
+    /// See [`Parameters::slices_mut`].
     pub fn slices_mut(&mut self) -> impl Iterator<Item = &mut [F]> {
         self.theta.slices_mut()
     }
 
-    /// [`Parameters::zip_mut_with`]
+    /// See [`Parameters::zip_mut_with`].
     ///
     /// # Errors
     /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
@@ -356,7 +356,7 @@ impl<F: Scalar> ParametersMut<'_, F> {
         self.theta.zip_mut_with(other, f)
     }
 
-    /// [`Parameters::scaled_add`]
+    /// See [`Parameters::scaled_add`].
     ///
     /// # Errors
     /// [`Error::Shape`] for numbers of another network; nothing has been changed then.
@@ -369,7 +369,7 @@ impl<F: Scalar> ParametersMut<'_, F> {
 mod tests {
     use super::*;
 
-    /// Zipped, what reads and what writes meet layer by layer, and none is left out.
+    /// Readers and writers go through the same arrays in the same order, and none is left out.
     #[test]
     fn what_reads_and_what_writes_have_the_same_layers() {
         for (widths, bias) in [(&[3, 1][..], Bias::None), (&[3, 4, 5, 2], Bias::Input), (&[3, 4, 2], Bias::EveryLayer)]

@@ -4,12 +4,12 @@
 //! mean_j = (1/n) Σ x_ij      s_j² = (1/n) Σ (x_ij − mean_j)²      z_ij = (x_ij − mean_j) · (1/s_j)
 //! ```
 //!
-//! All of it in double precision, and z alone is rounded to the network's type: a mean rounded to
-//! `f32` would shift a column of large numbers by more than they differ. A column is constant if
-//! its largest number is its least one; it is shifted and not scaled.
+//! Everything is computed in double precision, and only z is rounded to the network's type: a mean
+//! rounded to `f32` would shift a column of large numbers by more than they differ. A column is
+//! constant if its largest and smallest numbers are equal; it is shifted and not scaled.
 //!
-//! Mean and deviation are those of the data it was fitted on, the training part, and stay the same
-//! for all data after.
+//! Mean and deviation are those of the data that it was fitted on, the training part, and stay the
+//! same for all later data.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
@@ -21,7 +21,7 @@ use crate::network::mlp::not_finite;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standardizer {
     pub(crate) mean: Array1<f64>,
-    /// 1/s
+    /// The factor 1/s of each column.
     pub(crate) factor: Array1<f64>,
 }
 
@@ -47,7 +47,7 @@ impl Sum {
 }
 
 impl Standardizer {
-    /// Fitted on all rows of x.
+    /// Fits a standardiser on all rows of x.
     ///
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column with a NaN or an infinity, or whose
@@ -56,7 +56,8 @@ impl Standardizer {
         Self::of_rows(x, 0..x.nrows())
     }
 
-    /// Fitted on some rows of x, in two passes: of what the second subtracts, no digits are lost.
+    /// Fits a standardiser on some rows of x, in two passes: the second subtracts the mean, which
+    /// loses no digits.
     pub(crate) fn of_rows<F: Scalar>(x: ArrayView2<F>, rows: impl Iterator<Item = usize> + Clone) -> Result<Self> {
         let Some(first) = rows.clone().next() else { return Err(Error::NoSamples) };
         let mut n = 0.0;
@@ -78,7 +79,7 @@ impl Standardizer {
             };
             return Err(Error::NotFinite { what, row, column, found });
         }
-        // Of equal numbers exactly that number.
+        // The mean of equal numbers is exactly that number.
         let mean = sums.iter().zip(&ranges).map(|(sum, &(least, most))| (sum.value() / n).clamp(least, most));
         let mean: Array1<f64> = mean.collect();
         // The largest distance from the mean: relative to it no square overflows, and the sum is at
@@ -111,14 +112,14 @@ impl Standardizer {
         self.mean.view()
     }
 
-    /// What each column is multiplied by: 1/s.
+    /// The factor 1/s that each column is multiplied by.
     #[must_use]
     pub fn factor(&self) -> ArrayView1<'_, f64> {
         self.factor.view()
     }
 
-    /// z for other rows: each number is rounded once to `f64` where its mean is subtracted, once
-    /// where it is multiplied, and then to F.
+    /// Standardises rows of x: each number is rounded once to `f64` where its mean is subtracted,
+    /// once where it is multiplied, and then to F.
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not

@@ -9,7 +9,7 @@
 //! G[t] = Δ[t+1]ᵀ Z[t]                             gemm
 //! ```
 //!
-//! The functions here make their buffers anew on each call; [`Sgd`](crate::Sgd) keeps them.
+//! The functions here allocate their buffers on each call; [`Sgd`](crate::Sgd) keeps them.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Counting the multiplications of the code that really runs.
+//! Counts the multiplications of the code that actually runs.
 //!
 //! Every rung is generic over its number type. Run with [`Counted`] it is the same code, in which
 //! each `*` adds one to a counter and a product of matrices is written out as loops. With `f32` and
@@ -125,7 +125,7 @@ fn dot(a: ArrayView1<Counted>, b: ArrayView1<Counted>) -> Counted {
     sum
 }
 
-/// The products as loops: what BLAS is asked for, each multiplication counted.
+/// The products that BLAS computes, as loops in which each multiplication is counted.
 impl Kernels for Counted {
     fn gemm(alpha: Self, a: ArrayView2<Self>, b: ArrayView2<Self>, beta: Self, mut c: ArrayViewMut2<Self>) {
         assert_gemm_shapes(a.dim(), b.dim(), c.dim());

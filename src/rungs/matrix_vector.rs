@@ -1,4 +1,4 @@
-//! Rung 3, matrix–vector: the lecture's exercise, one sample.
+//! Rung 3, matrix–vector, for one sample.
 //!
 //! ```text
 //! u[t+1] = w[t] z[t] + c[t]                      gemv

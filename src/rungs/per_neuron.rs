@@ -4,7 +4,7 @@
 //! once:
 //!
 //! ```text
-//! δ_ŷ = the dy: e_k for ∂ŷ_k/∂θ, ∂ℓ/∂ŷ for ∇θ ℓ
+//! δ_ŷ = dy: e_k for ∂ŷ_k/∂θ, ∂ℓ/∂ŷ for ∇θ ℓ
 //! ∂/∂w[t]_ij = δ[t+1]_i z[t]_j
 //! δ[t]_j = Σ_i w[t]_ij δ[t+1]_i where z[t]_j > 0, else 0
 //! ```
@@ -77,7 +77,7 @@ fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Array1<F>, g: &m
             if !g.c[t].is_empty() {
                 g.c[t][i] = delta_i;
             }
-            // Nobody asks for the gradient of the input itself.
+            // The gradient of the input itself is not needed.
             if t > 0 {
                 for (delta, &w) in delta.iter_mut().zip(theta.w[t].row(i)) {
                     *delta += w * delta_i;

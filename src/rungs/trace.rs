@@ -1,5 +1,4 @@
-//! The forward pass that keeps the inputs and outputs of all neurons, neuron by neuron as the
-//! lecture writes it.
+//! The forward pass that keeps the inputs and outputs of all neurons, computed neuron by neuron.
 
 use ndarray::{Array, Array1, ArrayView1, Axis, Dimension, Ix1};
 
@@ -15,7 +14,7 @@ pub struct Trace<F, D: Dimension> {
     pub(crate) u: Vec<Array<F, D>>,
     /// `z[0]`, …, `z[T]`.
     pub(crate) z: Vec<Array<F, D>>,
-    /// ŷ
+    /// The output ŷ.
     pub(crate) y_hat: Array<F, D>,
 }
 

@@ -1,4 +1,5 @@
-//! What every public call makes of bad or odd input: `docs/bad-input.md` is written from here, and compared with it.
+//! What every public call makes of bad or odd input: `docs/bad-input.md` is written from here, and
+//! compared with it.
 //!
 //! `BLESS=1 cargo test --test suite bad_input` writes it anew.
 
@@ -350,7 +351,8 @@ impl<'a> Table<'a> {
         Self { page, groups: groups.to_vec() }
     }
 
-    /// Calls with the same outcome share a row, and a group that is in it as a whole goes by its name.
+    /// Calls with the same outcome share a row, and a group that is in it as a whole goes by its
+    /// name.
     fn row(&mut self, input: &str, outcome_of: impl Fn(Call) -> Option<String>) {
         let mut rows: Vec<(String, Vec<String>)> = Vec::new();
         for (group, calls) in &self.groups {

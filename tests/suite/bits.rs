@@ -1,5 +1,6 @@
-//! The same bits for any number of threads: parameters and losses after 20 steps, for the shapes that are benchmarked and for
-//! random ones, in both number types, inside and outside a caller's pool, and with many trainers at once.
+//! The same bits for any number of threads: parameters and losses after 20 steps, for the shapes
+//! that are benchmarked and for random ones, in both number types, inside and outside a caller's
+//! pool, and with many trainers at once.
 
 use gemmprop::{Bias, Loss, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2};
@@ -22,7 +23,8 @@ const SHAPES: [(&[usize], usize); 11] = [
 
 const STEPS: usize = 20;
 
-/// Without BLAS the two largest take as long as all others together, and show nothing that those do not.
+/// Without BLAS the two largest take as long as all others together, and show nothing that those do
+/// not.
 fn shapes() -> &'static [(&'static [usize], usize)] {
     if cfg!(feature = "blas") { &SHAPES } else { &SHAPES[..9] }
 }
@@ -30,7 +32,8 @@ fn shapes() -> &'static [(&'static [usize], usize)] {
 /// Everything a run leaves behind, as bits: losses of the epochs, then θ.
 type Bits = Vec<u64>;
 
-/// Trains for 20 steps: two epochs, each with a ragged last batch where the batch has more than one sample.
+/// Trains for 20 steps: two epochs, each with a ragged last batch where the batch has more than one
+/// sample.
 fn run<F: Scalar>(widths: &[usize], batch: usize, seed: u64) -> Bits {
     fn descend<F: Scalar, L: Loss<F>>(
         widths: &[usize],
@@ -107,7 +110,8 @@ fn single_steps_and_epochs_agree() {
     let y = Array1::from_shape_fn(batch, |i| (i % 7) as f32);
     let mut by_epoch = Mlp::<f32>::he(widths, Bias::Input, 1).unwrap();
     let mut by_step = by_epoch.clone();
-    // One batch an epoch: the shuffle permutes within the batch, so it is undone by training on the order that it makes.
+    // One batch an epoch: the shuffle permutes within the batch, so it is undone by training on the
+    // order that it makes.
     let mut sgd = Sgd::new(1, 1e-3, 0).unwrap();
     for rows in [7, 64, 1, 64, 33] {
         let mut scratch = by_step.clone();
@@ -122,8 +126,9 @@ fn single_steps_and_epochs_agree() {
     assert_eq!(by_epoch, by_step);
 }
 
-/// Trainers of different shapes on many threads at once, so that NN, NT and TN products overlap: OpenBLAS's threaded code
-/// has corrupted such results (its issue 5836), and the number of its threads is a global that each of them sets and puts back.
+/// Trainers of different shapes on many threads at once, so that NN, NT and TN products overlap:
+/// OpenBLAS's threaded code has corrupted such results (its issue 5836), and the number of its
+/// threads is a global that each of them sets and puts back.
 #[test]
 fn many_trainers_at_once_compute_what_each_computes_alone() {
     let shapes: [(&[usize], usize); 8] = [

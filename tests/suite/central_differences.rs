@@ -1,8 +1,9 @@
-//! ∂ŷ/∂θ against central differences. While no mask flips, ŷ is affine in each single weight (the layers above are linear, and
-//! the weight occurs once), so the difference quotient has no truncation error at any step h: only rounding, which is bounded.
+//! ∂ŷ/∂θ against central differences. While no mask flips, ŷ is affine in each single weight (the
+//! layers above are linear, and the weight occurs once), so the difference quotient has no
+//! truncation error at any step h: only rounding, which is bounded.
 //!
-//! Equal masks at both ends are equal masks between them: u[1] is affine in the weight, so an entry with one sign at both ends
-//! keeps it between; then z[1] is affine there, and so on upwards.
+//! Equal masks at both ends are equal masks between them: u[1] is affine in the weight, so an entry
+//! with one sign at both ends keeps it between; then z[1] is affine there, and so on upwards.
 
 use crate::common;
 
@@ -17,8 +18,8 @@ use ndarray::{Array1, Axis};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-/// θ ± h must be exact, else the quotient is taken at another h: weights are rounded to multiples of 2⁻²⁰, and h is 2⁻⁴, large
-/// enough for masks to flip now and then.
+/// θ ± h must be exact, else the quotient is taken at another h: weights are rounded to multiples
+/// of 2⁻²⁰, and h is 2⁻⁴, large enough for masks to flip now and then.
 const STEP: f64 = 1.0 / 16.0;
 const GRID: f64 = 1_048_576.0;
 
@@ -68,7 +69,8 @@ fn each_entry_of_the_output_gradients_is_a_central_difference() {
                 compared.set(compared.get() + 1);
                 for (k, rungs) in gradients.iter().enumerate() {
                     let quotient = (up[k] - down[k]) / (2.0 * STEP);
-                    // Both ŷ are off by e, and their difference rounds once; the division by a power of two does not.
+                    // Both ŷ are off by e, and their difference rounds once; the division by a
+                    // power of two does not.
                     let of_quotient = (e_up[k] + e_down[k]) / (2.0 * STEP) + f64::EPSILON * quotient.abs();
                     let mut bounds = reference.no_bounds();
                     reference.add_bounds(&forward, &Seed::unit(k, mlp.outputs()), 1, &mut bounds);

@@ -190,7 +190,8 @@ fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
     assert!(matches!(Checkpoints::create(directory.path()).unwrap_err(), CheckpointError::Used { .. }));
 }
 
-/// Trained with one loss, a run does not go on with another by mistake, though the network has as many outputs as both take.
+/// Trained with one loss, a run does not go on with another by mistake, though the network has as
+/// many outputs as both take.
 #[test]
 fn a_run_does_not_go_on_with_another_loss() {
     /// A caller's own, with parameters in its type.
@@ -336,7 +337,8 @@ fn a_file_of_another_program_is_not_called_damaged() {
     assert_eq!(error.to_string(), format!("{}: {text}", path.display()));
 }
 
-/// ½ (1.3 · 10¹⁵⁴)² = 8.45 · 10³⁰⁷ is finite, and three times that is not: the sum of the losses is infinite, for which JSON has no number.
+/// ½ (1.3 · 10¹⁵⁴)² = 8.45 · 10³⁰⁷ is finite, and three times that is not: the sum of the losses is
+/// infinite, for which JSON has no number.
 #[test]
 fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
     let (x, y) = (Array2::<f64>::zeros((4, 1)), Array1::from_elem(4, 1.3e154));
@@ -356,7 +358,8 @@ fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
     assert_eq!(resumed.history().records[0].loss, f64::INFINITY);
 }
 
-/// The lines of the module's documentation, run by a Python that has PyTorch: the environment variable `PYTHON` names it.
+/// The lines of the module's documentation, run by a Python that has PyTorch: the environment
+/// variable `PYTHON` names it.
 #[test]
 #[ignore = "needs Python with PyTorch and safetensors; ci/peers has them and runs it"]
 fn pytorch_computes_the_same_from_a_checkpoint_by_the_documented_lines() {
@@ -387,7 +390,8 @@ fn pytorch_computes_the_same_from_a_checkpoint_by_the_documented_lines() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let theirs: Array2<f32> = ndarray_npy::read_npy(directory.path().join("y_hat.npy")).unwrap();
         let ours = trainer.model().predict(x.view()).unwrap();
-        // Both round: forward error bounds of the same sums in another order (γ of the longest sum, on the absolute values).
+        // Both round: forward error bounds of the same sums in another order (γ of the longest sum,
+        // on the absolute values).
         let mut magnitude = x.mapv(f32::abs);
         if let Some(standardizer) = &trainer.model().standardizer {
             magnitude = standardizer.transform(x.view()).unwrap().mapv(f32::abs);

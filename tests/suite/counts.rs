@@ -3,11 +3,13 @@
 //! With layer widths d₀ … d_T, E = Σ d_t d_{t+1} over the hidden layers' matrices and m outputs:
 //!
 //! - forward: E + m d_T
-//! - backward: 2E − d₀d₁ + 2 m d_T (the gradient of the input itself is not formed; without a hidden layer m d₀)
-//! - naive, ∂ŷ_k/∂θ, structural zeros skipped: 2 d_{T−1} d_T + Σ_{t≤T−2} d_t d_{t+1} (1 + d_{t+2} + Σ_{s=t+2}^{T−1} d_s d_{s+1} + d_T)
+//! - backward: 2E − d₀d₁ + 2 m d_T (the gradient of the input itself is not formed; without a
+//!   hidden layer m d₀)
+//! - naive, ∂ŷ_k/∂θ, structural zeros skipped: 2 d_{T−1} d_T + Σ_{t≤T−2} d_t d_{t+1} (1 + d_{t+2} +
+//!   Σ_{s=t+2}^{T−1} d_s d_{s+1} + d_T)
 //!
-//! A constant's edge is not multiplied by its 1: it adds nothing forward and backward; in the naive method it costs what the
-//! others of its layer do but for that one multiplication.
+//! A constant's edge is not multiplied by its 1: it adds nothing forward and backward; in the naive
+//! method it costs what the others of its layer do but for that one multiplication.
 
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
@@ -126,7 +128,8 @@ fn the_four_of_the_table() {
     }
 }
 
-/// Forward makes one multiplication for each edge that is not a constant's: at most edges + nodes, for any shape.
+/// Forward makes one multiplication for each edge that is not a constant's: at most edges + nodes,
+/// for any shape.
 #[test]
 fn forward_is_linear_in_edges_and_nodes() {
     for widths in [&[1, 1][..], &[5, 1], &[7, 30, 2, 9], &[40, 40, 40, 40, 40, 1]] {

@@ -1,8 +1,9 @@
-//! Multiplications of whole gradients ∇θ ℓ and of a step of SGD: those of ∂ŷ/∂θ (`counts.rs`), the loss's own, and one for each
-//! parameter where a factor 1/B, or −η/B, is applied.
+//! Multiplications of whole gradients ∇θ ℓ and of a step of SGD: those of ∂ŷ/∂θ (`counts.rs`), the
+//! loss's own, and one for each parameter where a factor 1/B, or −η/B, is applied.
 //!
-//! With widths d[0] … d[T], d[T+1] = m outputs and E = Σ d[t] d[t+1], the head included, forward makes E and backward
-//! 2E − d[0]d[1]. Rung 1 makes a forward and a chain-rule pass for each output.
+//! With widths d[0] … d[T], d[T+1] = m outputs and E = Σ d[t] d[t+1], the head included, forward
+//! makes E and backward 2E − d[0]d[1]. Rung 1 makes a forward and a chain-rule pass for each
+//! output.
 
 use crate::common;
 
@@ -62,7 +63,8 @@ fn loss_gradients<L: Loss<Counted>>(
     assert_eq!(by_batch, of_batch + if batch == 1 { 0 } else { parameters }, "batched {widths:?}");
     let mut stepped = mlp.clone();
     let by_step = count(|| Sgd::new(x.nrows(), 0.1, 0).unwrap().step(&mut stepped, x.view(), y.view(), loss).unwrap());
-    // Where θ is small beside the batch a step looks at it, and otherwise sums up the squares of all z and δ.
+    // Where θ is small beside the batch a step looks at it, and otherwise sums up the squares of
+    // all z and δ.
     let numbers = batch * (widths[0] + 2 * widths[1..].iter().sum::<usize>()) as u64;
     let squares = if 2 * parameters > numbers { numbers } else { 0 };
     assert_eq!(by_step, of_batch + parameters + squares, "step {widths:?}");
@@ -95,8 +97,9 @@ proptest! {
         all_losses(&widths, constant, batch);
     }
 
-    /// F ≤ edges + nodes ≤ 5F. Edges are F plus one for each constant's, at most one for each node above the input; each of
-    /// those nodes has one edge at least, so they are at most F, and so are the inputs; constants are at most T + 1 ≤ F.
+    /// F ≤ edges + nodes ≤ 5F. Edges are F plus one for each constant's, at most one for each node
+    /// above the input; each of those nodes has one edge at least, so they are at most F, and so
+    /// are the inputs; constants are at most T + 1 ≤ F.
     #[test]
     fn a_forward_pass_is_linear_in_edges_and_nodes(
         widths in prop::collection::vec(1..=40_usize, 2..=9),
@@ -113,7 +116,8 @@ proptest! {
     }
 }
 
-/// A rung counted is the rung that runs: the same numbers come out as in f64 (whose products may be summed in another order).
+/// A rung counted is the rung that runs: the same numbers come out as in f64 (whose products may be
+/// summed in another order).
 #[test]
 fn counting_does_not_change_the_result() {
     let widths = [5, 7, 4, 3];

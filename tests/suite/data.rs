@@ -1,4 +1,5 @@
-//! Files: each format is read as it was written, and a damaged file gives an error that names what was expected and found.
+//! Files: each format is read as it was written, and a damaged file gives an error that names what
+//! was expected and found.
 #![cfg(feature = "files")]
 
 use std::fs::{self, File};
@@ -232,7 +233,8 @@ fn npy_headers_that_claim_too_much() {
     let path = folder.write("a.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}\n");
     let text = "a.npy: header: expected at most 10000 bytes, found 4294967295";
     assert_eq!(message(data::npy::<f32>(&path), &folder), text);
-    // Nested: a parser that tries alternatives needs 2^30 steps, and one that recurses a deep stack.
+    // Nested: a parser that tries alternatives needs 2^30 steps, and one that recurses a deep
+    // stack.
     for (open, close, depth) in [("[", "]", 30), ("{", "}", 30), ("(", ",)", 30), ("(", "", 9000), ("[", "", 9000)] {
         let path = folder.write("a.npy", raw_npy(&(open.repeat(depth) + &close.repeat(depth)), &[]));
         assert!(matches!(data::npy::<f32>(&path), Err(ReadError::Content { what: "header", .. })));
@@ -313,7 +315,8 @@ fn npy_of_the_other_byte_order() {
     assert_eq!(read("|b1", &[0, 2]), (vec![0.0, 1.0], true));
 }
 
-/// All of them: a half's bits count the numbers from 0 up, which lie 2^-24 apart in the first two binades and twice as far in each next.
+/// All of them: a half's bits count the numbers from 0 up, which lie 2^-24 apart in the first two
+/// binades and twice as far in each next.
 #[test]
 fn npy_of_half_precision() {
     let folder = Folder::new();
@@ -334,7 +337,8 @@ fn npy_of_half_precision() {
     assert_eq!(message(data::npy_labels(y), &folder), text);
 }
 
-/// The sizes in the directory and before the array say 4 GiB less 2; the array's own header is what counts.
+/// The sizes in the directory and before the array say 4 GiB less 2; the array's own header is what
+/// counts.
 #[test]
 fn npz_with_a_size_that_is_none() {
     let folder = Folder::new();
@@ -393,7 +397,8 @@ fn csv_of_classes() {
     assert_eq!(classes(&["10", "9", "x"]), (owned(&["10", "9", "x"]), vec![0, 1, 2]), "as text");
     assert_eq!(classes(&["1.5", "1"]), (owned(&["1", "1.5"]), vec![1, 0]));
     assert_eq!(classes(&["\"a,\"\"b\"\"\"", "a"]), (owned(&["a", "a,\"b\""]), vec![1, 0]));
-    // Three samples, one of the class "u\n4,v\n5,u", if the rest of the file were taken for a field.
+    // Three samples, one of the class "u\n4,v\n5,u", if the rest of the file were taken for a
+    // field.
     let path = folder.write("a.csv", "a,y\n1,u\n2,v\n3,\"u\n4,v\n5,u\n");
     let text = r#"a.csv:4: expected a quote at the end of a field that begins with one, found no other after "\"u""#;
     assert_eq!(message(data::csv_classes::<f32>(&path, "y"), &folder), text);

@@ -35,7 +35,8 @@ fn handwritten_digits_are_learned() {
     }
 }
 
-/// 1599 red wines, 11 measurements each, standardised with the mean and deviation of the first 1200; the tasters' score.
+/// 1599 red wines, 11 measurements each, standardised with the mean and deviation of the first
+/// 1200; the tasters' score.
 #[test]
 fn red_wine_is_predicted_better_than_by_its_mean() {
     let data = linfa_datasets::winequality();

@@ -1,4 +1,5 @@
-//! Linking works for a user: a second crate, outside this tree, that depends on this one by path, trains, and prints what comes out.
+//! Linking works for a user: a second crate, outside this tree, that depends on this one by path,
+//! trains, and prints what comes out.
 
 use std::path::Path;
 use std::process::Command;

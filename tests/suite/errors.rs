@@ -1,4 +1,5 @@
-//! Bad input: a typed error from every public call, that names what was expected and what was found, and nothing changed.
+//! Bad input: a typed error from every public call, that names what was expected and what was
+//! found, and nothing changed.
 
 use gemmprop::{
     Bias, Dataset, Error, Logistic, Mlp, Model, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
@@ -174,7 +175,8 @@ fn parameters_that_do_not_fit_into_memory() {
 fn an_output_that_is_not_finite() {
     let mut mlp = Mlp::<f32>::from_weights(&[2, 3, 2], Bias::Input, 1, |_, _, _| 1.0).unwrap();
     mlp.parameters_mut().alpha_mut().row_mut(0).fill(0.0);
-    // ŷ of x = (10³⁸, 10³⁸) is (0, 3 · 2 · 10³⁸), of which the second is too much; every z is finite.
+    // ŷ of x = (10³⁸, 10³⁸) is (0, 3 · 2 · 10³⁸), of which the second is too much; every z is
+    // finite.
     let mut x = Array2::from_elem((300, 2), 0.5_f32);
     // First in a late block of rows, then in an early one: it is the first that is named.
     for row in [200, 3] {

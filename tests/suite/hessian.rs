@@ -1,4 +1,5 @@
-//! H v against plain loops, against differenced gradients and closed forms; its bits, its symmetry and its cost.
+//! H v against plain loops, against differenced gradients and closed forms; its bits, its symmetry
+//! and its cost.
 
 use crate::common::{self, second_order};
 
@@ -37,7 +38,8 @@ fn product<F: Real, L: Loss<F>>(
     flat(&hv)
 }
 
-/// The losses that this number of outputs allows, each with its targets, as it takes them and in double precision.
+/// The losses that this number of outputs allows, each with its targets, as it takes them and in
+/// double precision.
 fn for_each_loss<F: Real>(outputs: usize, n: usize, mut check: impl FnMut(Kind, &Array2<f64>)) {
     check(Kind::Squared, &integers::<f64>(n, outputs, 5));
     check(Kind::Weighted, &integers::<f64>(n, outputs, 6));
@@ -65,7 +67,8 @@ fn agrees_with_loops<F: Real>(widths: &[usize], constant: Bias, n: usize) {
     for_each_loss::<F>(widths[widths.len() - 1], n, |kind, y| {
         let mut mlp = mlp.clone();
         if !kind.is_polynomial() {
-            // A head smaller by a power of two: still exact, and the exponentials are of numbers of order 1.
+            // A head smaller by a power of two: still exact, and the exponentials are of numbers of
+            // order 1.
             let largest = mlp.predict(x.view()).unwrap().iter().fold(1.0_f64, |a, y| a.max(y.to_f64().abs()));
             let scale = F::from_f64((-largest.log2().ceil()).exp2());
             mlp.parameters_mut().alpha_mut().map_inplace(|w| *w = *w * scale);
@@ -108,7 +111,8 @@ fn products_agree_with_plain_loops() {
     }
 }
 
-/// More samples than go through a product at once, so that it is summed over blocks: two whole ones, and a smaller last one.
+/// More samples than go through a product at once, so that it is summed over blocks: two whole
+/// ones, and a smaller last one.
 #[test]
 fn blocks_add_up() {
     for widths in [&[3, 1][..], &[3, 5, 2], &[2, 7, 8, 1]] {
@@ -119,7 +123,8 @@ fn blocks_add_up() {
     }
 }
 
-/// uᵀ(H v) and vᵀ(H u) are each off by at most the bound on the product, and their own sums by γ(N).
+/// uᵀ(H v) and vᵀ(H u) are each off by at most the bound on the product, and their own sums by
+/// γ(N).
 #[test]
 fn the_operator_is_symmetric() {
     fn check<F: Real>(widths: &[usize], constant: Bias) {
@@ -150,9 +155,10 @@ fn the_operator_is_symmetric() {
     }
 }
 
-/// Squared error of a network of T hidden layers is, while no mask changes, a polynomial in θ, and its gradient one of degree 2T + 1.
-/// The central difference over seven points is exact up to degree 6. Steps of 2⁻⁷ of whole numbers keep all arithmetic
-/// exact, so every column of H must equal the differences of the oracle's gradients, bit for bit.
+/// Squared error of a network of T hidden layers is, while no mask changes, a polynomial in θ, and
+/// its gradient one of degree 2T + 1. The central difference over seven points is exact up to
+/// degree 6. Steps of 2⁻⁷ of whole numbers keep all arithmetic exact, so every column of H must
+/// equal the differences of the oracle's gradients, bit for bit.
 #[test]
 fn columns_are_differences_of_gradients() {
     const STEP: f64 = 1.0 / 128.0;
@@ -231,7 +237,8 @@ fn squared_error_of_a_linear_model_is_xx_over_n() {
     }
 }
 
-/// H = (1/n) Σ (diag(p) − p pᵀ) ⊗ x̃ x̃ᵀ; each term is good to the roundings of ŷ, of p and of the sum.
+/// H = (1/n) Σ (diag(p) − p pᵀ) ⊗ x̃ x̃ᵀ; each term is good to the roundings of ŷ, of p and of the
+/// sum.
 #[test]
 fn softmax_of_a_linear_model_has_its_closed_form() {
     let (n, inputs, outputs) = (6, 3, 4);
@@ -241,7 +248,8 @@ fn softmax_of_a_linear_model_has_its_closed_form() {
     let place = |k: usize, j: usize| if j < inputs { k * inputs + j } else { outputs * inputs + k };
     let p = mlp.predict(x.view()).unwrap().mapv(f64::exp);
     let p = &p / &p.sum_axis(Axis(1)).insert_axis(Axis(1));
-    // ŷ is of order 1 and off by 8u, p by 2 · 8 and some 20 more of its own; then products and a sum.
+    // ŷ is of order 1 and off by 8u, p by 2 · 8 and some 20 more of its own; then products and a
+    // sum.
     let gamma = common::gamma(80 + n, f64::U);
     for (k, j) in (0..outputs).flat_map(|k| (0..=inputs).map(move |j| (k, j))) {
         let v = with_numbers(&mlp, |i| f64::from(i == place(k, j)));

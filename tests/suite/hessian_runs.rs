@@ -1,4 +1,5 @@
-//! What a Hessian is around its products: the loss and gradient that come with it, bits, cost, refusals.
+//! What a Hessian is around its products: the loss and gradient that come with it, bits, cost,
+//! refusals.
 
 use crate::common;
 
@@ -65,8 +66,9 @@ fn bits_do_not_depend_on_threads() {
     }
 }
 
-/// Of n samples: 6E − 4 d₀d₁ each, E with the head's, and what the loss makes (softmax 2m, squared error nothing); then the mean, which
-/// BLAS takes as a factor of each product: one for each number of w[t] for each product, and one for each of the constants'.
+/// Of n samples: 6E − 4 d₀d₁ each, E with the head's, and what the loss makes (softmax 2m, squared
+/// error nothing); then the mean, which BLAS takes as a factor of each product: one for each number
+/// of w[t] for each product, and one for each of the constants'.
 #[test]
 fn multiplications_equal_the_closed_formula() {
     fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Bias) {

@@ -1,5 +1,5 @@
-//! The Hessian of what was trained: inputs as the model standardises them, data with their weights. Small whole numbers, on which all
-//! arithmetic is exact.
+//! The Hessian of what was trained: inputs as the model standardises them, data with their weights.
+//! Small whole numbers, on which all arithmetic is exact.
 
 use crate::common;
 
@@ -113,7 +113,8 @@ fn a_weight_is_a_number_of_samples() {
     }
     let [found, expected] = check(&integers::<f64>(8, 2, 3), &SquaredError);
     assert_eq!(found, expected);
-    // Exponentials are not exact, but their products with small whole numbers nearly are: sums of up to 16 of them round.
+    // Exponentials are not exact, but their products with small whole numbers nearly are: sums of
+    // up to 16 of them round.
     let [found, expected] = check(&Array2::from_shape_fn((8, 1), |(i, _)| i % 2), &SoftmaxCrossEntropy);
     let close = |a: &[f64], b: &[f64], size: f64| {
         a.iter().zip(b).all(|(a, b)| (a - b).abs() <= common::gamma(64, f64::EPSILON / 2.0) * size)

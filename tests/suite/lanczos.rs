@@ -1,4 +1,5 @@
-//! Spectra of operators whose spectra are known. A tolerance is a bound that the crate itself gives, or [`rounding`].
+//! Spectra of operators whose spectra are known. A tolerance is a bound that the crate itself
+//! gives, or [`rounding`].
 
 #![cfg(feature = "curvature")]
 
@@ -12,7 +13,8 @@ use proptest::test_runner::RngSeed;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// nε‖A‖ four times: for the products, for forming A = QΛQᵀ, for the eigenvalues of h and for adding up.
+/// nε‖A‖ four times: for the products, for forming A = QΛQᵀ, for the eigenvalues of h and for
+/// adding up.
 fn rounding(n: usize, norm: f64) -> f64 {
     4.0 * n as f64 * f64::EPSILON * norm
 }
@@ -51,7 +53,8 @@ fn values(pairs: &[Eigenpair]) -> Vec<f64> {
     pairs.iter().map(|pair| pair.value).collect()
 }
 
-/// Each value belongs to the eigenvalue in its place, each bound holds for it and for the vector, and the tolerance is kept.
+/// Each value belongs to the eigenvalue in its place, each bound holds for it and for the vector,
+/// and the tolerance is kept.
 fn assert_right(lambda: &Array1<f64>, a: &Array2<f64>, options: &Options, spectrum: &Extremes) {
     let n = lambda.len();
     let mut lambda = lambda.to_vec();
@@ -143,7 +146,8 @@ fn repeated_eigenvalues_are_found_as_often_as_they_occur() {
     }
 }
 
-/// What is called converged is what was asked for, wherever the steps end. A block that is cut short may know nothing of a copy yet.
+/// What is called converged is what was asked for, wherever the steps end. A block that is cut
+/// short may know nothing of a copy yet.
 #[test]
 fn a_block_that_is_cut_short_settles_nothing() {
     let mut lambda = Array1::linspace(-1.0, 1.0, 400);
@@ -198,8 +202,8 @@ fn an_operator_that_is_not_symmetric_is_refused() {
     }
 }
 
-/// A little asymmetry, as products in a shorter number type have it, is in the errors: they bound the residuals, and what is not within
-/// the tolerance has not converged.
+/// A little asymmetry, as products in a shorter number type have it, is in the errors: they bound
+/// the residuals, and what is not within the tolerance has not converged.
 #[test]
 fn the_errors_cover_what_is_not_symmetric() {
     let n = 60;
@@ -216,7 +220,8 @@ fn the_errors_cover_what_is_not_symmetric() {
                 assert!(residual <= pair.error + rounding(n, 4.0), "{residual:e}, bound {:e}", pair.error);
                 assert!(!spectrum.converged || pair.error <= 1e-8 * 4.0 * (1.0 + 1e-6), "{:e}", pair.error);
             }
-            // √n of a column's numbers are on the other side of the diagonal, and all of them are 1e-6 and more.
+            // √n of a column's numbers are on the other side of the diagonal, and all of them are
+            // 1e-6 and more.
             assert!(size < 1e-6 || !spectrum.converged, "{size:e} {steps}");
         }
     }
@@ -284,16 +289,19 @@ fn an_invariant_subspace_ends_a_block_and_another_begins() {
     // One step a block; the last finds nothing new once three are known.
     let options = asking(3, 0, 1e-9);
     assert_eq!(extremes(&mut scaling(&identity), &options).unwrap().products, 4);
-    // The dense one is the identity but for rounding, and whether a step's β is negligible depends on the kernel that multiplies.
-    // Where it is not, the block goes on: three steps until three are known and three that add nothing, at most.
+    // The dense one is the identity but for rounding, and whether a step's β is negligible depends
+    // on the kernel that multiplies. Where it is not, the block goes on: three steps until three
+    // are known and three that add nothing, at most.
     let products = assert_found(&identity, &options).products;
     assert!((4..=6).contains(&products), "{products} products");
-    // One random vector spans with its images as many dimensions as there are different eigenvalues.
+    // One random vector spans with its images as many dimensions as there are different
+    // eigenvalues.
     let three = Array1::from_shape_fn(50, |i| [2.0, -7.0, 4.0][i % 3]);
     assert_eq!(assert_found(&three, &asking(1, 1, 1e-9)).products, 3);
     let spectrum = assert_found(&three, &asking(2, 2, 1e-9));
     assert_eq!(spectrum.products, 9, "a block for the values, one for the copies, one that adds nothing");
-    // Blocks that the operator does not mix: the permutation of neighbours has eigenvalues 1 and −1, of the first 10 alone.
+    // Blocks that the operator does not mix: the permutation of neighbours has eigenvalues 1 and
+    // −1, of the first 10 alone.
     let swap = |v: ArrayView1<f64>, mut av: ArrayViewMut1<f64>| {
         (0..10).for_each(|i| av[i] = v[i ^ 1]);
         Ok::<(), Error>(())
@@ -442,7 +450,8 @@ fn the_trace_of_a_dense_operator_is_within_its_standard_error() {
     for probes in [10, 100, 10_000] {
         let estimate = trace(&mut product(&a), probes, 2).unwrap();
         assert!((estimate.value - lambda.sum()).abs() <= 5.0 * estimate.standard_error, "{estimate:?}");
-        // A sample variance of p samples is itself known to about √(2/p), five of which are allowed.
+        // A sample variance of p samples is itself known to about √(2/p), five of which are
+        // allowed.
         let ratio = estimate.standard_error.powi(2) * probes as f64 / (2.0 * off_diagonal);
         assert!((ratio - 1.0).abs() <= 5.0 * (2.0 / probes as f64).sqrt(), "{ratio}");
     }
@@ -497,8 +506,8 @@ fn moments_of_the_density_are_those_of_the_spectrum() {
     }
 }
 
-/// ln over eight decades: its mean is −4 ln 10. The probes of a diagonal operator agree to the last digits, on a value that the few nodes
-/// near 0 cannot know.
+/// ln over eight decades: its mean is −4 ln 10. The probes of a diagonal operator agree to the last
+/// digits, on a value that the few nodes near 0 cannot know.
 #[test]
 fn the_error_of_a_quadrature_is_reported_beside_that_of_the_probes() {
     let lambda = Array1::from_shape_fn(1000, |i| 10.0_f64.powf(-8.0 * i as f64 / 999.0));
@@ -512,7 +521,8 @@ fn the_error_of_a_quadrature_is_reported_beside_that_of_the_probes() {
     }
 }
 
-/// 1/(2 − λ) is smooth over the spectrum: the coarse rule's error is much larger than the fine one's.
+/// 1/(2 − λ) is smooth over the spectrum: the coarse rule's error is much larger than the fine
+/// one's.
 #[test]
 fn the_error_of_a_quadrature_bounds_that_of_a_smooth_function() {
     let lambda = normal(300, 3).mapv(f64::tanh);
@@ -538,7 +548,8 @@ fn the_error_of_a_quadrature_bounds_that_of_a_smooth_function() {
 
 #[test]
 fn the_smoothed_density_integrates_to_1_and_follows_the_spectrum() {
-    // Three quarters of the spectrum at −1, a quarter at 2; a diagonal operator, so each probe knows the weights exactly.
+    // Three quarters of the spectrum at −1, a quarter at 2; a diagonal operator, so each probe
+    // knows the weights exactly.
     let lambda = Array1::from_shape_fn(64, |i| if i % 4 == 0 { 2.0 } else { -1.0 });
     let density = density(&mut scaling(&lambda), 2, 10, 1).unwrap();
     assert!(density.probes.iter().all(|nodes| nodes.len() == 2), "an invariant subspace of two dimensions");
@@ -568,10 +579,11 @@ proptest! {
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
-    /// A bulk, values that occur several times and values that nearly do, cut short anywhere. k pairs with residuals up to r belong to k
-    /// eigenvalues, each within √k r (Kahan; Parlett, ch. 11): a theorem. That they are the outermost is likely: one that is c r further
-    /// out hides behind its neighbour from a start that has less than 1/c² of it, which happens once in c times; where a second
-    /// block looks, once in c². So the seed of these cases is fixed.
+    /// A bulk, values that occur several times and values that nearly do, cut short anywhere. k
+    /// pairs with residuals up to r belong to k eigenvalues, each within √k r (Kahan; Parlett, ch.
+    /// 11): a theorem. That they are the outermost is likely: one that is c r further out hides
+    /// behind its neighbour from a start that has less than 1/c² of it, which happens once in c
+    /// times; where a second block looks, once in c². So the seed of these cases is fixed.
     #[test]
     fn what_is_called_converged_is_right(
         outliers in prop::collection::vec((-5_i8..=5, 1_usize..4, -12_i32..=-2), 0..6),

@@ -1,4 +1,5 @@
-//! Learning rates: the η of each step of a run, as an observer sees it, against the formula of its schedule.
+//! Learning rates: the η of each step of a run, as an observer sees it, against the formula of its
+//! schedule.
 
 use crate::common;
 
@@ -60,7 +61,8 @@ fn rates(learning_rate: LearningRate, epochs: usize) -> Vec<(usize, usize, f64, 
     seen.batches.iter().enumerate().map(step).collect()
 }
 
-/// Two evaluations of a formula of a few operations and one power or cosine, each good to an ulp or two: 8 ulp apart at most.
+/// Two evaluations of a formula of a few operations and one power or cosine, each good to an ulp or
+/// two: 8 ulp apart at most.
 #[track_caller]
 fn assert_near(found: f64, expected: f64, scale: f64) {
     assert!((found - expected).abs() <= 8.0 * f64::EPSILON * scale, "{found} {expected}");
@@ -198,7 +200,8 @@ fn a_warm_up_multiplies_any_schedule_over_its_first_steps() {
     }
 }
 
-/// θ = 0 and y = 0 in training, so θ stays, and the validation loss of an epoch is ½ y² of the y that it is given.
+/// θ = 0 and y = 0 in training, so θ stays, and the validation loss of an epoch is ½ y² of the y
+/// that it is given.
 fn rates_by_epoch(learning_rate: LearningRate, validation_losses: &[f64]) -> Vec<f64> {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let training = Training { learning_rate, ..Training::default() };
@@ -228,7 +231,8 @@ fn a_plateau_is_patience_and_one_more_epochs_without_a_new_least_validation_loss
     assert!(rates_by_epoch(LearningRate::on_plateau(1.0, 0.5, 5), &losses).iter().all(|&eta| eta == 1.0));
 }
 
-/// x = 1, and both the weight and the constant move: δ ← (1 − 2η) δ. At η = 4 the loss grows, at 1 it stays, at ½ it is 0 at once.
+/// x = 1, and both the weight and the constant move: δ ← (1 − 2η) δ. At η = 4 the loss grows, at 1
+/// it stays, at ½ it is 0 at once.
 #[test]
 fn without_validation_the_training_loss_tells_a_plateau() {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
@@ -236,7 +240,8 @@ fn without_validation_the_training_loss_tells_a_plateau() {
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     trainer.fit(Dataset::new(array![[1.0]].view(), array![1.0].view()), None, &mut ()).unwrap();
     let found: Vec<_> = trainer.history().records.iter().map(|record| (record.loss, record.learning_rate)).collect();
-    // δ: −1, 7, −49, 147, −147, 0. An epoch that shows a larger loss has already been made with the rate that it began with.
+    // δ: −1, 7, −49, 147, −147, 0. An epoch that shows a larger loss has already been made with the
+    // rate that it began with.
     let expected = [(0.5, 4.0), (24.5, 4.0), (1200.5, 2.0), (10804.5, 1.0), (10804.5, 0.5), (0.0, 0.25)];
     assert_eq!(found, expected);
 }
@@ -274,7 +279,8 @@ fn rate_of_a_step(trainer: &mut Trainer<f64, SquaredError>) -> f64 {
     before - b(trainer)
 }
 
-/// A step by itself belongs to no epoch, and comes at the η of the point that the run has reached, also within an epoch.
+/// A step by itself belongs to no epoch, and comes at the η of the point that the run has reached,
+/// also within an epoch.
 #[test]
 fn a_single_step_has_the_rate_of_the_point_that_the_run_has_reached() {
     let (x, y) = (Array2::<f64>::zeros((8, 2)), Array1::<f64>::zeros(8));

@@ -1,18 +1,21 @@
-//! The losses: derivatives against difference quotients, values where a naive formula overflows, and NaN, which must come through.
+//! The losses: derivatives against difference quotients, values where a naive formula overflows,
+//! and NaN, which must come through.
 
 use gemmprop::{Bias, Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError};
 use ndarray::array;
 
-/// A step for which truncation and rounding are of one size, and a power of two, so that ŷ ± h is nearly exact.
+/// A step for which truncation and rounding are of one size, and a power of two, so that ŷ ± h is
+/// nearly exact.
 const STEP: f64 = 1.0 / 8192.0;
 
 /// How much a loss may differ from its difference quotients.
 struct Smoothness {
-    /// Bounds on |∂³ℓ/∂ŷ_k³| and |∂³(∂ℓ/∂ŷ_i)/∂ŷ_k³|: a central difference is off by h²/6 times that.
+    /// Bounds on |∂³ℓ/∂ŷ_k³| and |∂³(∂ℓ/∂ŷ_i)/∂ŷ_k³|: a central difference is off by h²/6 times
+    /// that.
     third: f64,
     fourth: f64,
-    /// Roundings in ℓ, as multiples of ½ε(1 + |ŷ| + |ℓ|), and in ∂ℓ/∂ŷ, of ½ε(1 + |∂|). The largest that there are:
-    /// an exponential, a logarithm, 3 sums, and ŷ ± h itself.
+    /// Roundings in ℓ, as multiples of ½ε(1 + |ŷ| + |ℓ|), and in ∂ℓ/∂ŷ, of ½ε(1 + |∂|). The largest
+    /// that there are: an exponential, a logarithm, 3 sums, and ŷ ± h itself.
     roundings: f64,
 }
 
@@ -65,7 +68,8 @@ fn the_logistic_losss_derivatives_are_difference_quotients() {
     }
 }
 
-/// p_k is a sigmoid of ŷ_k, and p_i = (1 − p_k) times a share that does not depend on ŷ_k: the sigmoid's bounds hold.
+/// p_k is a sigmoid of ŷ_k, and p_i = (1 − p_k) times a share that does not depend on ŷ_k: the
+/// sigmoid's bounds hold.
 #[test]
 fn softmax_cross_entropys_derivatives_are_difference_quotients() {
     for y_hat in [vec![0.0, 0.0], vec![1.0, -2.0, 0.5], vec![12.0, 11.5, -8.0, 3.0], vec![-4.0, -4.0, -4.0, 6.0, 6.0]] {
@@ -75,7 +79,8 @@ fn softmax_cross_entropys_derivatives_are_difference_quotients() {
     }
 }
 
-/// The second derivative is applied to any direction, linearly: p ⊙ (v − pᵀv) for softmax, which kills the direction 1.
+/// The second derivative is applied to any direction, linearly: p ⊙ (v − pᵀv) for softmax, which
+/// kills the direction 1.
 #[test]
 fn softmax_cross_entropys_second_derivative_kills_a_common_shift() {
     let mut hv = [f64::NAN; 3];
@@ -91,7 +96,8 @@ fn evaluate<F: Scalar, L: Loss<F>>(loss: &L, y_hat: &[f64], y: &[L::Target]) -> 
     (value.to_f64(), d.iter().map(|d| d.to_f64()).collect())
 }
 
-/// At ±10⁴ e^ŷ overflows in both number types and e^−ŷ underflows to 0, so the results are whole numbers, exactly.
+/// At ±10⁴ e^ŷ overflows in both number types and e^−ŷ underflows to 0, so the results are whole
+/// numbers, exactly.
 fn stable_at_ten_thousand<F: Scalar>() {
     let logistic = |y_hat: f64, y: f64| evaluate::<F, _>(&Logistic, &[y_hat], &[F::from_f64(y)]);
     assert_eq!(logistic(1e4, 0.0), (1e4, vec![1.0]));
@@ -153,7 +159,8 @@ fn a_nan_in_y_hat_gives_a_loss_of_nan() {
     nan_comes_through::<f64>();
 }
 
-/// max(u, 0) would swallow it. A NaN in one weight makes its neuron NaN in every forward pass, and ŷ with it, which is refused.
+/// max(u, 0) would swallow it. A NaN in one weight makes its neuron NaN in every forward pass, and
+/// ŷ with it, which is refused.
 #[test]
 fn a_nan_passes_through_relu() {
     use gemmprop::{

@@ -1,11 +1,13 @@
-//! The losses to their last digits: against the same quantities in a number type of 320 bits, at margins from 10⁻³⁰ to 10³⁰, for all
-//! labels, in both number types.
+//! The losses to their last digits: against the same quantities in a number type of 320 bits, at
+//! margins from 10⁻³⁰ to 10³⁰, for all labels, in both number types.
 //!
-//! To first order, with u the unit roundoff and η the smallest positive number; library functions are good to 4 ulp, 8u (glibc
-//! promises 1). A bound holds for the exact value of the numbers that the loss is given; 1.01 has the second order.
+//! To first order, with u the unit roundoff and η the smallest positive number; library functions
+//! are good to 4 ulp, 8u (glibc promises 1). A bound holds for the exact value of the numbers that
+//! the loss is given; 1.01 has the second order.
 //!
 //! ```text
-//! e = e^−t           (8 + t) u e, of which t is the rounding of the difference t itself; logistic, where there is none: 8u e
+//! e = e^−t           (8 + t) u e, of which t is the rounding of the difference t itself;
+//!                    logistic, where there is none: 8u e
 //! rest = Σ e         u S,  S = Σ e (t + 8 + m);   Σ = 1 + rest:  u (S + Σ)
 //! e/Σ                u (t + 10 + S/Σ) e/Σ
 //! rest/Σ             u (S/rest + S/Σ + 2) rest/Σ
@@ -192,7 +194,8 @@ fn softmax<F: Smallest>(y_hat: &[f64], v: &[f64], known: &mut HashMap<String, Bi
         let bound = &exact * big(2.0) + &of_rest * big(8.0) + &s / &sum;
         assert_close(&what, value, &exact, &bound, 8.0 * m as f64);
     }
-    // p_k Σ_j p_j (v_k − v_j). With w = v − v_top: w_k and the mean, Σ e w/Σ, are each off by their own roundings.
+    // p_k Σ_j p_j (v_k − v_j). With w = v − v_top: w_k and the mean, Σ e w/Σ, are each off by their
+    // own roundings.
     let w: Vec<Big> = v_big.iter().map(|v| v - &v_big[top]).collect();
     let mean = sum_of(&|k| &p[k] * abs(&w[k]));
     let of_mean = sum_of(&|k| {
@@ -241,7 +244,8 @@ fn softmax_cross_entropy_keeps_its_digits() {
     softmax_grid::<f64>();
 }
 
-/// Whatever the reference says: the label's own derivative does not vanish before the others', nor half of a product.
+/// Whatever the reference says: the label's own derivative does not vanish before the others', nor
+/// half of a product.
 #[test]
 fn what_a_margin_leaves_is_shared_by_both_sides() {
     let mut d = [0.0_f32; 2];

@@ -1,5 +1,6 @@
-//! The tests that can share a process, as one program: each file is a module, and `cargo test --test suite NAME` runs one of them. Those
-//! that need a process of their own, because they set what is global to it or bring their own BLAS or allocator, lie one folder up.
+//! The tests that can share a process, as one program: each file is a module, and
+//! `cargo test --test suite NAME` runs one of them. Those that need a process of their own, because
+//! they set what is global to it or bring their own BLAS or allocator, lie one folder up.
 
 mod common;
 

@@ -56,8 +56,9 @@ fn the_mean_loss_has_the_same_bits_for_any_number_of_threads() {
     assert!(losses.iter().all(|&loss| loss == losses[0]), "{losses:?}");
 }
 
-/// What a trainer records as the validation loss of an epoch is the loss of its model then, standardised and weighted alike. In exact
-/// numbers: x of as many 0 as 2 becomes ∓1, and a network that meets its targets does not learn.
+/// What a trainer records as the validation loss of an epoch is the loss of its model then,
+/// standardised and weighted alike. In exact numbers: x of as many 0 as 2 becomes ∓1, and a network
+/// that meets its targets does not learn.
 #[test]
 fn the_validation_loss_is_the_loss_of_the_model() {
     let (mlp, .., weights) = setting();

@@ -1,4 +1,5 @@
-//! Each optimiser, step by step, against its published formula in plain loops over one flat list of f64.
+//! Each optimiser, step by step, against its published formula in plain loops over one flat list of
+//! f64.
 //!
 //! ```text
 //! Polyak 1964               v ← μ v + g,  θ ← θ − η v
@@ -10,8 +11,9 @@
 //! Foret et al. 2021         before that, g ← ∇L(θ + ρ g/‖g‖)
 //! ```
 //!
-//! Twice: on dyadic numbers, where nothing is rounded and whole trajectories agree bit for bit; and on random ones, where a running
-//! error bound is carried along with m and v. The gradient is the per-neuron rung's, in f64.
+//! Twice: on dyadic numbers, where nothing is rounded and whole trajectories agree bit for bit; and
+//! on random ones, where a running error bound is carried along with m and v. The gradient is the
+//! per-neuron rung's, in f64.
 
 use crate::common;
 
@@ -43,7 +45,8 @@ fn oracle<F: Real>(mlp: &Mlp<F>, x: ArrayView2<F>, y: ArrayView2<F>) -> Vec<f64>
     sum
 }
 
-// ---------------------------------------------------------------------------------------------------------------- exact arithmetic
+// ------------------------------------------------------------------------------------------------
+// exact arithmetic
 
 /// The exponent of the lowest bit that is set.
 fn lowest(a: f64) -> i32 {
@@ -52,8 +55,8 @@ fn lowest(a: f64) -> i32 {
     exponent - 1075 + (mantissa | 1 << 52).trailing_zeros() as i32
 }
 
-/// A sum whose terms are multiples of 2^lowest with absolute values that add up to `total`: in any order all its partial sums are
-/// numbers of p bits if total < 2^(p + lowest).
+/// A sum whose terms are multiples of 2^lowest with absolute values that add up to `total`: in any
+/// order all its partial sums are numbers of p bits if total < 2^(p + lowest).
 #[derive(Clone, Copy)]
 struct Sum {
     value: f64,
@@ -86,7 +89,8 @@ fn product(a: f64, b: f64, bits: i32) -> Option<f64> {
     (exact && (p == 0.0 || p.abs() < 2_f64.powi(bits + lowest(p)))).then_some(p)
 }
 
-/// g as a sum over the batch, entry by entry; `None` if something on the way to it needs more than so many bits. Plain loops.
+/// g as a sum over the batch, entry by entry; `None` if something on the way to it needs more than
+/// so many bits. Plain loops.
 fn exact_gradient(mlp: &Mlp<f64>, x: &Array2<f64>, y: &Array2<f64>, bits: i32) -> Option<Vec<Sum>> {
     let theta = mlp.parameters();
     let w: Vec<_> = theta.w().iter().map(|w| w.view()).chain([theta.alpha()]).collect();
@@ -135,7 +139,8 @@ fn exact_gradient(mlp: &Mlp<f64>, x: &Array2<f64>, y: &Array2<f64>, bits: i32) -
     terms.into_iter().map(Sum::of).collect()
 }
 
-/// θ and v after one step by the formulas above, if nothing is rounded on the way. B and η are powers of two.
+/// θ and v after one step by the formulas above, if nothing is rounded on the way. B and η are
+/// powers of two.
 fn exact_step(
     training: &Training,
     eta: f64,
@@ -234,9 +239,11 @@ fn descent_with_and_without_momentum_is_exact_where_arithmetic_is() {
     }
 }
 
-// ------------------------------------------------------------------------------------------------------------------ running bounds
+// ------------------------------------------------------------------------------------------------
+// running bounds
 
-/// A number of the reference, how far the trainer's may be from it, and so the most that |trainer's| can be.
+/// A number of the reference, how far the trainer's may be from it, and so the most that
+/// |trainer's| can be.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bounded {
     value: f64,
@@ -254,8 +261,9 @@ fn rounded<F: Real>(k: usize) -> f64 {
     2.0 * gamma(k, F::U)
 }
 
-/// g of a batch at a point that is known to within `errors` with its bound (trainer and oracle are each within that of tests/suite/common from
-/// the exact one), and |Δ|ᵀ|Z|/B. `None` if a mask can flip.
+/// g of a batch at a point that is known to within `errors` with its bound (trainer and oracle are
+/// each within that of tests/suite/common from the exact one), and |Δ|ᵀ|Z|/B. `None` if a mask can
+/// flip.
 fn bounded_gradient_near<F: Real>(
     mlp: &Mlp<f64>,
     errors: &[f64],
@@ -332,7 +340,8 @@ fn combined<F: Real>((a, p): (f64, Bounded), (b, q): (f64, Bounded)) -> Bounded 
     Bounded { value: a * p.value + b * q.value, error: a * p.error + b * q.error + rounding }
 }
 
-/// 1 − βᵏ, by multiplying, and its relative error: two powers, each good to k ulp of βᵏ, and kβᵏ/(1 − βᵏ) ≤ 1/(1 − β).
+/// 1 − βᵏ, by multiplying, and its relative error: two powers, each good to k ulp of βᵏ, and kβᵏ/(1
+/// − βᵏ) ≤ 1/(1 − β).
 fn bias(beta: f64, step: usize) -> (f64, f64) {
     let power: f64 = (0..step).map(|_| beta).product();
     (1.0 - power, 4.0 * f64::EPSILON / (1.0 - beta))
@@ -396,7 +405,8 @@ struct Chosen<F> {
     magnitude: Vec<f64>,
 }
 
-/// Samples of which no mask can flip, out of as many as it takes; and uphill, where they lead together, none either.
+/// Samples of which no mask can flip, out of as many as it takes; and uphill, where they lead
+/// together, none either.
 fn batch_for<F: Real>(mlp: &Mlp<F>, sam: Option<f64>, batch: usize, seed: u64) -> Chosen<F> {
     let reference = Reference::new(mlp);
     let choose = |seed| {
@@ -411,7 +421,8 @@ fn batch_for<F: Real>(mlp: &Mlp<F>, sam: Option<f64>, batch: usize, seed: u64) -
     (0..100).find_map(|attempt| choose(seed + 1000 * attempt)).expect("masks that cannot flip uphill")
 }
 
-/// θ after each of some steps: within the bound of the reference's that starts at the θ before it, with moments carried along.
+/// θ after each of some steps: within the bound of the reference's that starts at the θ before it,
+/// with moments carried along.
 fn follows_the_formula<F: Real>(widths: &[usize], constant: Bias, batch: usize, training: &Training, eta: f64) {
     let mlp = common::network::<F>(widths, constant, 3);
     let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
@@ -435,13 +446,15 @@ fn follows_the_formula<F: Real>(widths: &[usize], constant: Bias, batch: usize, 
         let (mut expected, mut bound) = (Vec::new(), Vec::new());
         for ((theta, d), magnitude) in before.iter().zip(&direction).zip(&magnitude) {
             expected.push(keep * theta - eta * d.value);
-            // In plain descent the batch may be added up on top of θ: B more roundings, of all its terms.
+            // In plain descent the batch may be added up on top of θ: B more roundings, of all its
+            // terms.
             let (roundings, magnitude) = if plain { (batch + 6, *magnitude) } else { (5, d.most()) };
             bound.push(eta * d.error + rounded::<F>(roundings) * (keep * theta.abs() + eta * magnitude));
         }
         let what = format!("{training:?} {widths:?} {constant:?} B {batch}, step {step}, θ");
         common::assert_within(&what, &found, &vec![0.0; count], &expected, &bound);
-        // The bounds say something: for nearly all of θ they are far below what a step does; less so by two passes.
+        // The bounds say something: for nearly all of θ they are far below what a step does; less
+        // so by two passes.
         let part = if training.sam.is_some() { 0.05 } else { 0.02 };
         let typical = eta * direction.iter().map(|d| d.value.abs()).sum::<f64>() / count as f64;
         let wide = bound.iter().filter(|&&bound| bound > part * typical).count();
@@ -493,8 +506,8 @@ fn every_optimizer_follows_its_formula_within_a_running_bound() {
     }
 }
 
-/// An update of 300 × 1100 is two tiles of 160 and 140 rows, and a chunk is 128 rows of 1100: each tile has two chunks, the second one
-/// a ragged one (`chunk_rows` of src/engine/schedule.rs).
+/// An update of 300 × 1100 is two tiles of 160 and 140 rows, and a chunk is 128 rows of 1100: each
+/// tile has two chunks, the second one a ragged one (`chunk_rows` of src/engine/schedule.rs).
 #[test]
 fn a_layer_of_several_chunks_follows_the_formula_too() {
     for (training, eta) in settings() {
@@ -528,7 +541,8 @@ fn the_history_has_the_norm_of_the_gradient() {
     }
 }
 
-/// Σ δx = 3 and Σ δ = 4 over two samples: g = (3, 4)/2, ‖g‖ = 2.5, and with c = 1.25 the factor is ½: all exact.
+/// Σ δx = 3 and Σ δ = 4 over two samples: g = (3, 4)/2, ‖g‖ = 2.5, and with c = 1.25 the factor is
+/// ½: all exact.
 fn clipping_is_exact<F: Real>() {
     let number = F::from_f64;
     let x = ndarray::array![[number(1.0)], [number(0.0)]];
@@ -558,7 +572,8 @@ fn a_gradient_is_scaled_by_c_over_its_norm_and_left_alone_up_to_c() {
     clipping_is_exact::<f64>();
 }
 
-// ------------------------------------------------------------------------------------------------------------------- weight decay
+// ------------------------------------------------------------------------------------------------
+// weight decay
 
 /// A loss of nothing: all gradients are 0, and θ moves by its decay alone.
 #[derive(Debug)]

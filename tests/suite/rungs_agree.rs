@@ -1,5 +1,5 @@
-//! The four rungs compute the same gradient: on random networks within the rounding bounds of `common`, on small whole numbers
-//! bit for bit.
+//! The four rungs compute the same gradient: on random networks within the rounding bounds of
+//! `common`, on small whole numbers bit for bit.
 
 use crate::common;
 
@@ -25,8 +25,8 @@ struct Case {
 }
 
 fn width() -> impl Strategy<Value = usize> {
-    // Beside widths drawn at random: the smallest, those around a kernel's tile of 8, those around the size at which a fast
-    // path could hand over to another, and one more than a power of two.
+    // Beside widths drawn at random: the smallest, those around a kernel's tile of 8, those around
+    // the size at which a fast path could hand over to another, and one more than a power of two.
     prop_oneof![4 => 1..=20_usize, 2 => 21..=129_usize, 2 => prop::sample::select(vec![1, 7, 8, 45, 46, 129])]
 }
 
@@ -112,7 +112,8 @@ impl<F: Real> Kept<F> {
         }
     }
 
-    /// Rungs 1, 2 and 3 sample by sample. Returns the mean of rung 2's gradients over the batch, and the mean bounds.
+    /// Rungs 1, 2 and 3 sample by sample. Returns the mean of rung 2's gradients over the batch,
+    /// and the mean bounds.
     fn samples_agree(&self, seeds: &[Seed], rungs: [Rung<F>; 3]) -> (Vec<f64>, Bounds) {
         let batch = self.forwards.len();
         let mut sum = vec![0.0; self.mlp.parameters().count()];
@@ -154,7 +155,8 @@ impl<F: Real> Kept<F> {
         );
         let mut g = mlp.zero_gradient();
         batched::output_gradient(mlp, self.x.view(), k, &mut g).unwrap();
-        // The batch gives the sum; here and there the division rounds once, as the bound's mean does.
+        // The batch gives the sum; here and there the division rounds once, as the bound's mean
+        // does.
         let by_batch: Vec<f64> = flat(&g).iter().map(|g| g / batch as f64).collect();
         assert_within("per_neuron, batched", &mean, &bounds.fast, &by_batch, &bounds.fast);
     }
@@ -228,7 +230,8 @@ fn rungs_agree<F: Real>() {
     });
     println!("{tally:?}");
     run.unwrap();
-    // In f32 a mask of a deep, wide network can hardly be proved: its bound on u is the product of all |w| below.
+    // In f32 a mask of a deep, wide network can hardly be proved: its bound on u is the product of
+    // all |w| below.
     assert!(2 * tally.kept.get() > tally.samples.get(), "most samples were left out: {tally:?}");
     assert!(tally.with_naive.get() > 100, "the oracle was hardly asked: {tally:?}");
 }
@@ -274,8 +277,8 @@ fn the_bounds_are_far_below_the_gradient_and_a_hundred_times_the_bound_is_caught
     }
 }
 
-/// Sums of small whole numbers below 2²⁴ are exact in f32 in any order; so is the division by a power of two. Then the four
-/// rungs have nothing to differ in.
+/// Sums of small whole numbers below 2²⁴ are exact in f32 in any order; so is the division by a
+/// power of two. Then the four rungs have nothing to differ in.
 fn integers_agree<F: Real>(case: &Case) {
     let mlp = common::integer_network::<F>(&case.widths, case.constant, case.seed);
     let (batch, outputs) = (case.batch, mlp.outputs());
@@ -303,7 +306,8 @@ fn integers_agree<F: Real>(case: &Case) {
         sum.iter_mut().zip(g[0].iter()).for_each(|(sum, &g)| *sum += g);
     }
 
-    // The premise: no sum of absolute values reaches 2²⁴, forward or along all paths backward, and neither does 16 (θ − g/16).
+    // The premise: no sum of absolute values reaches 2²⁴, forward or along all paths backward, and
+    // neither does 16 (θ − g/16).
     let reference = Reference::exact(&mlp);
     let mut bounds = reference.no_bounds();
     let exact = f64::from(1 << 24);
@@ -322,7 +326,8 @@ fn integers_agree<F: Real>(case: &Case) {
     batched::loss_gradient(&mlp, x.view(), y.view(), &SquaredError, &mut g).unwrap();
     assert!(g == mean, "mean of {case:?}");
 
-    // One epoch of one batch, by hand from the oracle's gradients: θ − (η/B) Σ, with η/B = 2⁻⁴; whatever the shuffle.
+    // One epoch of one batch, by hand from the oracle's gradients: θ − (η/B) Σ, with η/B = 2⁻⁴;
+    // whatever the shuffle.
     let mut by_hand = mlp.clone();
     let step = F::from_f64(1.0 / 16.0);
     by_hand.parameters_mut().iter_mut().zip(sum.iter()).for_each(|(p, &g)| *p = *p - step * g);

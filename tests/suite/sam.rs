@@ -1,6 +1,7 @@
 //! Sharpness-aware minimisation: θ ← θ − η ∇L(θ + ρ g/‖g‖), θ put back exactly before the step.
 //!
-//! Steps of every optimiser with it, one after another, are checked against the formulas in `optimizers.rs`.
+//! Steps of every optimiser with it, one after another, are checked against the formulas in
+//! `optimizers.rs`.
 
 use crate::common;
 
@@ -10,8 +11,8 @@ use gemmprop::{
 };
 use ndarray::{Array1, array};
 
-/// ŷ = alpha x + b with x = (2, 2): g = r (2, 2, 1) has the length 3 |r|, so that with ρ = 3/2 the point uphill is θ + sign(r) (1, 1, ½), and
-/// everything is exact.
+/// ŷ = alpha x + b with x = (2, 2): g = r (2, 2, 1) has the length 3 |r|, so that with ρ = 3/2 the
+/// point uphill is θ + sign(r) (1, 1, ½), and everything is exact.
 fn a_step_of_a_linear_model<F: common::Real>() {
     let number = F::from_f64;
     let mut theta = Parameters::zeros(&[2, 1], Bias::None).unwrap();
@@ -36,8 +37,9 @@ fn a_step_is_that_of_the_gradient_uphill() {
     a_step_of_a_linear_model::<f64>();
 }
 
-/// ŷ = alpha x + b at θ = 0 with x = (2s, 2s) and r > 0: the point uphill is ρ (x, 1)/‖(x, 1)‖, g there (r + ρ ‖(x, 1)‖) (x, 1), and all terms
-/// are positive. u is that of the number type, and each number on the way is rounded at most 12 times.
+/// ŷ = alpha x + b at θ = 0 with x = (2s, 2s) and r > 0: the point uphill is ρ (x, 1)/‖(x, 1)‖, g
+/// there (r + ρ ‖(x, 1)‖) (x, 1), and all terms are positive. u is that of the number type, and
+/// each number on the way is rounded at most 12 times.
 fn is_made_uphill<F: common::Real>(s: f64, r: f64, rho: f64, eta: f64) {
     let theta = Parameters::zeros(&[2, 1], Bias::None).unwrap();
     let mlp = Mlp::from_parameters(&[2, 1], Bias::None, theta).unwrap();
@@ -54,7 +56,8 @@ fn is_made_uphill<F: common::Real>(s: f64, r: f64, rho: f64, eta: f64) {
     }
 }
 
-/// ρ/‖g‖ is ∞ for short gradients, as a saturated softmax has, and has lost its digits for long ones.
+/// ρ/‖g‖ is ∞ for short gradients, as a saturated softmax has, and has lost its digits for long
+/// ones.
 #[test]
 fn gradients_of_any_length_lead_uphill_by_the_radius() {
     // ‖g‖ = 3r = 1.4 · 10⁻⁴⁰ and ρ/‖g‖ = 3.6 · 10³⁸; and down to the least r that there is.
@@ -70,8 +73,9 @@ fn gradients_of_any_length_lead_uphill_by_the_radius() {
     }
 }
 
-/// Several tiles and layers. The step is so small that θ keeps its bits, if it was put back exactly; and the velocity is the gradient
-/// uphill, which batched gradients give too, in sums of another order.
+/// Several tiles and layers. The step is so small that θ keeps its bits, if it was put back
+/// exactly; and the velocity is the gradient uphill, which batched gradients give too, in sums of
+/// another order.
 #[test]
 fn the_gradient_of_a_deep_network_is_taken_uphill_and_theta_put_back() {
     let mlp = common::network::<f64>(&[45, 300, 129, 7], Bias::EveryLayer, 1);

@@ -19,7 +19,8 @@ fn training_goes_on_where_it_stopped<F: common::Real>() {
     let history = Sgd::new(16, 0.1, 3).unwrap().train(&mut once, x.view(), y.view(), &SoftmaxCrossEntropy, 10).unwrap();
     let mut sgd = Sgd::new(16, 0.1, 3).unwrap();
     let mut halves = sgd.train(&mut twice, x.view(), y.view(), &SoftmaxCrossEntropy, 5).unwrap();
-    // Nothing of the first half may leak: a step of another size in between leaves the shuffles alone.
+    // Nothing of the first half may leak: a step of another size in between leaves the shuffles
+    // alone.
     sgd.step(&mut twice.clone(), x.view(), y.view(), &SoftmaxCrossEntropy).unwrap();
     halves.extend(sgd.train(&mut twice, x.view(), y.view(), &SoftmaxCrossEntropy, 5).unwrap());
     assert_eq!(once, twice);
@@ -57,7 +58,8 @@ fn the_same_seed_gives_the_same_bits_and_another_seed_other_ones() {
     assert_ne!(he(4), he(5));
 }
 
-/// The shuffles of a seed are those of its stream 2, which the weights, of stream 0, have no part in; and the same in every release.
+/// The shuffles of a seed are those of its stream 2, which the weights, of stream 0, have no part
+/// in; and the same in every release.
 #[test]
 fn the_first_epoch_is_in_the_order_of_its_own_stream() {
     let (mut mlp, x, y) = setting::<f64>();
@@ -97,8 +99,9 @@ fn the_layout_of_the_callers_arrays_does_not_matter() {
     assert_eq!(train(wide.slice(s![..;2, ..;-1]), labels.slice(s![..;2])), expected, "strided");
 }
 
-/// Without a hidden layer and with the whole data as batch, θ ← θ − η∇ with ∇ = H(θ − θ*), H = X̃ᵀX̃/n (X̃: x and the constant
-/// 1), contracts towards the least-squares solution θ* by 1 − ηλ_min a step, and a perturbation of r a step leaves r/(ηλ_min).
+/// Without a hidden layer and with the whole data as batch, θ ← θ − η∇ with ∇ = H(θ − θ*), H =
+/// X̃ᵀX̃/n (X̃: x and the constant 1), contracts towards the least-squares solution θ* by 1 −
+/// ηλ_min a step, and a perturbation of r a step leaves r/(ηλ_min).
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 #[test]
 fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {
@@ -124,7 +127,8 @@ fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {
     let curvature = |singular: f64| singular * singular / samples as f64;
     let (steepest, flattest) = (curvature(solved.singular_values[0]), curvature(solved.singular_values[inputs]));
     assert!(eta * steepest < 1.0, "η is small enough for the theory");
-    // Rounding of a step, at the end of the run where it matters: the gradient's bound times η, and the update's own.
+    // Rounding of a step, at the end of the run where it matters: the gradient's bound times η, and
+    // the update's own.
     let reference = Reference::new(&mlp);
     let mut bounds = reference.no_bounds();
     for (x, y) in x.outer_iter().zip(y.outer_iter()) {
@@ -139,7 +143,8 @@ fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {
         error * error
     });
     let of_step = of_step.sum::<f64>().sqrt();
-    // LAPACK's own solution is backward stable: off by a modest multiple of cond² u; 100 is for n and the dimension.
+    // LAPACK's own solution is backward stable: off by a modest multiple of cond² u; 100 is for n
+    // and the dimension.
     let condition = steepest / flattest;
     let of_lapack = 100.0 * condition * f64::EPSILON * best.dot(&best).sqrt();
     let bound = start * (1.0 - eta * flattest).powi(epochs as i32) + of_step / (eta * flattest) + of_lapack;
@@ -254,7 +259,8 @@ fn a_rate_that_is_0_in_the_type_of_the_network_is_refused() {
     Sgd::<f64>::new(1, 1e-60, 1).unwrap();
 }
 
-/// Whatever step of an epoch the shuffle puts the bad sample in, that step is named, and those before it have been made.
+/// Whatever step of an epoch the shuffle puts the bad sample in, that step is named, and those
+/// before it have been made.
 #[test]
 fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {
     let x = Array2::from_elem((8, 1), 1.0_f32);
@@ -266,7 +272,8 @@ fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {
         let error = sgd.train(&mut mlp, x.view(), y.view(), &SquaredError, 1).unwrap_err();
         let Error::Diverged { at: Some((1, batch)), .. } = error else { panic!("{error:?}") };
         let step = batch - 1;
-        // Epochs are shuffled, so `step` is where the shuffle puts the sample: that many steps have been made, all with y = 0.
+        // Epochs are shuffled, so `step` is where the shuffle puts the sample: that many steps have
+        // been made, all with y = 0.
         let mut replayed = Mlp::<f32>::he(&[1, 1], Bias::None, 1).unwrap();
         let mut sgd = Sgd::new(1, 0.01, 9).unwrap();
         let zero = Array1::zeros(1);
@@ -277,7 +284,8 @@ fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {
     }
 }
 
-/// A NaN among the parameters is found by the loss, in `train` and in `step`, and nothing is written.
+/// A NaN among the parameters is found by the loss, in `train` and in `step`, and nothing is
+/// written.
 #[test]
 fn a_nan_in_the_parameters_is_reported_and_spreads_no_further() {
     let (mut mlp, x, y) = setting::<f32>();
@@ -291,7 +299,8 @@ fn a_nan_in_the_parameters_is_reported_and_spreads_no_further() {
     assert_eq!(bits(&mlp), before);
 }
 
-/// On small whole numbers, with η/B and 1 − ηλ powers of two, all arithmetic is exact: the fused update is the oracle's, bit for bit.
+/// On small whole numbers, with η/B and 1 − ηλ powers of two, all arithmetic is exact: the fused
+/// update is the oracle's, bit for bit.
 fn weight_decay_is_exact<F: common::Real>(widths: &[usize], batch: usize, constant: Bias) {
     // η = B/4 and 1 − ηλ = ½.
     let (eta, lambda) = (batch as f64 / 4.0, 2.0 / batch as f64);

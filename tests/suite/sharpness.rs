@@ -1,4 +1,5 @@
-//! Measures that rescaled layers leave alone, to the bit, and those that they change; closed forms of quadratic losses.
+//! Measures that rescaled layers leave alone, to the bit, and those that they change; closed forms
+//! of quadratic losses.
 
 #![cfg(feature = "curvature")]
 
@@ -51,7 +52,8 @@ fn spectrum(mlp: &Mlp<f64>, x: &Array2<f64>, labels: &Array1<usize>, adaptive: b
     found.unwrap()
 }
 
-/// Powers of two go through all arithmetic as they are, so whatever is invariant is so to the last bit.
+/// Powers of two go through all arithmetic as they are, so whatever is invariant is so to the last
+/// bit.
 #[test]
 fn rescaled_layers_change_raw_sharpness_alone() {
     let mlp = network::<f64>(&[5, 7, 6, 3], Bias::EveryLayer, 1);
@@ -73,7 +75,8 @@ fn rescaled_layers_change_raw_sharpness_alone() {
         for steps in [1, 3] {
             assert_eq!(asam(&other, steps), asam(&mlp, steps), "t {t} k {k}");
         }
-        // The block of the layer that became smaller by s grows by s², and λ_max is no smaller than any vᵀHv/vᵀv in it.
+        // The block of the layer that became smaller by s grows by s², and λ_max is no smaller than
+        // any vᵀHv/vᵀv in it.
         let (shrunk, s) = if k > 1.0 { (t + 1, k) } else { (t, 1.0 / k) };
         let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let mut v = mlp.zero_gradient();
@@ -89,7 +92,8 @@ fn rescaled_layers_change_raw_sharpness_alone() {
     }
 }
 
-/// H = X̃ᵀX̃/n of squared error, its eigenvalues by LAPACK. Rounding: nε‖A‖ four times, as lanczos says.
+/// H = X̃ᵀX̃/n of squared error, its eigenvalues by LAPACK. Rounding: nε‖A‖ four times, as lanczos
+/// says.
 #[test]
 fn the_spectrum_of_a_linear_model_is_that_of_xx_over_n() {
     let (n, inputs) = (40, 6);
@@ -110,8 +114,9 @@ fn the_spectrum_of_a_linear_model_is_that_of_xx_over_n() {
     assert!((mean.value * (inputs + 1) as f64 - estimate.value).abs() <= 30.0 * rounding);
 }
 
-/// The whole H of a deep network, column by column (tests/hessian.rs has these against differences of gradients), by LAPACK: both ends of
-/// the spectrum, which has negative eigenvalues, and the trace. Rounding: that of a product is below nε‖A‖, and lanczos's four times that.
+/// The whole H of a deep network, column by column (tests/hessian.rs has these against differences
+/// of gradients), by LAPACK: both ends of the spectrum, which has negative eigenvalues, and the
+/// trace. Rounding: that of a product is below nε‖A‖, and lanczos's four times that.
 #[test]
 fn the_spectrum_of_a_deep_network_is_that_of_its_whole_hessian() {
     let mlp = network::<f64>(&[3, 6, 5, 3], Bias::EveryLayer, 1);
@@ -167,8 +172,8 @@ fn the_adaptive_operator_is_h_between_sizes_of_parameters() {
     }
 }
 
-/// A convex loss takes its maximum over a box in a corner: all of them are tried. The first step goes to the corner of the
-/// linearised loss, which lies above the tangent.
+/// A convex loss takes its maximum over a box in a corner: all of them are tried. The first step
+/// goes to the corner of the linearised loss, which lies above the tangent.
 #[test]
 fn box_sharpness_of_a_quadratic_is_below_its_best_corner_and_above_the_tangent() {
     let (x, y) = (integers::<f64>(16, 4, 2), integers::<f64>(16, 1, 3));
@@ -193,7 +198,8 @@ fn box_sharpness_of_a_quadratic_is_below_its_best_corner_and_above_the_tangent()
         let mut before = 0.0;
         for iterations in [1, 5, 20] {
             let found = landscape.box_sharpness(epsilon, iterations).unwrap() / 100.0 * (1.0 + start);
-            // L is a sum of positive terms, each good to a few roundings of a ŷ whose terms are not much larger.
+            // L is a sum of positive terms, each good to a few roundings of a ŷ whose terms are not
+            // much larger.
             let rounding = gamma(200, f64::U) * best;
             assert!(found <= best - start + rounding, "{found} is above {}", best - start);
             assert!(found >= tangent - rounding && found >= before, "{found} after {iterations}, tangent {tangent}");
@@ -226,8 +232,9 @@ impl Loss<f64> for Hill {
     }
 }
 
-/// With x = ±1, L = 1 − ½((α − 0.3)² + (b + 0.7)²) around θ = 0. A step s that leads no further up means that |α − 0.3| + |b + 0.7| ≤ s,
-/// and there are never more than three that do at one s: of 80 iterations 20 halve it, to 2⁻¹⁹.
+/// With x = ±1, L = 1 − ½((α − 0.3)² + (b + 0.7)²) around θ = 0. A step s that leads no further up
+/// means that |α − 0.3| + |b + 0.7| ≤ s, and there are never more than three that do at one s: of
+/// 80 iterations 20 halve it, to 2⁻¹⁹.
 #[test]
 fn box_sharpness_finds_a_maximum_inside() {
     let zeros = Parameters::zeros(&[1, 1], Bias::None).unwrap();
@@ -272,7 +279,8 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
             best = best.max(end - start);
             let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
             let found = landscape.adaptive_sharpness(rho, steps).unwrap();
-            // θ + δ may round to a neighbour, in blocks of samples g may: a few u of what ℓ is made of, of order 1 to 10.
+            // θ + δ may round to a neighbour, in blocks of samples g may: a few u of what ℓ is made
+            // of, of order 1 to 10.
             let rounding = 10.0 * gamma(2000, F::U) * (start + end + 1.0);
             assert!(found > 0.0 && (found - best).abs() <= rounding, "{steps} steps: {found} and {best}");
         }
@@ -283,7 +291,8 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
     check::<f64, _>(&[4, 9, 5, 2], &uniform::<f64>(30, 2, 3), &SquaredError);
 }
 
-/// Of a linear model with whole numbers, exactly: L(θ + αd + βe) is a quadratic form, with H's products.
+/// Of a linear model with whole numbers, exactly: L(θ + αd + βe) is a quadratic form, with H's
+/// products.
 #[test]
 fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
     let mlp = integer_network::<f64>(&[5, 2], Bias::Input, 1);
@@ -307,7 +316,8 @@ fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
     assert_eq!(plane[[2, 1]], hessian.loss());
 }
 
-/// Blocks of samples and ragged rests: at 0 it is the mean loss, up to the order of its sum, and nothing of a former point remains.
+/// Blocks of samples and ragged rests: at 0 it is the mean loss, up to the order of its sum, and
+/// nothing of a former point remains.
 #[test]
 fn a_line_passes_through_the_loss() {
     for n in [1, 100, 5000] {
@@ -375,8 +385,8 @@ fn what_does_not_fit_is_refused() {
     assert!(shape(filter_normalised(&other, &mlp).unwrap_err()));
 }
 
-/// A model that standardises, and weights of samples: curvature and the loss near by are those of the transformed data, and a
-/// weight of two is a sample twice.
+/// A model that standardises, and weights of samples: curvature and the loss near by are those of
+/// the transformed data, and a weight of two is a sample twice.
 #[test]
 fn curvature_is_that_of_what_was_trained() {
     let x = 1000.0 + 500.0 * uniform::<f64>(40, 4, 2);
@@ -404,7 +414,8 @@ fn curvature_is_that_of_what_was_trained() {
         (along, landscape.box_sharpness(1e-3, 3).unwrap(), landscape.adaptive_sharpness(0.1, 3).unwrap())
     };
     assert_eq!(measures(&mut raw), measures(&mut of_z));
-    // The same 40 samples in other words: those of weight 2 twice, those of weight 0 not at all. The order of sums is another.
+    // The same 40 samples in other words: those of weight 2 twice, those of weight 0 not at all.
+    // The order of sums is another.
     let often: Vec<usize> = weights.iter().enumerate().flat_map(|(i, &w)| vec![i; w as usize]).collect();
     let (x, labels) = (x.select(Axis(0), &often), labels.select(Axis(0), &often));
     let mut hessian = Hessian::new(&model, Dataset::new(x.view(), labels.view()), &loss).unwrap();
@@ -445,7 +456,8 @@ fn an_operator_knows_its_order_and_its_precision() {
     }
 }
 
-/// Far enough away a loss overflows: the maximum is infinite, or there is none. It is never what was before.
+/// Far enough away a loss overflows: the maximum is infinite, or there is none. It is never what
+/// was before.
 #[test]
 fn what_overflows_is_no_maximum_of_0() {
     fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, far: f64) {
@@ -496,8 +508,9 @@ fn a_distance_that_vanishes_is_refused() {
     assert!(landscape.box_sharpness(1e-3, 3).unwrap() > 0.0 && landscape.adaptive_sharpness(1e-3, 3).unwrap() > 0.0);
 }
 
-/// Without constants and with x and y times s, the squared error is s² times what it was: for a power of two, to the last bit. The squares
-/// of its gradient are beyond the range of the numbers for both of these. (b is 0 and stays so.)
+/// Without constants and with x and y times s, the squared error is s² times what it was: for a
+/// power of two, to the last bit. The squares of its gradient are beyond the range of the numbers
+/// for both of these. (b is 0 and stays so.)
 #[test]
 fn squares_of_gradients_neither_overflow_nor_vanish() {
     let widths = [4, 5, 2];

@@ -26,12 +26,13 @@ fn kendall_of_hand_worked_cases() {
 
 #[test]
 fn kendall_with_ties() {
-    // x = 1, 2, 2, 3 and y = 1, 2, 3, 3. Pairs: 1–2 +, 1–3 +, 1–4 +, 2–3 tied in x, 2–4 +, 3–4 tied in y. Score 4; 5 of 6 are untied in
-    // x, and 5 in y: 4/√(5·5).
+    // x = 1, 2, 2, 3 and y = 1, 2, 3, 3. Pairs: 1–2 +, 1–3 +, 1–4 +, 2–3 tied in x, 2–4 +, 3–4 tied
+    // in y. Score 4; 5 of 6 are untied in x, and 5 in y: 4/√(5·5).
     close(kendall(&[(1.0, 1.0), (2.0, 2.0), (2.0, 3.0), (3.0, 3.0)]), 0.8);
     // One pair tied in x alone: + + and a tie. 2/√(2·3).
     close(kendall(&[(1.0, 1.0), (2.0, 2.0), (2.0, 3.0)]), 2.0 / 6f64.sqrt());
-    // A pair tied in both counts for neither: of x = y = 1, 1, 2 two pairs are left, both concordant.
+    // A pair tied in both counts for neither: of x = y = 1, 1, 2 two pairs are left, both
+    // concordant.
     close(kendall(&[(1.0, 1.0), (1.0, 1.0), (2.0, 2.0)]), 1.0);
     // −0 and 0 are the same number.
     close(kendall(&[(0.0, 1.0), (-0.0, 1.0), (1.0, 2.0)]), 1.0);
@@ -45,8 +46,9 @@ fn without_variation_there_is_no_correlation() {
     assert_eq!(kendall(&[(1.0, 1.0), (2.0, 1.0)]), None);
 }
 
-/// A = (0, 0), (1, 1), drawn twice, and B = (0, 10), (1, 9). Within the draws + + −; between A and B a + and a − for each draw, and two ties in
-/// x. Score 1; 7 pairs untied in x, 11 in y. Between the two draws of A there would be two + more.
+/// A = (0, 0), (1, 1), drawn twice, and B = (0, 10), (1, 9). Within the draws + + −; between A and
+/// B a + and a − for each draw, and two ties in x. Score 1; 7 pairs untied in x, 11 in y. Between
+/// the two draws of A there would be two + more.
 #[test]
 fn a_cluster_that_is_drawn_twice_makes_no_pairs_with_itself() {
     let (a, b) = ([(0.0, 0.0), (1.0, 1.0)], [(0.0, 10.0), (1.0, 9.0)]);
@@ -70,7 +72,8 @@ fn bootstrap_intervals() {
     // Two clusters: resamples have the mean 0, 1/2 or 1, with the shares 1/4, 1/2, 1/4.
     let two = bootstrap(&[vec![0.0; 4], vec![1.0; 4]], mean).expect("a mean");
     assert_eq!((two.value, two.low, two.high), (0.5, 0.0, 1.0));
-    // The mean of 100 numbers of standard deviation σ: ± 1.96 σ/10, here σ = √(1/12) to 3 %, and 2000 resamples know its ends to 5 %.
+    // The mean of 100 numbers of standard deviation σ: ± 1.96 σ/10, here σ = √(1/12) to 3 %, and
+    // 2000 resamples know its ends to 5 %.
     let many: Vec<Vec<f64>> = (0..100).map(|i| vec![f64::from(i) / 99.0]).collect();
     let Interval { value, low, high } = bootstrap(&many, mean).expect("a mean");
     let half = 1.96 * (1.0 / 12.0_f64).sqrt() / 10.0;

@@ -1,8 +1,9 @@
-//! The program `examples/train`, as it is used: files in, exit codes and messages out; what it predicts is what its network predicts; and
-//! stopped and resumed, it ends with the bits of a run that was never stopped.
+//! The program `examples/train`, as it is used: files in, exit codes and messages out; what it
+//! predicts is what its network predicts; and stopped and resumed, it ends with the bits of a run
+//! that was never stopped.
 //!
-//! The program is built by `cargo test --features progress` (`ci/test` does that), before the tests run; for this file alone:
-//! `cargo build --features progress --example train` first.
+//! The program is built by `cargo test --features progress` (`ci/test` does that), before the tests
+//! run; for this file alone: `cargo build --features progress --example train` first.
 
 #![cfg(all(feature = "files", feature = "progress"))]
 
@@ -356,7 +357,8 @@ fn a_run_that_has_stopped_early_is_over_until_it_gets_more_epochs() {
     assert!(newest(&folder.path("run")) > file);
 }
 
-/// Decimals so near to the middle of two f32 that they round to one as they are, and to the other by way of f64.
+/// Decimals so near to the middle of two f32 that they round to one as they are, and to the other
+/// by way of f64.
 #[test]
 fn a_resumed_run_reads_the_same_numbers() {
     let folder = Folder::new();
@@ -598,7 +600,8 @@ fn table(header: &str, rows: impl Iterator<Item = String>) -> String {
     rows.fold(format!("{header}\n"), |text, row| text + &row + "\n")
 }
 
-/// The offset is such that all sums are whole numbers below 2^53, and so exact: the standardised numbers have the same bits.
+/// The offset is such that all sums are whole numbers below 2^53, and so exact: the standardised
+/// numbers have the same bits.
 #[test]
 fn an_offset_of_a_column_changes_nothing() {
     const OFFSET: i64 = 1_700_000_000;
@@ -1108,7 +1111,8 @@ fn a_state_that_cannot_be_kept_is_said_and_tried_again_and_the_run_goes_on() {
     folder.refused("--csv flowers.csv --target species --checkpoint new", 1, ".writing");
 }
 
-/// A checkpoint as the program made them before it standardised by itself, of a network with these weights.
+/// A checkpoint as the program made them before it standardised by itself, of a network with these
+/// weights.
 fn older(folder: &Folder, name: &str, loss: &str, classes: &[&str], weight: f32, standardize: bool) -> Model<f32> {
     let outputs = classes.len().max(1);
     let mlp = Mlp::from_weights(&[2, outputs], Bias::None, 0, |_, _, _| f64::from(weight)).unwrap();

@@ -1,4 +1,5 @@
-//! A mini-batch gradient is an unbiased estimate of the full one: over an epoch exactly, over many shuffles in the mean.
+//! A mini-batch gradient is an unbiased estimate of the full one: over an epoch exactly, over many
+//! shuffles in the mean.
 
 use crate::common;
 
@@ -33,7 +34,8 @@ fn gradient<F: Real, L: Loss<F>>(
     flat(&g)
 }
 
-/// Σ (b/n) ḡ over the batches of an epoch at fixed θ is the full gradient. Each of the two is off by its bound.
+/// Σ (b/n) ḡ over the batches of an epoch at fixed θ is the full gradient. Each of the two is off
+/// by its bound.
 fn an_epoch_averages_to_the_full_gradient<F: Real, L: BoundedLoss<F>>(
     outputs: usize,
     loss: &L,
@@ -65,7 +67,8 @@ fn an_epoch_averages_to_the_full_gradient<F: Real, L: BoundedLoss<F>>(
     }
     assert_within("epoch", &mean, &bounds.fast, &full, &bounds.fast);
 
-    // The weights matter: by the plain mean over batches the last, small one counts six times too much.
+    // The weights matter: by the plain mean over batches the last, small one counts six times too
+    // much.
     let batches = kept.chunks(batch).len() as f64;
     let mut plain = vec![0.0; full.len()];
     for samples in kept.chunks(batch) {
@@ -83,8 +86,8 @@ fn the_batches_of_an_epoch_average_to_the_full_gradient_a_ragged_last_one_by_its
     an_epoch_averages_to_the_full_gradient::<f64, _>(1, &SquaredError, &common::uniform(197, 1, 6));
 }
 
-/// With whole numbers below 2²⁴ nothing rounds: batches of 8 and a last one of 4, each mean times its size, add up to the sum of
-/// all samples' gradients by rung 2, bit for bit.
+/// With whole numbers below 2²⁴ nothing rounds: batches of 8 and a last one of 4, each mean times
+/// its size, add up to the sum of all samples' gradients by rung 2, bit for bit.
 #[test]
 fn on_whole_numbers_the_batches_of_an_epoch_add_up_bit_for_bit() {
     let mlp = common::integer_network::<f32>(&[6, 9, 7, 2], Bias::EveryLayer, 3);
@@ -136,7 +139,8 @@ impl Estimates {
         Self { mean, variance, count }
     }
 
-    /// max |mean − full| / (s/√k). Numbers that never vary (dead neurons) have to be right as they are.
+    /// max |mean − full| / (s/√k). Numbers that never vary (dead neurons) have to be right as they
+    /// are.
     fn largest_z(&self, full: &[f64]) -> f64 {
         let mut largest = 0.0_f64;
         for ((mean, variance), full) in self.mean.iter().zip(&self.variance).zip(full) {
@@ -158,8 +162,9 @@ impl Estimates {
     }
 }
 
-/// The first batch of each of k independent shuffles: by the central limit theorem the mean is normal around the full gradient
-/// with standard deviation s/√k. |z| > 5 has probability 6 · 10⁻⁷ for one number, 10⁻⁴ for all 177; and the seed is fixed.
+/// The first batch of each of k independent shuffles: by the central limit theorem the mean is
+/// normal around the full gradient with standard deviation s/√k. |z| > 5 has probability 6 · 10⁻⁷
+/// for one number, 10⁻⁴ for all 177; and the seed is fixed.
 #[test]
 fn the_mean_of_single_batches_converges_to_the_full_gradient_like_one_over_root_k() {
     let (samples, batch) = (50, 8);
@@ -176,8 +181,8 @@ fn the_mean_of_single_batches_converges_to_the_full_gradient_like_one_over_root_
         let (z, squared) = (estimates.largest_z(&full), estimates.squared_error(&full));
         println!("k {k}: largest z {z:.2}, squared error {squared:.2} of its expectation");
         assert!(z <= 5.0, "k = {k}: z = {z}");
-        // The error shrinks like 1/√k: ‖mean − full‖²/(Σs²/k) is a weighted χ² of mean 1 and variance at most 2 for every k.
-        // Five standard deviations above 1 are allowed.
+        // The error shrinks like 1/√k: ‖mean − full‖²/(Σs²/k) is a weighted χ² of mean 1 and
+        // variance at most 2 for every k. Five standard deviations above 1 are allowed.
         assert!(squared <= 1.0 + 5.0 * 2.0_f64.sqrt(), "k = {k}: {squared}");
     }
 
@@ -215,9 +220,10 @@ impl Loss<f64> for Recorder {
     }
 }
 
-/// What `train` itself draws: each epoch every sample once, in an order in which every sample is as likely at every place.
-/// Σ (found − expected)²/expected over 10 × 10 cells is χ² with 81 degrees of freedom (rows and columns have fixed sums):
-/// mean 81, standard deviation √162, and five of them are allowed.
+/// What `train` itself draws: each epoch every sample once, in an order in which every sample is as
+/// likely at every place. Σ (found − expected)²/expected over 10 × 10 cells is χ² with 81 degrees
+/// of freedom (rows and columns have fixed sums): mean 81, standard deviation √162, and five of
+/// them are allowed.
 #[test]
 fn each_epoch_takes_every_sample_once_in_an_order_drawn_uniformly() {
     let (samples, epochs) = (10, 3000);

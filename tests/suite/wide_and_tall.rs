@@ -1,4 +1,5 @@
-//! Shapes far from square: a layer with more columns than a chunk of a gradient has, and batches of up to a million samples.
+//! Shapes far from square: a layer with more columns than a chunk of a gradient has, and batches of
+//! up to a million samples.
 
 use gemmprop::{
     Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, Scalar, SquaredError, Trainer, Training,
@@ -26,7 +27,8 @@ fn stepped<F: Scalar>(columns: usize, training: Training) -> (Parameters<F>, Par
     (before, trainer.model().mlp.parameters().clone(), norm)
 }
 
-/// Each number moves by its optimiser's first step: −η g, or for Adam −η g/(|g| + ε), with the gradient of the loop over neurons.
+/// Each number moves by its optimiser's first step: −η g, or for Adam −η g/(|g| + ε), with the
+/// gradient of the loop over neurons.
 fn every_column_is_stepped<F: Scalar>(columns: usize, clip_norm: Option<f64>, unit: f64) {
     let eta = 0.5;
     let x = Array2::from_shape_fn((8, columns), |(i, j)| F::from_f64(value(i, j)));
@@ -45,7 +47,8 @@ fn every_column_is_stepped<F: Scalar>(columns: usize, clip_norm: Option<f64>, un
     let exact = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
     let scale = clip_norm.map_or(1.0, |most| (most / exact).min(1.0));
     let largest = gradient.iter().fold(0.0_f64, |largest, g| largest.max(g.abs()));
-    // Relative to the largest number: forward and backward sums of up to `columns` products, and the few roundings of a step.
+    // Relative to the largest number: forward and backward sums of up to `columns` products, and
+    // the few roundings of a step.
     let tolerance = 4.0 * columns as f64 * unit * largest;
     for optimizer in optimizers() {
         let training =
@@ -59,7 +62,8 @@ fn every_column_is_stepped<F: Scalar>(columns: usize, clip_norm: Option<f64>, un
                 // m̂ = g and √v̂ = |g|. Where g is all rounding, either sign is right.
                 Optimizer::Adam { epsilon, .. } if g.abs() > 2.0 * tolerance => {
                     let expected = eta * g / (g.abs() + epsilon);
-                    // The derivative of that in g, at the nearest g; and the roundings of β, m, v, the root and the quotient.
+                    // The derivative of that in g, at the nearest g; and the roundings of β, m, v,
+                    // the root and the quotient.
                     let slope = eta * epsilon / (g.abs() - tolerance + epsilon).powi(2);
                     let bound = slope * tolerance + rounding + 16.0 * unit * eta;
                     assert!((found - expected).abs() <= bound, "{i}: {found}, {expected} ± {bound}");
@@ -85,8 +89,8 @@ fn every_column_of_a_wide_layer_is_stepped() {
     every_column_is_stepped::<f32>(131_073, None, f64::from(f32::EPSILON) / 2.0);
 }
 
-/// A linear network with all weights 0, so that ŷ = 0 and δ = −y exactly: the gradient is −(1/B) Σ y x, and for the constants
-/// −(1/B) Σ y. Numbers of one sign, whose sums lose most.
+/// A linear network with all weights 0, so that ŷ = 0 and δ = −y exactly: the gradient is −(1/B) Σ
+/// y x, and for the constants −(1/B) Σ y. Numbers of one sign, whose sums lose most.
 fn sums_of_many_samples_keep_their_digits(samples: usize, inputs: usize, outputs: usize) {
     let mlp = Mlp::<f32>::from_weights(&[inputs, outputs], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let positive = |i: usize, j: usize| (1.0 + ((i * 31 + j * 17) % 97) as f32 / 128.0) / 3.0;
@@ -96,9 +100,11 @@ fn sums_of_many_samples_keep_their_digits(samples: usize, inputs: usize, outputs
     batched::loss_gradient(&mlp, x.view(), y.view(), &SquaredError, &mut g).unwrap();
     let unit = f64::from(f32::EPSILON) / 2.0;
     let relative = |found: f32, exact: f64| (f64::from(found) - exact).abs() / exact.abs();
-    // Eight lanes of eight additions each, their sum, the factor 1/B and two roundings; blocks are added up in f64.
+    // Eight lanes of eight additions each, their sum, the factor 1/B and two roundings; blocks are
+    // added up in f64.
     let of_constants = 19.0 * unit;
-    // Blocks of 2048 samples in a product, a product for each: a sum of as many parts. OpenBLAS's blocks of matrices are smaller.
+    // Blocks of 2048 samples in a product, a product for each: a sum of as many parts. OpenBLAS's
+    // blocks of matrices are smaller.
     let of_weights = (2048.0 + samples as f64 / 2048.0 + 3.0) * unit;
     for k in 0..outputs {
         let exact = -y.column(k).iter().map(|&y| f64::from(y)).sum::<f64>() / samples as f64;

@@ -1,13 +1,13 @@
-//! XOR. Minsky and Papert (*Perceptrons*, 1969): no affine function separates it. Their argument gives the least loss of a network
-//! without a hidden layer: for ŷ = αᵀx + b,
+//! XOR. Minsky and Papert (*Perceptrons*, 1969): no affine function separates it. Their argument
+//! gives the least loss of a network without a hidden layer: for ŷ = αᵀx + b,
 //!
 //! ```text
 //! ŷ(0,0) + ŷ(1,1) = ŷ(0,1) + ŷ(1,0)
 //! ```
 //!
-//! so the residuals r = ŷ − y (y = 0, 1, 1, 0) satisfy r₀₀ − r₀₁ − r₁₀ + r₁₁ = 2, and by Cauchy–Schwarz Σ r² ≥ 2²/4 = 1: the mean
-//! of ½ r² is at least 1/8. For the logistic loss the mean is convex in ŷ and its symmetrisation over the same constraint is ŷ = 0
-//! everywhere, ln 2.
+//! so the residuals r = ŷ − y (y = 0, 1, 1, 0) satisfy r₀₀ − r₀₁ − r₁₀ + r₁₁ = 2, and by
+//! Cauchy–Schwarz Σ r² ≥ 2²/4 = 1: the mean of ½ r² is at least 1/8. For the logistic loss the mean
+//! is convex in ŷ and its symmetrisation over the same constraint is ŷ = 0 everywhere, ln 2.
 
 use gemmprop::{Bias, Logistic, Loss, Mlp, Sgd, SquaredError, rungs::batched};
 use ndarray::{Array1, Array2, array};
@@ -24,7 +24,8 @@ fn loss_of<L: Loss<f64, Target = f64>>(mlp: &Mlp<f64>, loss: &L) -> f64 {
     batched::loss_gradient(mlp, x.view(), y.view(), loss, &mut mlp.zero_gradient()).unwrap()
 }
 
-/// Trains without a hidden layer, and looks at the loss after each epoch. Returns the least and the last.
+/// Trains without a hidden layer, and looks at the loss after each epoch. Returns the least and the
+/// last.
 fn without_hidden_layer<L: Loss<f64, Target = f64>>(loss: &L, seed: u64, batch: usize) -> (f64, f64) {
     let (x, y) = xor();
     let mut mlp = Mlp::he(&[2, 1], Bias::Input, seed).unwrap();
@@ -40,7 +41,8 @@ fn without_hidden_layer<L: Loss<f64, Target = f64>>(loss: &L, seed: u64, batch: 
 #[test]
 fn without_a_hidden_layer_no_run_gets_under_the_bound() {
     for seed in 0..SEEDS {
-        // A few roundings of numbers near 1 are all that a computed loss can be below the exact one.
+        // A few roundings of numbers near 1 are all that a computed loss can be below the exact
+        // one.
         let rounding = 16.0 * f64::EPSILON;
         for batch in [1, 2, 4] {
             let (least, last) = without_hidden_layer(&SquaredError, seed, batch);
@@ -53,8 +55,9 @@ fn without_a_hidden_layer_no_run_gets_under_the_bound() {
     }
 }
 
-/// With one hidden layer of 16 neurons: no errors, and a squared error of zero but for what a few digits leave. (Measured: 40 of
-/// 40 seeds; another CPU's kernels may round a run into another minimum.)
+/// With one hidden layer of 16 neurons: no errors, and a squared error of zero but for what a few
+/// digits leave. (Measured: 40 of 40 seeds; another CPU's kernels may round a run into another
+/// minimum.)
 #[test]
 fn with_a_hidden_layer_it_is_learned() {
     let (x, y) = xor();

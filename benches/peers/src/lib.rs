@@ -1,5 +1,5 @@
-//! What the peers written in Rust share: the training that a file describes, and the lines exchanged with the driver
-//! (`benches/figures/peers.rs`).
+//! What the peers written in Rust share: the training that a file describes, and the lines
+//! exchanged with the driver (`benches/figures/peers.rs`).
 //!
 //! ```text
 //! driver       peer
@@ -8,7 +8,8 @@
 //! run N        the seconds that N more steps took
 //! ```
 //!
-//! A step takes the next batch, and ends with the loss as a number here, as a loop that watches its training does.
+//! A step takes the next batch, and ends with the loss as a number here, as a loop that watches its
+//! training does.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -34,7 +35,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// The file: a line `batch batches eta widths…`, then numbers as little-endian f32: weights and bias of each layer, x, y.
+    /// The file: a line `batch batches eta widths…`, then numbers as little-endian f32: weights and
+    /// bias of each layer, x, y.
     fn read(path: &str) -> Result<Self> {
         let mut file = std::io::BufReader::new(std::fs::File::open(path)?);
         let mut header = String::new();

@@ -1,5 +1,6 @@
-//! What the benches and `examples/train` report with: figures, and for the benches the page over the figures, the
-//! facts of the machine, progress, results as files, and the statistics of the experiments.
+//! What the benches and `examples/train` report with: figures, and for the benches the page over
+//! the figures, the facts of the machine, progress, results as files, and the statistics of the
+//! experiments.
 
 pub mod plot;
 pub mod statistics;

@@ -56,8 +56,8 @@ a { color: #0072b2; }
 nav a { margin-right: 1rem; }
 ";
 
-/// Writes a page beside the figures that were saved there. Needs no other file: each SVG is part of it, with its title, its
-/// caption, and the description for those who do not see it.
+/// Writes a page beside the figures that were saved there. Needs no other file: each SVG is part of
+/// it, with its title, its caption, and the description for those who do not see it.
 pub fn write(page: &Path, entries: &[Entry], facts: &str) -> std::io::Result<()> {
     let mut sections = Vec::new();
     for Entry { figure, tables } in entries {

@@ -13,15 +13,18 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
-/// Pixels of a figure's width: where a page shows it at two thirds of that, its smallest text still has twelve pixels.
+/// Pixels of a figure's width: where a page shows it at two thirds of that, its smallest text still
+/// has twelve pixels.
 const WIDTH: u32 = 1280;
 
-/// Pixels of the height of a figure's title, of a panel's title, and of a panel's plot with the labels below it.
+/// Pixels of the height of a figure's title, of a panel's title, and of a panel's plot with the
+/// labels below it.
 const TITLE: i32 = 58;
 const HEAD: i32 = 46;
 const PLOT: i32 = 530;
 
-/// A figure is drawn so many times as large, and the PNG averaged down: that makes the bitmap's edges smooth.
+/// A figure is drawn so many times as large, and the PNG averaged down: that makes the bitmap's
+/// edges smooth.
 const SCALE: u32 = 2;
 
 /// Pixels of the figure as those of the drawing.
@@ -57,8 +60,9 @@ pub mod colour {
 
 /// A figure: panels in rows over one caption.
 ///
-/// Axes that say the same are the same: panels whose axes have one label and one scale span one range there, so that they can be
-/// compared. If all panels have one legend, it is drawn once, above them.
+/// Axes that say the same are the same: panels whose axes have one label and one scale span one
+/// range there, so that they can be compared. If all panels have one legend, it is drawn once,
+/// above them.
 #[derive(Debug)]
 pub struct Figure {
     /// Of the files.
@@ -93,7 +97,8 @@ pub enum Scale {
     Names(Vec<String>),
 }
 
-/// Marks, a line, bars, a band and cells, each where it has points; one entry of the legend, if it has a label.
+/// Marks, a line, bars, a band and cells, each where it has points; one entry of the legend, if it
+/// has a label.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
     pub label: String,
@@ -129,7 +134,8 @@ pub enum Stroke {
     Dashed,
 }
 
-/// A coordinate with ticks of our own. (plotters has a decorator for that, which does not accept `f64`.)
+/// A coordinate with ticks of our own. (plotters has a decorator for that, which does not accept
+/// `f64`.)
 struct Ticked {
     range: (f64, f64),
     ticks: Vec<f64>,
@@ -582,8 +588,9 @@ impl Scale {
         }
     }
 
-    /// The labels of these ticks, on an axis of so many pixels; empty where they would run into each other, of which each takes
-    /// so much of the axis. A decade's own tick comes before those within it.
+    /// The labels of these ticks, on an axis of so many pixels; empty where they would run into
+    /// each other, of which each takes so much of the axis. A decade's own tick comes before those
+    /// within it.
     fn labels(
         &self,
         ticks: &[f64],
@@ -637,7 +644,8 @@ fn size_attributes((width, height): (u32, u32)) -> String {
     format!(r#"width="{width}" height="{height}""#)
 }
 
-/// The pixels of the drawing, averaged over squares of `SCALE` each; both images are rows of red, green and blue.
+/// The pixels of the drawing, averaged over squares of `SCALE` each; both images are rows of red,
+/// green and blue.
 fn averaged(drawing: &[u8], width: usize, height: usize) -> Vec<u8> {
     let scale = SCALE as usize;
     let mut image = Vec::with_capacity(3 * width * height);

@@ -1,8 +1,8 @@
-//! Results as files: rows as CSV, and beside them `facts.csv`, which says of each what its rows do not: on what machine, at which
-//! commit and when it was measured.
+//! Results as files: rows as CSV, and beside them `facts.csv`, which says of each what its rows do
+//! not: on what machine, at which commit and when it was measured.
 //!
-//! Figures are drawn from these files alone, right after a measurement or at any time later (`--draw FOLDER`), so that a figure
-//! that is drawn anew keeps the caption of its measurement.
+//! Figures are drawn from these files alone, right after a measurement or at any time later
+//! (`--draw FOLDER`), so that a figure that is drawn anew keeps the caption of its measurement.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -68,7 +68,8 @@ impl Results {
     }
 }
 
-/// A folder of this name in the directory that cargo builds into; a relative one is taken from the repository's folder.
+/// A folder of this name in the directory that cargo builds into; a relative one is taken from the
+/// repository's folder.
 pub fn directory(name: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     Path::new(crate::ROOT).join(target).join(name)

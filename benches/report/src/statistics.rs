@@ -1,4 +1,5 @@
-//! Rank correlation with its uncertainty, and the verdict rule, which was written down before the experiments were run.
+//! Rank correlation with its uncertainty, and the verdict rule, which was written down before the
+//! experiments were run.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,11 +12,11 @@ pub struct Drawn<T> {
     pub value: T,
 }
 
-/// Kendall's τ-b of points: (concordant − discordant) / √((pairs not tied in x)(pairs not tied in y)) (Kendall 1945). `None` if all x or
-/// all y are equal.
+/// Kendall's τ-b of points: (concordant − discordant) / √((pairs not tied in x)(pairs not tied in
+/// y)) (Kendall 1945). `None` if all x or all y are equal.
 ///
-/// Of a cluster that was drawn twice, no pairs are made between the two draws: they would pass for pairs of different clusters, and runs of one
-/// seed are more alike than that.
+/// Of a cluster that was drawn twice, no pairs are made between the two draws: they would pass for
+/// pairs of different clusters, and runs of one seed are more alike than that.
 pub fn kendall(points: &[Drawn<(f64, f64)>]) -> Option<f64> {
     let (mut score, mut untied_x, mut untied_y) = (0.0, 0.0, 0.0);
     for (i, a) in points.iter().enumerate() {
@@ -49,7 +50,8 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Resamples the clusters with replacement: the runs of one seed share their data order and initialisation and stay together.
+/// Resamples the clusters with replacement: the runs of one seed share their data order and
+/// initialisation and stay together.
 pub fn bootstrap<T: Copy>(clusters: &[Vec<T>], statistic: impl Fn(&[Drawn<T>]) -> Option<f64>) -> Option<Interval> {
     const RESAMPLES: usize = 2000;
     let of = |chosen: &[usize]| {
@@ -81,9 +83,10 @@ pub enum Verdict {
     Inconclusive,
 }
 
-/// The rule: the claim is supported if sharper minima have the larger test error both over all runs and among runs of the same learning rate,
-/// each with an interval above 0; contradicted if both intervals lie below 0; in all other cases nothing is concluded. (Within one learning
-/// rate, because the rate alone moves both.)
+/// The rule: the claim is supported if sharper minima have the larger test error both over all runs
+/// and among runs of the same learning rate, each with an interval above 0; contradicted if both
+/// intervals lie below 0; in all other cases nothing is concluded. (Within one learning rate,
+/// because the rate alone moves both.)
 pub fn verdict(over_all: Option<Interval>, within: Option<Interval>) -> Verdict {
     match (over_all, within) {
         (Some(a), Some(b)) if a.low > 0.0 && b.low > 0.0 => Verdict::Supports,

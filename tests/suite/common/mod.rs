@@ -1,24 +1,32 @@
-//! What the tests share: random networks, and rounding bounds derived from the computed values (running error analysis;
-//! Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1 and §3.3), so that no test needs a guessed tolerance.
+//! What the tests share: random networks, and rounding bounds derived from the computed values
+//! (running error analysis; Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1
+//! and §3.3), so that no test needs a guessed tolerance.
 //!
-//! Written for exact θ and x, with u the unit roundoff of the number type and γ(k) = ku/(1 − ku). A star is the exact value, a
-//! hat what a rung computed, a bar what [`Reference`] computed in f64. Every rung rounds with u, in an order of its own, and the
-//! reference with 2⁻⁵³ ≤ u, so one bound e holds for all: |ẑ − z*| ≤ e and |z̄ − z*| ≤ e, hence |ẑ| ≤ |z̄| + 2e.
+//! Written for exact θ and x, with u the unit roundoff of the number type and γ(k) = ku/(1 − ku). A
+//! star is the exact value, a hat what a rung computed, a bar what [`Reference`] computed in f64.
+//! Every rung rounds with u, in an order of its own, and the reference with 2⁻⁵³ ≤ u, so one bound
+//! e holds for all: |ẑ − z*| ≤ e and |z̄ − z*| ≤ e, hence |ẑ| ≤ |z̄| + 2e.
 //!
 //! ```text
-//! forward    e[t+1] = |w| e[t] + γ(n+1) (|w| (|z̄[t]| + 2e[t]) + |c|)        n: entries of z[t] that are not exactly 0
-//! masks      agree for certain where |ū| > 2e; below −2e, z is exactly 0 in every rung, so its e is 0
+//! forward    e[t+1] = |w| e[t] + γ(n+1) (|w| (|z̄[t]| + 2e[t]) + |c|)
+//!            n: the number of entries of z[t] that are not exactly 0
+//! masks      agree for certain where |ū| > 2e; below −2e, z is exactly 0 in every rung,
+//!            so its e is 0
 //! backward   g[t] = mask ⊙ (|w|ᵀ g[t+1] + γ(n) |w|ᵀ (|δ̄[t+1]| + 2g[t+1]))
-//! gradient   |δ̂ẑ − δ*z*| ≤ g (|z̄| + 2e) + (|δ̄| + g) e, and γ(B+3) (|δ̄| + 2g) (|z̄| + 2e) for the product, the sum and the mean
+//! gradient   |δ̂ẑ − δ*z*| ≤ g (|z̄| + 2e) + (|δ̄| + g) e,
+//!            and γ(B+3) (|δ̄| + 2g) (|z̄| + 2e) for the product, the sum and the mean
 //! ```
 //!
-//! Where θ itself is known only to within E, of each number, as at a point uphill that each rung went to by itself, w̄ is off by E too: w ẑ by
-//! E (|z̄| + 2e) more, wᵀ δ̂ by Eᵀ (|δ̄| + 2g), and |w| + E stands for |w| in what is rounded.
+//! Where θ itself is known only to within E, of each number, as at a point uphill that each rung
+//! went to by itself, w̄ is off by E too: w ẑ by E (|z̄| + 2e) more, wᵀ δ̂ by Eᵀ (|δ̄| + 2g), and
+//! |w| + E stands for |w| in what is rounded.
 //!
-//! The edge-by-edge rung adds up the same paths from the other end, so its intermediate values are not δ. For it each path
-//! carries its own roundings: γ(K) p (|z̄| + 2e) with p[t] = mask ⊙ |w|ᵀ p[t+1], and the seed's error along the same paths.
+//! The edge-by-edge rung adds up the same paths from the other end, so its intermediate values are
+//! not δ. For it each path carries its own roundings: γ(K) p (|z̄| + 2e) with p[t] = mask ⊙ |w|ᵀ
+//! p[t+1], and the seed's error along the same paths.
 //!
-//! Underflow is left out: weights and inputs here are of order 1, and the smallest products are far from 10⁻³⁸.
+//! Underflow is left out: weights and inputs here are of order 1, and the smallest products are far
+//! from 10⁻³⁸.
 
 #![allow(dead_code, reason = "with fewer features there are fewer tests that use it")]
 
@@ -47,8 +55,9 @@ pub(crate) fn gamma(k: usize, u: f64) -> f64 {
     ku / (1.0 - ku)
 }
 
-/// The bounds are evaluated in f64. All their terms are positive, so the relative error of that is at most γ of the number of
-/// operations on the longest path, below 10⁴ here, and of the comparison itself: 10⁴ · 2⁻⁵³ < 2 · 10⁻¹².
+/// The bounds are evaluated in f64. All their terms are positive, so the relative error of that is
+/// at most γ of the number of operations on the longest path, below 10⁴ here, and of the comparison
+/// itself: 10⁴ · 2⁻⁵³ < 2 · 10⁻¹².
 const EVALUATION: f64 = 1.0 + 2e-12;
 
 /// He's weights, and constants drawn from ±½ so that they take part.
@@ -122,7 +131,8 @@ impl<F: Real> BoundedLoss<F> for gemmprop::SquaredError {
         y.iter().map(|y| y.to_f64()).collect()
     }
 
-    /// ∂ = ŷ − y: ∂² ℓ/∂ŷ² = 1 hands e on, and the subtraction rounds once. ℓ = ½ Σ ∂²: |∂| e + e²/2, and m + 3 roundings.
+    /// ∂ = ŷ − y: ∂² ℓ/∂ŷ² = 1 hands e on, and the subtraction rounds once. ℓ = ½ Σ ∂²: |∂| e +
+    /// e²/2, and m + 3 roundings.
     fn errors(u: f64, d: &[f64], loss: f64, _y_hat: &[f64], e: &[f64]) -> (Vec<f64>, f64) {
         let error: Vec<f64> = d.iter().zip(e).map(|(d, e)| e + gamma(1, u) * (d.abs() + 2.0 * e)).collect();
         let moved: f64 = d.iter().zip(&error).map(|(d, e)| (d.abs() + 2.0 * e) * 2.0 * e).sum();
@@ -135,10 +145,10 @@ impl<F: Real> BoundedLoss<F> for gemmprop::Logistic {
         y.iter().map(|y| y.to_f64()).collect()
     }
 
-    /// ∂ = σ(ŷ) − y: |σ′| ≤ ¼. Evaluation: the exponential is good to 4 ulp (glibc promises 1; others may be worse), then 1 +,
-    /// the quotient and the difference, all of numbers up to 1: 8 roundings with one to spare.
-    /// ℓ = (1 − y) ŷ + ln(1 + e^−ŷ) or its mirror: |∂| ≤ 1 hands e on; terms up to |ŷ| and ln 2, with logarithm and exponential
-    /// 10 roundings.
+    /// ∂ = σ(ŷ) − y: |σ′| ≤ ¼. Evaluation: the exponential is good to 4 ulp (glibc promises 1;
+    /// others may be worse), then 1 +, the quotient and the difference, all of numbers up to 1: 8
+    /// roundings with one to spare. ℓ = (1 − y) ŷ + ln(1 + e^−ŷ) or its mirror: |∂| ≤ 1 hands e on;
+    /// terms up to |ŷ| and ln 2, with logarithm and exponential 10 roundings.
     fn errors(u: f64, _d: &[f64], _loss: f64, y_hat: &[f64], e: &[f64]) -> (Vec<f64>, f64) {
         (vec![e[0] / 4.0 + gamma(8, u)], e[0] + gamma(12, u) * (y_hat[0].abs() + 2.0 * e[0] + 1.0))
     }
@@ -149,10 +159,11 @@ impl<F: Real> BoundedLoss<F> for gemmprop::SoftmaxCrossEntropy {
         y.to_vec()
     }
 
-    /// ∂ = p − e_y: a row of diag(p) − ppᵀ has 1-norm 2p(1 − p) ≤ ½. Evaluation, with a = largest − ŷ: e^−a has the relative error
-    /// (a + 4) u, and a e^−a ≤ 0.37; the sum, at least 1, has m such terms and m − 1 additions; then a quotient and a difference.
-    /// Together (0.37 + 4) + (0.37m + 4 + m) + 2 ≤ 2m + 12 roundings of numbers up to 1.
-    /// ℓ = ln Σ + a_y: |∂₁| + … ≤ 2 hands e on; the sum's relative error is ln's absolute one, and a_y ≤ 2 max |ŷ|.
+    /// ∂ = p − e_y: a row of diag(p) − ppᵀ has 1-norm 2p(1 − p) ≤ ½. Evaluation, with a = largest −
+    /// ŷ: e^−a has the relative error (a + 4) u, and a e^−a ≤ 0.37; the sum, at least 1, has m such
+    /// terms and m − 1 additions; then a quotient and a difference. Together (0.37 + 4) + (0.37m +
+    /// 4 + m) + 2 ≤ 2m + 12 roundings of numbers up to 1. ℓ = ln Σ + a_y: |∂₁| + … ≤ 2 hands e on;
+    /// the sum's relative error is ln's absolute one, and a_y ≤ 2 max |ŷ|.
     fn errors(u: f64, d: &[f64], _loss: f64, y_hat: &[f64], e: &[f64]) -> (Vec<f64>, f64) {
         let worst = e.iter().fold(0.0, |a: f64, &b| a.max(b));
         let largest = y_hat.iter().fold(0.0, |a: f64, b| a.max(b.abs())) + 2.0 * worst;
@@ -224,7 +235,8 @@ impl Reference {
         Self { u: F::U, w, c, e_w, e_c }
     }
 
-    /// Of networks in F whose θ is that of `mlp` to within `errors`, in the order of θ. Not for rung 1, `Bounds::naive`.
+    /// Of networks in F whose θ is that of `mlp` to within `errors`, in the order of θ. Not for
+    /// rung 1, `Bounds::naive`.
     pub(crate) fn near<F: Real>(mlp: &Mlp<f64>, errors: &[f64]) -> Self {
         let mut reference = Self { u: F::U, ..Self::new(mlp) };
         let of_theta = reference.e_w.iter_mut().zip(&mut reference.e_c).flat_map(|(w, c)| w.iter_mut().chain(c));
@@ -314,7 +326,8 @@ impl Reference {
         let (mut delta, mut g) = (seed.value.clone(), seed.error.clone());
         let mut paths: Vec<f64> = delta.iter().zip(&g).map(|(delta, g)| delta.abs() + 2.0 * g).collect();
         let mut seed_paths = g.clone();
-        // Roundings of rung 1 along a path: its products and sums above, the product with ∂, the sum over outputs, the mean.
+        // Roundings of rung 1 along a path: its products and sums above, the product with ∂, the
+        // sum over outputs, the mean.
         let mut roundings = outputs + batch + 6;
         let mut end = into.fast.len();
         for t in (0..=depth).rev() {

@@ -1,8 +1,8 @@
 //! H v in plain loops and double precision, with a bound on what rounding can do to it.
 //!
-//! All numbers of an R pass are sums of products along paths, and the masks are given. Every number type rounds each path at most
-//! K times, so a product is off by at most γ(K) times the same sum over |w|, |v| and |x|, where the seeds stand for what
-//! they are sums of:
+//! All numbers of an R pass are sums of products along paths, and the masks are given. Every number
+//! type rounds each path at most K times, so a product is off by at most γ(K) times the same sum
+//! over |w|, |v| and |x|, where the seeds stand for what they are sums of:
 //!
 //! ```text
 //! ½‖ŷ − y‖²      |∂| ≤ |ŷ| + |y|          |R ∂| = |R ŷ|
@@ -11,9 +11,10 @@
 //! softmax        |∂| ≤ p + e_y             |R ∂| ≤ p ⊙ (|R ŷ| + pᵀ |R ŷ|)
 //! ```
 //!
-//! A path goes through each layer once up and once down, where a number is a sum of two products and a constant, 2d + 4 roundings;
-//! then through 2n + 6 of the sum over samples and its mean, and 4 (m + 16) of the loss: its exponentials, of arguments of at most 8
-//! in size and to 4 ulp, a sum and two products.
+//! A path goes through each layer once up and once down, where a number is a sum of two products
+//! and a constant, 2d + 4 roundings; then through 2n + 6 of the sum over samples and its mean, and
+//! 4 (m + 16) of the loss: its exponentials, of arguments of at most 8 in size and to 4 ulp, a sum
+//! and two products.
 
 use gemmprop::{Loss, Mlp, Parameters, Scalar};
 use ndarray::{Array1, Array2, ArrayView2};
@@ -41,7 +42,8 @@ pub(crate) enum Kind {
     Softmax,
 }
 
-/// ½ Σ y ŷ², a caller's own loss: its second derivative depends on the target, as those of the crate's losses do not.
+/// ½ Σ y ŷ², a caller's own loss: its second derivative depends on the target, as those of the
+/// crate's losses do not.
 #[derive(Debug)]
 pub(crate) struct Weighted;
 
@@ -150,8 +152,9 @@ fn add_sample(
     z.pop().unwrap()
 }
 
-/// H v and how far a product in the number type F may be off; 0 where all of it is exact, as for small whole numbers and an n
-/// that is a power of two. The masks are those of the crate's forward pass.
+/// H v and how far a product in the number type F may be off; 0 where all of it is exact, as for
+/// small whole numbers and an n that is a power of two. The masks are those of the crate's forward
+/// pass.
 pub(crate) fn product<F: Real>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,

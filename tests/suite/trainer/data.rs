@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// On small whole numbers the gradient is exact, so that a step with it has the same bits, roots and all.
+/// On small whole numbers the gradient is exact, so that a step with it has the same bits, roots
+/// and all.
 fn weights_are_repetitions<F: common::Real>() {
     let counts = [1, 2, 0, 3, 0, 1, 0, 1];
     let repeated: Vec<usize> = (0..8).flat_map(|i| std::iter::repeat_n(i, counts[i])).collect();
@@ -127,7 +128,8 @@ fn standardized_columns<F: common::Real>() {
         );
     }
 
-    // Training on the transformed data is the same, and the model does to x what was done in training.
+    // Training on the transformed data is the same, and the model does to x what was done in
+    // training.
     for shuffle in [true, false] {
         let training = Training { shuffle, validation_fraction: None, ..training.clone() };
         let new = |standardize| {

@@ -12,7 +12,8 @@ fn of((x, y): &One) -> Dataset<'_, f32, f32> {
     Dataset::new(x.view(), y.view())
 }
 
-/// Two good steps, the bad one, a good one: the error names the bad one, and all else is as if that had never been tried.
+/// Two good steps, the bad one, a good one: the error names the bad one, and all else is as if that
+/// had never been tried.
 fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: &One, expected: &str, cause: &str) {
     let new = || Trainer::new(linear::<f32>(w), SquaredError, training.clone()).unwrap();
     let (mut trainer, mut without) = (new(), new());
@@ -74,7 +75,8 @@ fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
             let cause = "the loss overflows";
             is_refused_and_leaves_no_trace(&with(0.01), 0.25, &good, &sample(1.0, 1e20), "loss", cause);
             if optimizer == Optimizer::adam() {
-                // g = 10²⁵ has no square in f32; m̂/√v̂ = 0 would leave θ in order, and v never again.
+                // g = 10²⁵ has no square in f32; m̂/√v̂ = 0 would leave θ in order, and v never
+                // again.
                 let (bad, cause) = (sample(1e15, 1e10), "v overflows");
                 is_refused_and_leaves_no_trace(&with(1e-10), 0.0, &good, &bad, "optimizer's moments", cause);
             } else {
@@ -86,7 +88,8 @@ fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
     }
 }
 
-/// With sharpness-aware minimisation a step may fail before θ is moved uphill, and when it is there.
+/// With sharpness-aware minimisation a step may fail before θ is moved uphill, and when it is
+/// there.
 #[test]
 fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
     for optimizer in optimizers() {
@@ -109,7 +112,8 @@ fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
     }
 }
 
-/// Adam moves each number by η: 2 · 10³⁸ + 3 · 10³⁸ is beyond f32, and the loss, of ŷ = 2 · 10¹⁸, is not.
+/// Adam moves each number by η: 2 · 10³⁸ + 3 · 10³⁸ is beyond f32, and the loss, of ŷ = 2 · 10¹⁸,
+/// is not.
 #[test]
 fn adam_overflows_too_and_leaves_no_trace() {
     let training =
@@ -124,10 +128,12 @@ fn adam_overflows_too_and_leaves_no_trace() {
     assert_eq!(model_bits(trainer.model()), before);
 }
 
-/// Velocities gather: no gradient of these is too long by itself. η is so small that θ hardly moves and g is −10³⁷ throughout.
+/// Velocities gather: no gradient of these is too long by itself. η is so small that θ hardly moves
+/// and g is −10³⁷ throughout.
 #[test]
 fn a_velocity_that_grows_beyond_the_number_type_is_refused() {
-    // Σ 0.99ᵏ 10³⁷ is 3.38 · 10³⁸ after 41 steps and 3.44 · 10³⁸ after 42, and f32 ends at 3.40 · 10³⁸. Nesterov looks one step ahead.
+    // Σ 0.99ᵏ 10³⁷ is 3.38 · 10³⁸ after 41 steps and 3.44 · 10³⁸ after 42, and f32 ends at 3.40 ·
+    // 10³⁸. Nesterov looks one step ahead.
     for (optimizer, fine) in [(Optimizer::Momentum { mu: 0.99 }, 41), (Optimizer::Nesterov { mu: 0.99 }, 40)] {
         let training = Training { optimizer, learning_rate: LearningRate::constant(1e-44), ..Training::default() };
         let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, training).unwrap();
@@ -143,8 +149,9 @@ fn a_velocity_that_grows_beyond_the_number_type_is_refused() {
     }
 }
 
-/// δ = −2⁶² y₀ scales ŷ, g, v and θ by a power of two, which changes no digit, but for the scaled run each step's squares add up to more
-/// than f32 can hold: it goes by way of the copies. Both ways give the same digits, at each step, and neither raises an alarm.
+/// δ = −2⁶² y₀ scales ŷ, g, v and θ by a power of two, which changes no digit, but for the scaled
+/// run each step's squares add up to more than f32 can hold: it goes by way of the copies. Both
+/// ways give the same digits, at each step, and neither raises an alarm.
 #[test]
 fn steps_on_a_copy_are_the_steps_in_place() {
     for optimizer in [Optimizer::Sgd, MOMENTUM, NESTEROV] {
@@ -175,7 +182,8 @@ fn steps_on_a_copy_are_the_steps_in_place() {
     }
 }
 
-/// Thousands of ordinary steps, with an ε so small that the bounds on what Adam can do fail again and again.
+/// Thousands of ordinary steps, with an ε so small that the bounds on what Adam can do fail again
+/// and again.
 #[test]
 fn a_long_run_raises_no_alarm() {
     for optimizer in [
@@ -217,8 +225,9 @@ struct Scales {
     sam: Option<f64>,
 }
 
-/// A step is either made, and θ is finite, or refused, and θ is as before; the next one is made from there, by a trainer that cannot be
-/// told from one that was never asked. Plain descent is refused exactly where `Sgd` is.
+/// A step is either made, and θ is finite, or refused, and θ is as before; the next one is made
+/// from there, by a trainer that cannot be told from one that was never asked. Plain descent is
+/// refused exactly where `Sgd` is.
 fn steps_at<F: common::Real>(
     scales: Scales,
     (optimizer, weight_decay): (Optimizer, bool),
@@ -312,7 +321,8 @@ fn adam_does_not_make_a_nan_of_an_epsilon_below_the_number_type() {
     assert_eq!(trainer.model().mlp, linear(1.0));
 }
 
-/// δ = −10¹⁵⁰ and x = 10¹⁰: the loss is 5 · 10²⁹⁹, g = 10¹⁶⁰, and ‖g‖² is beyond f64. Such a step is refused, or made as it should be.
+/// δ = −10¹⁵⁰ and x = 10¹⁰: the loss is 5 · 10²⁹⁹, g = 10¹⁶⁰, and ‖g‖² is beyond f64. Such a step
+/// is refused, or made as it should be.
 #[test]
 fn a_norm_that_overflows_does_not_silently_clip_to_nothing() {
     let training =

@@ -25,7 +25,8 @@ fn optimizers() -> [Optimizer; 4] {
     [Optimizer::Sgd, MOMENTUM, NESTEROV, Optimizer::adam()]
 }
 
-/// All that two runs have in common if they are the same, the floating-point numbers as bits; the wall time is none of it.
+/// All that two runs have in common if they are the same, the floating-point numbers as bits; the
+/// wall time is none of it.
 #[derive(Debug, Clone, PartialEq)]
 struct State {
     model: Vec<u64>,
@@ -321,7 +322,8 @@ fn the_rest_of_an_epoch_is_of_the_same_rows() {
     assert_eq!(trainer.partial_fit(of(15), None, &mut ()).unwrap(), StopReason::Completed);
 }
 
-/// Stopped by the observer in the very last batch, or after the epoch at which patience ends, a run is over: the best epoch is put back.
+/// Stopped by the observer in the very last batch, or after the epoch at which patience ends, a run
+/// is over: the best epoch is put back.
 #[test]
 fn a_run_that_is_stopped_at_its_end_is_over() {
     let (mlp, x, y) = setting::<f32>();
@@ -339,7 +341,8 @@ fn a_run_that_is_stopped_at_its_end_is_over() {
     }
 }
 
-/// Fewer epochs than begun: the network in the middle of the epoch stays, and the run goes on from there.
+/// Fewer epochs than begun: the network in the middle of the epoch stays, and the run goes on from
+/// there.
 #[test]
 fn a_run_with_fewer_epochs_than_begun_keeps_its_place() {
     let (mlp, x, y) = setting::<f32>();

@@ -113,7 +113,8 @@ fn the_validation_loss_has_the_same_bits_for_all_batch_sizes() {
     }
 }
 
-/// Trained towards y = 1 and validated against −1: epoch 1 is the best, of the first call and of all.
+/// Trained towards y = 1 and validated against −1: epoch 1 is the best, of the first call and of
+/// all.
 #[test]
 fn the_best_epoch_is_put_back_by_a_later_call_too() {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
@@ -169,8 +170,8 @@ fn the_validation_loss_is_the_mean_loss_of_the_predictions() {
     validation_is_the_mean_over_predictions::<f64>();
 }
 
-/// Which samples a split keeps is seen by changing one at a time: a kept one moves no parameter and the validation loss; another one
-/// moves parameters.
+/// Which samples a split keeps is seen by changing one at a time: a kept one moves no parameter and
+/// the validation loss; another one moves parameters.
 #[test]
 fn samples_kept_for_validation_have_no_influence_on_training() {
     for (n, fraction, expected) in [(10, 0.3, 3), (10, 0.01, 1), (9, 0.5, 5), (12, 0.9, 11), (2, 0.5, 1)] {
@@ -208,7 +209,8 @@ fn samples_kept_for_validation_have_no_influence_on_training() {
     }
 }
 
-/// Passes of another size in between change no bit of what comes after: weights of 0 make them steps that move nothing.
+/// Passes of another size in between change no bit of what comes after: weights of 0 make them
+/// steps that move nothing.
 #[test]
 fn the_validation_loss_does_not_depend_on_the_sizes_of_earlier_batches() {
     let (mlp, x, y) = setting::<f64>();

@@ -1,4 +1,5 @@
-//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which shuffles as well.
+//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which shuffles as
+//! well.
 
 use gemmprop::{Bias, Mlp, Sgd, SquaredError};
 use ndarray::{Array2, s};
@@ -41,7 +42,8 @@ impl Peer for Epochs {
         self.0.step(i)
     }
 
-    /// One call of `train`: epochs over all batches, or one epoch over as many batches as there are steps.
+    /// One call of `train`: epochs over all batches, or one epoch over as many batches as there are
+    /// steps.
     fn run(&mut self, steps: usize, batches: usize) -> Result {
         let Single { mlp, sgd, x, y, batch } = &mut self.0;
         let batches = batches.min(steps);
