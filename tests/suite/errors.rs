@@ -149,7 +149,8 @@ fn parameters_of_another_network() {
     assert_eq!(other, mlp(1));
 }
 
-/// Whose parameters no address space holds, and whose number no `usize` does.
+/// Networks whose parameters exceed any address space, and whose number of parameters exceeds
+/// `usize`.
 #[test]
 fn parameters_that_do_not_fit_into_memory() {
     let billion = 1_000_000_000;
@@ -170,7 +171,8 @@ fn parameters_that_do_not_fit_into_memory() {
     }
 }
 
-/// Every way to a ŷ tells of one that is not finite, and where; the gradient is then not written.
+/// Every call that computes ŷ reports one that is not finite, and where; the gradient is then not
+/// written.
 #[test]
 fn an_output_that_is_not_finite() {
     let mut mlp = Mlp::<f32>::from_weights(&[2, 3, 2], Bias::Input, 1, |_, _, _| 1.0).unwrap();
@@ -238,7 +240,7 @@ fn an_x_that_overflows_when_it_is_standardised() {
     assert!(matches!(error, Error::NotFinite { what: "x", row: Some(7), column: 0, .. }), "{error}");
 }
 
-/// `&ŷ − &y` with a ŷ of (n, 1) and a y of (n) is (n, n), and nobody says so.
+/// `&ŷ − &y` with a ŷ of (n, 1) and a y of (n) is silently (n, n).
 #[test]
 fn one_number_a_sample_is_of_a_network_with_one_output() {
     let x = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
@@ -259,7 +261,8 @@ fn a_standardisation_of_other_inputs() {
     assert_eq!(Trainer::new(model, SquaredError, Training::default()).unwrap_err(), expected);
 }
 
-/// 1.6 · 10³⁵ with 36 digits is not read by anybody; and one output is no "outputs".
+/// Large numbers are written with an exponent and not with 36 digits, and one output is not called
+/// "outputs".
 #[test]
 fn numbers_and_plurals_are_written_to_be_read() {
     let with = |found| Error::Target { row: Some(0), expected: "", found }.to_string();

@@ -283,7 +283,7 @@ fn bounded_gradient_near<F: Real>(
     Some((g.collect(), bounds.magnitude))
 }
 
-/// The same at θ; or with a ρ at the point uphill.
+/// The gradient at θ, or with a ρ at the point uphill.
 fn bounded_gradient<F: Real>(
     mlp: &Mlp<F>,
     sam: Option<f64>,
@@ -323,7 +323,7 @@ fn scaled<F: Real>(g: &mut [Bounded], length: f64) {
     }
 }
 
-/// Clipping, as the trainer does it. Is it?
+/// Clipping, as the trainer does it.
 fn clipped<F: Real>(g: &mut [Bounded], most: f64) -> bool {
     let norm = bounded_norm(g);
     assert!((norm.value - most).abs() > norm.error, "too close to tell whether it is clipped");
@@ -574,7 +574,7 @@ fn a_gradient_is_scaled_by_c_over_its_norm_and_left_alone_up_to_c() {
 // ------------------------------------------------------------------------------------------------
 // weight decay
 
-/// A loss of nothing: all gradients are 0, and θ moves by its decay alone.
+/// A loss that is always 0: all gradients are 0, and θ moves by its decay alone.
 #[derive(Debug)]
 struct Flat;
 

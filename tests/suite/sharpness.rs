@@ -508,7 +508,7 @@ fn a_distance_that_vanishes_is_refused() {
     assert!(landscape.box_sharpness(1e-3, 3).unwrap() > 0.0 && landscape.adaptive_sharpness(1e-3, 3).unwrap() > 0.0);
 }
 
-/// Without constants and with x and y times s, the squared error is s² times what it was: for a
+/// Without biases and with x and y times s, the squared error is s² times what it was: for a
 /// power of two, to the last bit. The squares of its gradient are beyond the range of the numbers
 /// for both of these. (b is 0 and stays so.)
 #[test]

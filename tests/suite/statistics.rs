@@ -2,7 +2,7 @@
 
 use report::statistics::{self, Drawn, Interval, Verdict, bootstrap, verdict};
 
-/// Of points of as many clusters.
+/// The statistic of points that each form a cluster.
 fn kendall(points: &[(f64, f64)]) -> Option<f64> {
     let drawn = points.iter().enumerate().map(|(i, &value)| Drawn { cluster: i, draw: i, value });
     statistics::kendall(&drawn.collect::<Vec<_>>())
