@@ -19,7 +19,7 @@ fn data<F: common::Real>() -> (Array2<F>, Array1<usize>) {
     (common::uniform(70, 6, 2), Array1::from_shape_fn(70, |i| (i * i) % 3))
 }
 
-/// Stops after every `n` batches.
+/// Stops each time that this number of batches (the first field) has passed.
 struct Every(usize, usize);
 
 impl<F: gemmprop::Scalar> Observer<F> for Every {

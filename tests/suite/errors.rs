@@ -149,8 +149,7 @@ fn parameters_of_another_network() {
     assert_eq!(other, mlp(1));
 }
 
-/// Networks whose parameters exceed any address space, and whose number of parameters exceeds
-/// `usize`.
+/// Networks with too many parameters for any address space, or even for a `usize`.
 #[test]
 fn parameters_that_do_not_fit_into_memory() {
     let billion = 1_000_000_000;

@@ -10,7 +10,7 @@ use gemmprop::BatchEnd;
 use gemmprop::{Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training};
 use ndarray::{Array1, Array2, array};
 
-/// Collects the reports that it receives, and stops after `n` batches of a call.
+/// Collects the reports that it receives, and stops after `stop_after` batches of a call.
 #[derive(Default)]
 struct Seen {
     batches: Vec<BatchEnd>,

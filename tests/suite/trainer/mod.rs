@@ -206,7 +206,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     same_for_any_number_of_threads::<f64>();
 }
 
-/// Stops after the next `n` batches, or at the end of an epoch.
+/// Stops after the next `batches` batches, or at the end of an epoch.
 struct Stop {
     batches: usize,
     at_epoch: bool,
