@@ -141,7 +141,7 @@ fn trivial_wine() -> f64 {
     data.test().1.mapv(|y| f64::from(0.5 * (mean - y).powi(2))).mean().expect("samples")
 }
 
-/// Mean over the seeds, in a band from the least to the greatest.
+/// Mean over the seeds, in a band from the smallest to the largest.
 fn curve(label: &str, colour: RGBColor, values: impl Iterator<Item = (usize, f64)>) -> Series {
     let mut by_epoch = BTreeMap::<usize, Vec<f64>>::new();
     values.for_each(|(epoch, value)| by_epoch.entry(epoch).or_default().push(value));

@@ -111,7 +111,7 @@ fn a_cosine_stays_at_its_least_after_the_last_epoch() {
     assert!(seen.batches.iter().all(|batch| batch.learning_rate == 0.0625 / 8.0), "{:?}", seen.batches);
 }
 
-/// Of so many planned epochs, none done.
+/// A state with this number of planned epochs and none done.
 fn cosine_of(epochs: usize, least: f64) -> Trainer<f64, SquaredError> {
     trainer(LearningRate::cosine(0.05, least), epochs)
 }

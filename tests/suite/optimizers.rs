@@ -82,7 +82,7 @@ impl Sum {
     }
 }
 
-/// a b, if that is a number of so many bits.
+/// a b, if that is a number of at most this number of bits.
 fn product(a: f64, b: f64, bits: i32) -> Option<f64> {
     let p = a * b;
     let exact = a.mul_add(b, -p) == 0.0;
@@ -90,7 +90,7 @@ fn product(a: f64, b: f64, bits: i32) -> Option<f64> {
 }
 
 /// g as a sum over the batch, entry by entry; `None` if something on the way to it needs more than
-/// so many bits. Plain loops.
+/// this number of bits. Plain loops.
 fn exact_gradient(mlp: &Mlp<f64>, x: &Array2<f64>, y: &Array2<f64>, bits: i32) -> Option<Vec<Sum>> {
     let theta = mlp.parameters();
     let w: Vec<_> = theta.w().iter().map(|w| w.view()).chain([theta.alpha()]).collect();
