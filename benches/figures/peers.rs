@@ -72,7 +72,7 @@ struct Peer {
     version: String,
     child: Child,
     answers: Lines<BufReader<ChildStdout>>,
-    /// Of a step, on the shape that is loaded: a first guess, then one of each round.
+    /// Seconds per step on the shape that is loaded: a first guess, then one for each round.
     guess: f64,
     seconds: Vec<f64>,
 }
@@ -168,7 +168,7 @@ impl Task {
         format!("{} B {}", joined(self.widths), self.batch)
     }
 
-    /// As `benches/peers/src/lib.rs` describes it.
+    /// The file that `benches/peers/src/lib.rs` describes.
     fn write(&self, path: &Path) -> std::io::Result<()> {
         let mut file = BufWriter::new(std::fs::File::create(path)?);
         let widths: Vec<String> = self.widths.iter().map(usize::to_string).collect();
@@ -342,7 +342,7 @@ impl<'a> Compared<'a> {
         self.0.iter().find(|row| row.peer == peer && row.batch == batch && row.widths == widths)
     }
 
-    /// Its time, divided by ours.
+    /// The time of a peer on a shape, divided by ours.
     fn ratio(&self, peer: &str, shape: (&str, usize)) -> Option<f64> {
         Some(self.row(peer, shape)?.step_seconds / self.row(OURS, shape)?.step_seconds)
     }

@@ -179,7 +179,7 @@ struct Timed<F> {
     mlp: Mlp<F>,
     /// One for each number of threads.
     trainers: [Sgd<F>; 2],
-    /// Of a step, for each [`Kind`] and number of threads.
+    /// The times of a step, for each [`Kind`] and number of threads.
     seconds: [[Vec<f64>; 2]; 5],
 }
 

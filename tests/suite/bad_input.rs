@@ -19,7 +19,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, array,
 #[derive(Clone, Copy)]
 struct Case<'a> {
     x: ArrayView2<'a, f32>,
-    /// As many columns as the network has outputs.
+    /// Targets with as many columns as the network has outputs.
     y: ArrayView2<'a, f32>,
     labels: ArrayView1<'a, usize>,
     weights: ArrayView1<'a, f32>,

@@ -111,7 +111,7 @@ fn a_cosine_stays_at_its_least_after_the_last_epoch() {
     assert!(seen.batches.iter().all(|batch| batch.learning_rate == 0.0625 / 8.0), "{:?}", seen.batches);
 }
 
-/// A state with this number of planned epochs and none done.
+/// A trainer with a cosine schedule over this number of epochs, none of them done.
 fn cosine_of(epochs: usize, least: f64) -> Trainer<f64, SquaredError> {
     trainer(LearningRate::cosine(0.05, least), epochs)
 }
@@ -269,7 +269,7 @@ fn a_stopped_run_goes_on_with_the_rates_of_the_schedule() {
     }
 }
 
-/// Of a linear model: with x = 0 and a target one below ŷ = b, δ = 1 and b falls by η.
+/// The loss of a linear model with x = 0 and a target one below ŷ = b: δ = 1, and b falls by η.
 fn rate_of_a_step(trainer: &mut Trainer<f64, SquaredError>) -> f64 {
     let x = array![[0.0, 0.0]];
     let b = |trainer: &Trainer<f64, SquaredError>| trainer.model().mlp.parameters().b()[0];

@@ -191,7 +191,7 @@ pub(crate) struct Bounds {
     pub(crate) naive: Vec<f64>,
     /// |δ̂||ẑ|ᵀ at most.
     pub(crate) magnitude: Vec<f64>,
-    /// The same with |w| for w along all paths: no partial sum of any rung is larger.
+    /// The gradient with |w| for w along all paths: no partial sum of any rung is larger.
     pub(crate) paths: Vec<f64>,
 }
 

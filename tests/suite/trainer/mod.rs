@@ -309,7 +309,7 @@ fn without_shuffling_the_batches_are_the_data_in_order() {
     }
 }
 
-/// As many samples to train on, of other rows: with a split 13 of 15 and 13 of 14.
+/// The same number of training samples from other rows: with a split, 13 of 15 and 13 of 14.
 #[test]
 fn the_rest_of_an_epoch_is_of_the_same_rows() {
     let (mlp, x, y) = setting::<f32>();
