@@ -77,7 +77,7 @@ fn assert_right(lambda: &Array1<f64>, a: &Array2<f64>, options: &Options, spectr
     }
 }
 
-/// The spectrum as a diagonal matrix and as a dense one.
+/// Asserts that the spectrum λ is found, for a diagonal matrix and for a dense one.
 fn assert_found(lambda: &Array1<f64>, options: &Options) -> Extremes {
     let spectrum = extremes(&mut scaling(lambda), options).unwrap();
     assert_right(lambda, &Array2::from_diag(lambda), options, &spectrum);

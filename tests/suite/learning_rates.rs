@@ -269,7 +269,8 @@ fn a_stopped_run_goes_on_with_the_rates_of_the_schedule() {
     }
 }
 
-/// The loss of a linear model with x = 0 and a target one below ŷ = b: δ = 1, and b falls by η.
+/// The rate η of one step, measured on a linear model: with x = 0 and a target one below ŷ = b, δ =
+/// 1 and b falls by η.
 fn rate_of_a_step(trainer: &mut Trainer<f64, SquaredError>) -> f64 {
     let x = array![[0.0, 0.0]];
     let b = |trainer: &Trainer<f64, SquaredError>| trainer.model().mlp.parameters().b()[0];

@@ -291,8 +291,8 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
     check::<f64, _>(&[4, 9, 5, 2], &uniform::<f64>(30, 2, 3), &SquaredError);
 }
 
-/// Of a linear model with whole numbers, exactly: L(θ + αd + βe) is a quadratic form, with H's
-/// products.
+/// For a linear model, L(θ + αd + βe) is a quadratic form, with H's products: exactly so on whole
+/// numbers.
 #[test]
 fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
     let mlp = integer_network::<f64>(&[5, 2], Bias::Input, 1);
