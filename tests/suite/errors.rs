@@ -421,7 +421,8 @@ fn an_output_that_does_not_exist_is_a_bug_of_the_caller() {
 fn divergence_is_found_at_its_step_and_leaves_the_parameters_before_it() {
     let mut mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 1).unwrap();
     let (x, y) = (array![[1e3]], array![1.0]);
-    // |1 − η x²| ≫ 1: each step multiplies the residual by 10⁶, until its square leaves the range of f64.
+    // |1 − η x²| ≫ 1: each step multiplies the residual by 10⁶, until its square leaves the range
+    // of f64.
     let error = Sgd::new(1, 1.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();
     assert!(
         matches!(error, Error::Diverged { at: Some((21..=40, 1)), found, .. } if found == f64::INFINITY),

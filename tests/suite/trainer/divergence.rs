@@ -105,7 +105,8 @@ fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
             // The loss is 5 · 10³⁷, or for θ near 0 not much else, and g = −10³⁹.
             let (bad, cause) = (sample(1e20, 1e19), "g overflows");
             is_refused_and_leaves_no_trace(&with(1e-3), 0.0, &good, &bad, "gradient's norm", cause);
-            // |θ| < 10, so that the loss is below 10³⁸; uphill ŷ is of the size of 100 · 10¹⁸, and ½ (10²⁰)² > 3.4 · 10³⁸.
+            // |θ| < 10, so that the loss is below 10³⁸; uphill ŷ is of the size of 100 · 10¹⁸, and
+            // ½ (10²⁰)² > 3.4 · 10³⁸.
             let (bad, cause) = (sample(1e18, 1.0), "the loss overflows uphill");
             is_refused_and_leaves_no_trace(&with(100.0), 0.25, &good, &bad, "loss at the point uphill", cause);
         }

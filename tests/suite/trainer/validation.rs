@@ -134,7 +134,8 @@ fn the_best_epoch_is_put_back_by_a_later_call_too() {
     assert_eq!(fit(6), [0.1, 0.1]);
 }
 
-/// |mean of the trainer − mean by hand| ≤ both errors of each ℓ, and the n + 1 roundings of a mean in f64.
+/// |mean of the trainer − mean by hand| ≤ both errors of each ℓ, and the n + 1 roundings of a mean
+/// in f64.
 fn validation_is_the_mean_over_predictions<F: common::Real>() {
     let (mlp, x, y) = setting::<F>();
     let (x_new, y_new) = (common::uniform::<F>(37, 6, 9), Array1::from_shape_fn(37, |i| i % 3));
