@@ -25,7 +25,7 @@ fn naive_vs_backprop(criterion: &mut Criterion) {
     group.finish();
 }
 
-// What there is to see, `figures` draws.
+// Criterion draws no plots here, since the bench `figures` does.
 criterion_group! {
     name = benches;
     config = Criterion::default().without_plots();

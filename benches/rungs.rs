@@ -28,7 +28,7 @@ pub enum Rung {
 impl Rung {
     pub const ALL: [Self; 4] = [Self::Naive, Self::PerNeuron, Self::MatrixVector, Self::BatchedGemm];
 
-    /// As the CSV files write it.
+    /// The name of the rung in the CSV files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Naive => "naive",

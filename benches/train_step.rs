@@ -15,7 +15,7 @@ const SHAPES: [(&[usize], usize); 4] =
     [(&[16, 16, 16, 1], 32), (&[64, 64, 64, 1], 32), (&[64, 256, 256, 1], 64), (&[784, 512, 512, 1], 128)];
 
 /// Multiplications and additions of the products of a step: forward, backward and gradient have as
-/// many each, and nobody needs the gradient of the input.
+/// many each, and the gradient of the input is not needed.
 fn flops(widths: &[usize], batch: usize) -> usize {
     let product = |d: &[usize]| 2 * batch * d[0] * d[1];
     3 * widths.windows(2).map(product).sum::<usize>() - product(widths)
@@ -42,7 +42,7 @@ fn train_step(criterion: &mut Criterion) {
     group.finish();
 }
 
-// What there is to see, `figures` draws.
+// Criterion draws no plots here, since the bench `figures` does.
 criterion_group! {
     name = benches;
     config = Criterion::default().without_plots();

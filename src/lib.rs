@@ -34,7 +34,7 @@
 //!
 //! | to | see | feature |
 //! |---|---|---|
-//! | train as the lecture does | [`Sgd`] | |
+//! | train by plain mini-batch SGD | [`Sgd`] | |
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |

@@ -38,8 +38,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often a helper may have been called in that time: it stays for 3 ms at the least, unless a
-/// call ends.
+/// How often a helper may have been called in that time: it stays for at least 3 ms, unless a call
+/// ends.
 fn calls_of_a_helper(time: Duration) -> usize {
     1 + time.as_millis() as usize / 3
 }
@@ -50,7 +50,7 @@ fn allocations(work: impl FnOnce()) -> usize {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// As many settings as there are ways through an update.
+/// Settings that take every path through an update.
 fn trainings() -> Vec<Training> {
     let momentum = [Optimizer::Momentum { mu: 0.9 }, Optimizer::Nesterov { mu: 0.9 }];
     let mut trainings = Vec::new();
@@ -66,7 +66,7 @@ fn trainings() -> Vec<Training> {
     trainings
 }
 
-/// Steps of changing sizes on the calling thread: nothing at all after two of each size.
+/// Steps of changing sizes on the calling thread allocate nothing after two of each size.
 fn small_steps_of_a_trainer() {
     let (x, y) = (Array2::from_shape_fn((32, 16), |(i, j)| (i * j % 7) as f32), Array1::from_elem(32, 1.0_f32));
     for training in trainings() {
@@ -114,8 +114,8 @@ fn small_steps() {
         step(rows);
     }
     assert_eq!(allocations(|| (0..1000).for_each(|i| step([32, 7, 1][i % 3]))), 0, "small steps");
-    // Of so many samples that the gradient is stored first, and so little work that no helper is
-    // invited.
+    // The batch has enough samples for the gradient to be stored first, and too little work for a
+    // helper to be invited.
     let (x, y) = (Array2::from_elem((256, 4), 0.5_f32), Array1::from_elem(256, 1.0_f32));
     let mut mlp = Mlp::<f32>::he(&[4, 4, 1], Bias::Input, 1).unwrap();
     let mut step = || sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
@@ -158,8 +158,8 @@ fn buffers_have_the_stated_size() {
 }
 
 fn main() {
-    // Rayon's workers start when the pool is first used, each when the system lets it, and allocate
-    // as they do: not while we count.
+    // Rayon's workers start when the pool is first used, each when the system schedules it, and
+    // allocate then. The test waits for that before it counts.
     rayon::broadcast(|_| ());
     small_steps();
     epochs();

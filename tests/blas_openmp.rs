@@ -1,5 +1,5 @@
-//! An OpenMP build of OpenBLAS is refused, since it may take more than one thread behind one's
-//! back: this program brings an `openblas_get_parallel` that answers as such a build does.
+//! An OpenMP build of OpenBLAS is refused, since it may use more than one thread unasked. This
+//! program defines an `openblas_get_parallel` that answers as such a build does.
 
 #![cfg(all(any(feature = "openblas-system", feature = "openblas-static"), target_os = "linux"))]
 #![allow(unsafe_code, reason = "stands in for a C function")]

@@ -1,6 +1,6 @@
 //! BLAS is reached, for every layout that the engine uses: this program brings its own CBLAS, which
-//! counts its calls and multiplies by loops. A program's own symbols go before those of a shared
-//! library, so every product of the crate comes here.
+//! counts its calls and multiplies by loops. A program's own symbols take precedence over those of
+//! a shared library, so every product of the crate comes here.
 
 #![cfg(all(feature = "blas", target_os = "linux"))]
 #![allow(

@@ -7,7 +7,7 @@
 use gemmprop::{Bias, Error, Mlp};
 use ndarray::Array2;
 
-/// C stays as it is; the arguments do not matter.
+/// Leaves C unchanged; the arguments do not matter.
 #[unsafe(no_mangle)]
 extern "C" fn cblas_sgemm() {}
 

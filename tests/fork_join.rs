@@ -51,8 +51,8 @@ fn wait(_round: u32) {
 /// A model in which `helpers` threads try to help `attempts` times each, whenever that is.
 fn explore(helpers: usize, attempts: usize, caller: impl Fn(&ForkJoin) + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    // Switches between threads that were not forced: as few find all faults known of such
-    // protocols, and more explode.
+    // The bound on preemptions. A few suffice to find all known faults of such protocols, and the
+    // number of orders explodes with more.
     model.preemption_bound = Some(3);
     model.check(move || {
         let fork_join = Arc::new(ForkJoin::default());
@@ -118,7 +118,7 @@ fn panics_end_the_call_when_all_tiles_are_done() {
         assert!(panic.is::<Payload>());
         std::mem::forget(panic);
         tiles.assert_run_once();
-        // And the next call is as any other.
+        // The next call works like any other.
         calls(&[1])(fork_join);
     });
 }

@@ -1,4 +1,4 @@
-//! Helpers are welcome and never needed, and never anybody's but the crate's: a run ends in a pool
+//! Helpers are optional and always belong to the crate: a run ends in a pool
 //! that is busy, blocked, or far larger than the machine, and while it runs a loss, an observer and
 //! the rest of the program may use rayon, call the crate, block, or panic.
 
@@ -223,7 +223,7 @@ fn a_loss_may_call_the_crate_and_block() {
     assert!(calls.load(Ordering::Relaxed) >= 3 * 256);
 }
 
-/// Whose drop panics, as a payload's may.
+/// A payload whose drop panics.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -232,8 +232,8 @@ impl Drop for Bomb {
     }
 }
 
-/// All tiles panic at once, with whatever payload: the caller gets one of them, and what it
-/// borrowed is its own again.
+/// All tiles panic at once, with any payload: the caller gets one of the panics, and what it lent
+/// is no longer borrowed.
 #[test]
 fn a_loss_may_panic_with_any_payload() {
     let (x, y) = samples(4096);
@@ -252,7 +252,7 @@ fn a_loss_may_panic_with_any_payload() {
     assert_ne!(mlp, before);
 }
 
-/// What tells an observer of each batch.
+/// An observer that reports each batch.
 struct Tell<T>(T);
 
 impl<T: FnMut(&BatchEnd) -> ControlFlow<()>> Observer<f32> for Tell<T> {
@@ -261,7 +261,7 @@ impl<T: FnMut(&BatchEnd) -> ControlFlow<()>> Observer<f32> for Tell<T> {
     }
 }
 
-/// A trainer for ever, which only its observer stops.
+/// A training run that only its observer stops.
 fn train_until(mut stop: impl FnMut() -> bool) {
     let (x, y) = samples(2048);
     let mlp = Mlp::<f32>::he(&[256, 256, 256], Bias::Input, 1).unwrap();
@@ -272,8 +272,8 @@ fn train_until(mut stop: impl FnMut() -> bool) {
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut observer).unwrap();
 }
 
-/// A host's rayon jobs run while two trainers do, however long these take: they go on until the
-/// jobs are done.
+/// A host's rayon jobs run while two trainers do, however long the jobs take: the trainers run
+/// until the jobs are done.
 #[test]
 fn jobs_of_the_program_do_not_wait_for_training() {
     must_end(|| {

@@ -1,5 +1,5 @@
 //! A training process is killed at random moments, again and again, and always leaves a checkpoint
-//! from which a new process goes on; in the end the bits are those of a run that nobody disturbed.
+//! from which a new process resumes; in the end the bits are those of an undisturbed run.
 //!
 //! 200 kills, or as many as the environment variable `KILLS` says.
 
@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 
 const DIRECTORY: &str = "GEMMPROP_KILLED_DIRECTORY";
 const RUN: &str = "GEMMPROP_KILLED_RUN";
-/// A file that a process makes first of all.
+/// The file that a process creates before anything else.
 const BEGUN: &str = "GEMMPROP_KILLED_BEGUN";
 
 type Run = Trainer<f32, SoftmaxCrossEntropy>;
@@ -70,8 +70,8 @@ impl Observer<f32> for Often {
     }
 }
 
-/// What a killed process was: it is this test program again. Goes on from the last checkpoint, or
-/// begins.
+/// The process to be killed, which is this test program again. It resumes from the last checkpoint,
+/// or starts the run.
 #[test]
 #[ignore = "the other test runs it in processes of its own"]
 fn train_from_the_last_checkpoint_to_the_end() {
@@ -84,7 +84,7 @@ fn train_from_the_last_checkpoint_to_the_end() {
             assert!(saved.damaged.is_empty(), "{:?}", saved.damaged);
             (checkpoints, saved.value)
         }
-        // Killed before the first.
+        // Killed before the first checkpoint.
         Err(CheckpointError::NoneWhole { damaged, .. }) if damaged.is_empty() => {
             (Checkpoints::create(&directory).unwrap(), new(run))
         }
@@ -134,7 +134,7 @@ impl Lives {
     }
 }
 
-/// One run, killed at random until it has come to its end. Returns how often.
+/// One run, killed at random until it completes. Returns the number of kills.
 fn killed_until_done(run: usize, expected: &Model<f32>, lives: &mut Lives) -> usize {
     let (directory, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let begun = beside.path().join("begun");
@@ -206,7 +206,7 @@ fn a_killed_run_goes_on_and_ends_with_the_same_bits() {
         if kills >= wanted {
             break;
         }
-        // One may come to its end before it is killed, but the limit shrinks then.
+        // A process may complete before it is killed, but then the limit shrinks.
         assert!(run < 10 + wanted, "{kills} kills in {run} runs");
         kills += killed_until_done(run % 4, &undisturbed[run % 4], &mut lives);
     }

@@ -54,8 +54,8 @@ fn npy(dtype: &str, shape: &str) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &[0; 40]].concat()
 }
 
-/// The end of a zip directory with so many files on this disk and in all, and the directory at
-/// `offset`.
+/// The end of a zip directory with these numbers of files on this disk and in total, and the
+/// directory at `offset`.
 fn zip_end(here: u16, all: u16, offset: u32) -> Vec<u8> {
     let counts = [[0, 0], [0, 0], here.to_le_bytes(), all.to_le_bytes()].concat();
     [&b"PK\x05\x06"[..], &counts, &[0; 4], &offset.to_le_bytes(), &[0; 2]].concat()

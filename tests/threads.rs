@@ -1,5 +1,5 @@
-//! How many threads compute, and on whose. In a process of its own: the crate's workers are made
-//! once, and their number is set for all.
+//! How many threads compute, and whose they are. This runs in a process of its own, since the
+//! crate's workers are created once and their number is global.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use gemmprop::{Bias, Loss, Mlp, Result, Sgd, SquaredError, set_threads};
 use ndarray::Array2;
 use rayon::prelude::*;
 
-/// The squared error, which remembers who has asked for it.
+/// The squared error, which records the threads that call it.
 #[derive(Default)]
 struct Asked(Mutex<HashSet<ThreadId>>);
 
@@ -73,7 +73,7 @@ fn threads_are_made_whoever_trains_first_and_are_as_many_as_set() {
         assert!(asked.len() <= most && asked.is_superset(&here), "{} threads for {threads:?}", asked.len());
         assert_eq!(other, sum, "{threads:?}");
     }
-    // Helpers that linger from the last call are too many now.
+    // Helpers that remain from the last call are too many now.
     set_threads(Some(1));
     assert_eq!(train(1).0, here);
 }

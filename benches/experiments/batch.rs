@@ -75,7 +75,7 @@ pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
     Ok(Entry { figure: controls_figure(&all, facts), tables })
 }
 
-/// The means over the seeds, joined by a line, and bars from the least to the greatest, all moved
+/// The means over the seeds, joined by a line, and bars from the smallest to the largest, all moved
 /// to the right by a factor.
 fn means_and_ranges(
     label: &str,
@@ -249,7 +249,7 @@ pub(crate) fn table(rows: &[Row]) -> Table {
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by_key(|row| key(row));
     let line = |same: &[&Row]| {
-        // Runs to a loss count if they came there.
+        // Runs to a given loss count only if they reached it.
         let any = same.iter().any(|row| row.reached);
         let there: Vec<&&Row> = same.iter().filter(|row| row.reached || !any).collect();
         let average = |value: fn(&Row) -> Option<f64>, digits: usize| {

@@ -21,7 +21,7 @@ use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, colour};
 use report::results::Results;
 use report::statistics::{Drawn, Interval, bootstrap, kendall, verdict};
 
-/// A measure's name and its value.
+/// The name of a measure and its value.
 type Measure = (&'static str, fn(&Row) -> Option<f64>);
 
 const NAMES: &[&str] = &["λmax(H)", "trace H", "λmax(|D|H|D|)", "φ", "ASAM-type"];
@@ -117,7 +117,7 @@ pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
     })
 }
 
-/// η, sharpness, what it is to predict.
+/// η, the sharpness, and the quantity that it is to predict.
 type Point = (f64, f64, f64);
 
 fn judge(rows: &[Row], target: &str, value: fn(&Row) -> Option<f64>) -> Vec<Judged> {

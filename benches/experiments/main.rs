@@ -1,12 +1,12 @@
-//! Does SGD find flat minima, and do they generalise better? Each claim is measured, with controls:
-//! `ci/experiments`.
+//! Experiments, with controls, on whether SGD finds flat minima and whether they generalise better.
+//! `ci/experiments` runs them.
 //!
 //! Each experiment is a module that trains, measures, and describes its figures as data; the
 //! drawing is that of the other figures, from the CSV files that the experiment wrote. Everything
-//! goes to `target/experiments/`, as CSV, SVG and PNG, with a page over it. `--draw FOLDER` draws
-//! the figures of the CSV files in a folder anew.
+//! goes to `target/experiments/`, as CSV, SVG and PNG, with a page over it. `--draw FOLDER` redraws
+//! the figures from the CSV files in a folder.
 
-// A program, and its output is its purpose.
+// Printing is the purpose of this program.
 #![allow(clippy::print_stdout)]
 
 mod batch;
@@ -28,8 +28,8 @@ use report::page::Entry;
 use report::results::{Results, directory};
 use report::{machine, page};
 
-/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the experiments
-/// are not asked for.
+/// What `cargo bench` passes to every bench. Other flags are criterion's, and with these the
+/// experiments do not run.
 #[derive(Parser)]
 struct Arguments {
     /// Fewer and shorter runs, for a look in two minutes; the numbers mean little
@@ -41,11 +41,11 @@ struct Arguments {
     /// A folder with MNIST's files in IDX format, for Keskar's table
     #[arg(long)]
     mnist: Option<PathBuf>,
-    /// Makes the experiments: a plain `cargo bench` leaves them out
+    /// Runs the experiments, which a plain `cargo bench` leaves out
     #[arg(long, hide = true)]
     run: bool,
-    /// Trains nothing, and draws the figures of the CSV files in a folder anew, with the facts that
-    /// `facts.csv` there has
+    /// Redraws the figures from the CSV files in a folder and the facts in its `facts.csv`, without
+    /// training
     #[arg(long, value_name = "FOLDER")]
     draw: Option<PathBuf>,
     /// Only experiments whose name contains this: edge_of_stability, batch_size, generalisation,
@@ -53,7 +53,7 @@ struct Arguments {
     filter: Option<String>,
 }
 
-/// What an experiment is told, and where its results go.
+/// The settings of an experiment, and where its results go.
 struct Context {
     quick: bool,
     mnist: Option<PathBuf>,
@@ -65,7 +65,7 @@ struct Context {
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 impl Context {
-    /// Keeps results; `about` says what their rows do not.
+    /// Saves results; `about` adds what their rows do not say.
     fn keep(&mut self, name: &str, rows: &[impl Serialize], about: &str) -> Outcome {
         let quick = if self.quick { " A quick look: the numbers mean little." } else { "" };
         let facts = format!("{about} Ran for {} s.{quick} {}", self.start.elapsed().as_secs(), self.facts);
@@ -73,7 +73,8 @@ impl Context {
     }
 }
 
-/// What makes it, its results, and what draws a result.
+/// An experiment: the function that runs it, the names of its results, and the function that draws
+/// one.
 type Experiment =
     (&'static str, fn(&mut Context) -> Outcome, &'static [&'static str], fn(&Results, &str) -> Outcome<Entry>);
 

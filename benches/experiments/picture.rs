@@ -115,7 +115,7 @@ pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
     Ok(Entry { figure, tables: vec![] })
 }
 
-/// By Box and Muller; the crate's own generator.
+/// A normal number by the method of Box and Muller, from the crate's generator.
 fn normal(generator: &mut gemmprop::Generator) -> f64 {
     use rand::RngExt;
     let (a, b): (f64, f64) = (generator.random(), generator.random());

@@ -1,4 +1,4 @@
-//! What the experiments share: the data, training until a loss is reached, and the measures of the
+//! Shared by the experiments: the data, training until a loss is reached, and the measures of the
 //! minimum found.
 
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use report::progress::Progress;
 
-/// The small network of most experiments, with a constant on every layer.
+/// The small network of most experiments, with a bias on every layer.
 pub(crate) const WIDTHS: [usize; 4] = [64, 32, 32, 10];
 
 pub(crate) fn network(seed: u64) -> Mlp<f64> {
@@ -54,7 +54,7 @@ impl<F: Scalar> Set<F> {
 }
 
 /// The digits that the crate `smartcore` ships, pixels from 0 to 1: 1437 to train on and 360 to
-/// test on, in the order of the file. The writers of the last ones are others.
+/// test on, in the order of the file. The last ones are by other writers.
 pub(crate) fn digits() -> (Set<f64>, Set<f64>) {
     let set = smartcore::dataset::digits::load_dataset();
     let x = Array2::from_shape_vec((set.num_samples, set.num_features), set.data).expect("a full table");
@@ -104,14 +104,14 @@ impl Recipe {
     }
 }
 
-/// When to stop: at this mean loss over the whole training set, or after so many steps.
+/// When to stop: at this mean loss over the whole training set, or after this number of steps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stop {
     pub(crate) loss: f64,
     pub(crate) steps: u64,
 }
 
-/// How it ended.
+/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Reached,
@@ -119,7 +119,7 @@ pub(crate) enum End {
     Diverged,
 }
 
-/// A run that can go on.
+/// A run that can be continued.
 #[derive(Debug)]
 pub(crate) struct Run<F, L: Loss<F>>
 where
@@ -139,7 +139,7 @@ impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
             learning_rate: LearningRate::constant(recipe.eta),
             epochs: usize::MAX / 2,
             batch: recipe.batch,
-            // In a full batch there is no order.
+            // A full batch has no order.
             shuffle: recipe.batch < samples,
             seed: recipe.seed,
             sam: recipe.rho,
@@ -183,7 +183,7 @@ impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
     }
 }
 
-/// Stops after so many batches.
+/// Stops after this number of batches.
 struct Pause {
     left: u64,
     sum: f64,
@@ -214,7 +214,7 @@ pub(crate) struct Row {
     pub(crate) rho: f64,
     pub(crate) steps: u64,
     pub(crate) epochs: f64,
-    /// Did it come to the loss asked for?
+    /// Whether the run reached the target loss.
     pub(crate) reached: bool,
     pub(crate) train_loss: Option<f64>,
     pub(crate) train_error: Option<f64>,

@@ -20,7 +20,7 @@ unsafe extern "C" {
     fn openblas_get_num_threads() -> i32;
 }
 
-/// Runs `work` with so many BLAS threads, and puts the number back.
+/// Runs `work` with this number of BLAS threads, and restores the number.
 pub(crate) fn with_blas_threads<R>(threads: i32, work: impl FnOnce() -> R) -> R {
     // SAFETY: both take and give numbers.
     let before = unsafe { openblas_get_num_threads() };

@@ -19,7 +19,7 @@ pub(crate) struct Plan {
     widest_naive: usize,
     /// Measurements of a point, or 3 where a call takes over a second; the median counts.
     measurements: usize,
-    /// Each repeats its call for at least so long.
+    /// Each measurement repeats its call for at least this long.
     duration: Duration,
 }
 
@@ -217,7 +217,7 @@ fn panel(points: &[Point], title: &str, label: &'static str, y: impl Fn(&Point) 
     Panel { title: title.to_owned(), x: SIZE_AXIS, y: Axis { label, scale: Scale::Log }, series }
 }
 
-/// What the points do not say.
+/// The facts of the measurement that the points do not show.
 pub(crate) fn about(plan: &Plan) -> String {
     format!("Each time is the median of {} measurements, or of 3 where a call takes over a second.", plan.measurements)
 }
@@ -248,7 +248,8 @@ pub(crate) fn figure(points: &[Point], facts: &str) -> Figure {
     }
 }
 
-/// Do the rungs but the naive one make equally many multiplications, so that their marks coincide?
+/// Whether all rungs but the naive one make equally many multiplications, so that their marks
+/// coincide.
 fn same_counts(points: &[Point]) -> bool {
     let mut fast = points.iter().filter(|p| p.method != Rung::Naive);
     fast.all(|p| {
@@ -282,7 +283,7 @@ fn deviations(points: &[Point]) -> String {
     }
 }
 
-/// Of time and of multiplications.
+/// The fitted slopes of time and of multiplications.
 fn slopes(points: &[Point], rung: Rung) -> (Line, Line) {
     (fitted(points, rung, |p| p.seconds).1, fitted(points, rung, |p| p.multiplications as f64).1)
 }

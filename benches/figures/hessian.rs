@@ -1,4 +1,4 @@
-//! A product of the Hessian with a direction, beside a gradient step over the same samples.
+//! A product of the Hessian with a direction, compared with a gradient step over the same samples.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::step::median;
 use report::page::Table;
 use report::progress::Progress;
 
-/// A shape with so many threads.
+/// A shape with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     widths: String,

@@ -50,7 +50,7 @@ pub(crate) struct WineEpoch {
     test_loss: f64,
 }
 
-/// Trains one network a seed, and looks at it after each epoch.
+/// Trains one network per seed, and evaluates it after each epoch.
 fn train<L: Loss<f32>, R>(
     name: &str,
     widths: &[usize],
@@ -114,7 +114,7 @@ fn wine_data() -> Data<f32> {
     // Number by number: the data set's ndarray is an older one.
     let x = Array2::from_shape_vec(set.records.dim(), set.records.iter().copied().collect());
     let (mut x, train) = (x.expect("a full table"), 1279);
-    // By the training samples alone: what is tested on is not known yet.
+    // The scaling uses the training samples alone, since the test samples are not known yet.
     for mut column in x.columns_mut() {
         let known = column.slice(s![..train]);
         let (mean, deviation) = (known.mean().expect("samples"), known.std(0.0));
@@ -141,7 +141,7 @@ fn trivial_wine() -> f64 {
     data.test().1.mapv(|y| f64::from(0.5 * (mean - y).powi(2))).mean().expect("samples")
 }
 
-/// Mean over the seeds, in a band from the least to the greatest.
+/// Mean over the seeds, in a band from the smallest to the largest.
 fn curve(label: &str, colour: RGBColor, values: impl Iterator<Item = (usize, f64)>) -> Series {
     let mut by_epoch = BTreeMap::<usize, Vec<f64>>::new();
     values.for_each(|(epoch, value)| by_epoch.entry(epoch).or_default().push(value));

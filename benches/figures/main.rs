@@ -3,10 +3,10 @@
 //!
 //! Each figure is a module that measures, and describes its figure as data; `results` keeps what
 //! was measured as CSV, `plot` draws any figure from that, `page` shows them all. Everything goes
-//! to `target/figures/`, as SVG, PNG and CSV. `--draw FOLDER` draws the figures of the CSV files in
-//! a folder anew, without measuring.
+//! to `target/figures/`, as SVG, PNG and CSV. `--draw FOLDER` redraws the figures from the CSV
+//! files in a folder, without measuring.
 
-// A program, and its output is its purpose.
+// Printing is the purpose of this program.
 #![allow(clippy::print_stdout)]
 
 mod bare;
@@ -29,11 +29,11 @@ use report::page::Entry;
 use report::results::{Results, directory};
 use report::{machine, page};
 
-/// What `cargo bench` passes to every bench. Other flags are criterion's, and then the figures are
-/// not asked for.
+/// What `cargo bench` passes to every bench. Other flags are criterion's, and with these the
+/// figures are not drawn.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer points, for a look in a minute
+    /// Measures fewer points, for a first look within a minute
     #[arg(long)]
     quick: bool,
     /// Passed by `cargo bench`; without it nothing is measured
@@ -42,11 +42,11 @@ struct Arguments {
     /// A folder with MNIST's files in IDX format, for the figure of that name
     #[arg(long)]
     mnist: Option<PathBuf>,
-    /// Measures nothing, and draws the figures of the CSV files in a folder anew, with the facts
-    /// that `facts.csv` there has
+    /// Redraws the figures from the CSV files in a folder and the facts in its `facts.csv`, without
+    /// measuring
     #[arg(long, value_name = "FOLDER")]
     draw: Option<PathBuf>,
-    /// Draws nothing, and checks what `peers` runs of gemmprop itself
+    /// Checks what `peers` runs of gemmprop itself, and draws nothing
     #[arg(long)]
     check_our_peers: bool,
     /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers,
@@ -143,7 +143,7 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
         results.keep("training", &training::measure(quick), facts)?;
         done(results, &["training"])?;
     }
-    // Needs a folder that not everybody has.
+    // Measured only if the folder with MNIST is given.
     if let Some(folder) = arguments.mnist.as_deref().filter(|_| filter == Some("mnist")) {
         let rows = mnist::measure(folder, &directory("peers"), quick)?;
         results.keep("mnist", &rows, facts)?;

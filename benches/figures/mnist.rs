@@ -1,5 +1,5 @@
-//! MNIST's digits from a folder of the user's: what accuracy the optimisers reach, in what time,
-//! beside PyTorch and scikit-learn where `ci/peers` has installed them.
+//! MNIST's digits from a folder of the user: the accuracies of the optimisers and their times,
+//! compared with PyTorch and scikit-learn if `ci/peers` has installed them.
 
 use std::error::Error;
 use std::io::Write;
@@ -22,7 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const WIDTHS: [usize; 4] = [784, 512, 512, 10];
 const SEEDS: u64 = 3;
-/// Of the first recipe, here and in PyTorch: three seeds cannot tell 0.955 from 0.957.
+/// The seeds of the first recipe, here and in PyTorch: three seeds cannot tell 0.955 from 0.957.
 const MANY_SEEDS: u64 = 16;
 const FIRST: &str = "SGD, η 0.1";
 
@@ -64,7 +64,7 @@ fn recipes() -> [(&'static str, Training); 4] {
     ]
 }
 
-/// Those of others: library, recipe as its script and as the table names it.
+/// The recipes of other libraries: the library, and the recipe as its script and the table name it.
 const PEERS: [(&str, &str, &str); 4] = [
     ("torch", "sgd", FIRST),
     ("torch", "adamw", "AdamW, η 0.001, λ 0.5, cosine, batch 16"),
@@ -136,7 +136,7 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
         }
         let there = python.exists() && !quick;
         for (library, recipe, name) in PEERS.iter().filter(|(library, _, name)| there && belongs(seed, name, library)) {
-            // Until the threads of whoever ran before sleep.
+            // Waits until the threads of the previous library sleep.
             std::thread::sleep(Duration::from_millis(250));
             let mut command = Command::new(&python);
             command.arg(&script).args([library, recipe]).arg(seed.to_string()).arg(&file);
@@ -179,7 +179,7 @@ fn groups(rows: &[Row]) -> Vec<(&str, &str, Vec<&Row>)> {
 }
 
 pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
-    // A library has its colour, a recipe its mark.
+    // The colour shows the library, and the mark the recipe.
     let colours = [colour::VERMILION, colour::BLUE, colour::GREY];
     let marks = [Marker::Diamond, Marker::Square, Marker::Cross, Marker::Circle, Marker::Triangle];
     let (mut libraries, mut recipes) = (Vec::new(), Vec::new());

@@ -46,25 +46,25 @@ const SHAPES: [Shape; 8] = [
     (&[2048, 2048, 2048, 2048, 1], 512),
 ];
 
-/// Of the data, taken in this order again and again.
+/// The number of batches in the data, which are used in this order again and again.
 const BATCHES: usize = 8;
 
-/// Of which the losses are compared.
+/// The number of steps whose losses are compared.
 const FIRST_STEPS: usize = 10;
 
-/// Until the last peer's threads sleep: OpenBLAS's spin for 107 ms, those of an OpenMP runtime for
-/// up to 200 ms.
+/// The wait until the threads of the last peer sleep: OpenBLAS's spin for 107 ms, those of an
+/// OpenMP runtime for up to 200 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Seconds of steps that wake a peer's own threads and fill the caches, before those that count.
 const WARM_UP: f64 = 0.02;
 const WINDOW: f64 = 0.1;
 
-/// The one by which the others are divided.
+/// The library by whose times the others are divided.
 const OURS: &str = "gemmprop";
 const OURS_BY_EPOCHS: &str = "gemmprop, epoch";
 
-/// In the order of the table, which shows those that are missing too.
+/// The libraries in the order of the table, which also shows those that are missing.
 const NAMES: [&str; 7] = [OURS, OURS_BY_EPOCHS, "PyTorch", "JAX", "scikit-learn", "candle", "burn"];
 
 struct Peer {
@@ -72,7 +72,7 @@ struct Peer {
     version: String,
     child: Child,
     answers: Lines<BufReader<ChildStdout>>,
-    /// Of a step, on the shape that is loaded: a first guess, then one of each round.
+    /// Seconds per step on the shape that is loaded: a first guess, then one for each round.
     guess: f64,
     seconds: Vec<f64>,
 }
@@ -95,7 +95,7 @@ impl Peer {
         Ok(self.answers.next().ok_or("its process has ended")??)
     }
 
-    /// Seconds of one of so many steps.
+    /// Seconds per step, over this number of steps.
     fn run(&mut self, steps: usize) -> Result<f64> {
         Ok(self.ask(&format!("run {steps}"))?.parse::<f64>()? / steps as f64)
     }
@@ -126,13 +126,13 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Steps that take about so long: whole epochs, or less than one.
+/// The number of steps that take about this long: whole epochs, or less than one.
 fn steps(seconds: f64, step: f64) -> usize {
     let steps = (seconds / step) as usize;
     if steps < BATCHES { steps.max(1) } else { steps - steps % BATCHES }
@@ -168,12 +168,12 @@ impl Task {
         format!("{} B {}", joined(self.widths), self.batch)
     }
 
-    /// As `benches/peers/src/lib.rs` describes it.
+    /// The file that `benches/peers/src/lib.rs` describes.
     fn write(&self, path: &Path) -> std::io::Result<()> {
         let mut file = BufWriter::new(std::fs::File::create(path)?);
         let widths: Vec<String> = self.widths.iter().map(usize::to_string).collect();
         writeln!(file, "{} {BATCHES} {} {}", self.batch, self.eta, widths.join(" "))?;
-        // θ is ordered as the file is: a layer's weights, then its constant.
+        // θ is ordered as the file is: a layer's weights, then its bias.
         for number in self.mlp.parameters().iter().chain(&self.x).chain(&self.y) {
             file.write_all(&number.to_le_bytes())?;
         }
@@ -208,7 +208,7 @@ fn joined(widths: &[usize]) -> String {
     widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
 }
 
-/// What a comparison has found.
+/// The outcome of a comparison.
 pub(crate) struct Measured {
     pub(crate) rows: Vec<Row>,
     /// How it was measured, and what is left out.
@@ -235,7 +235,7 @@ pub(crate) fn check_ours(programs: &Path) -> Result {
     Ok(())
 }
 
-/// Those that take part, and why others do not.
+/// The peers that take part, and the reasons why others do not.
 struct Peers {
     threads: usize,
     running: Vec<Peer>,
@@ -342,7 +342,7 @@ impl<'a> Compared<'a> {
         self.0.iter().find(|row| row.peer == peer && row.batch == batch && row.widths == widths)
     }
 
-    /// Its time, divided by ours.
+    /// The time of a peer on a shape, divided by ours.
     fn ratio(&self, peer: &str, shape: (&str, usize)) -> Option<f64> {
         Some(self.row(peer, shape)?.step_seconds / self.row(OURS, shape)?.step_seconds)
     }

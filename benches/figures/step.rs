@@ -1,4 +1,4 @@
-//! A training step beside its bare BLAS calls, in time and in GFLOP/s.
+//! A training step compared with its bare BLAS calls, in time and in GFLOP/s.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use report::plot::{Axis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke,
 use report::progress::Progress;
 use rungs::integers;
 
-/// One shape in one number type with so many threads.
+/// One shape in one number type with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call
@@ -28,9 +28,9 @@ pub(crate) struct Row {
     /// The bare calls of the same step (or forward pass), with as many BLAS threads, or with one if
     /// that is faster.
     gemm_seconds: f64,
-    /// Of the step, on all its threads.
+    /// GFLOP/s of the step, on all its threads.
     gflops: f64,
-    /// Of as many cores as there are threads.
+    /// Peak GFLOP/s of as many cores as there are threads.
     peak_gflops: f64,
 }
 
@@ -126,7 +126,7 @@ const THREADS: [usize; 2] = [1, 2];
 const IN_F64: [(usize, usize); 5] = [(16, 32), (64, 32), (784, 128), (1024, 32), (1024, 256)];
 
 /// How long OpenBLAS's own threads keep a core busy after a call before they sleep: 2²⁸ ticks of
-/// the CPU's clock counter, 107 ms at 2.5 GHz. Whoever computes meanwhile shares that core with
+/// the CPU's clock counter, 107 ms at 2.5 GHz. Other computations meanwhile share that core with
 /// them.
 const BLAS_THREADS_SPIN: Duration = Duration::from_millis(120);
 
@@ -179,7 +179,7 @@ struct Timed<F> {
     mlp: Mlp<F>,
     /// One for each number of threads.
     trainers: [Sgd<F>; 2],
-    /// Of a step, for each [`Kind`] and number of threads.
+    /// The times of a step, for each [`Kind`] and number of threads.
     seconds: [[Vec<f64>; 2]; 5],
 }
 

@@ -1,4 +1,5 @@
-//! A step of the trainer, by each optimiser and with each comfort, beside the engine's plain step.
+//! A step of the trainer, with each optimiser and each option, compared with the engine's plain
+//! step.
 
 use std::time::Instant;
 
@@ -15,16 +16,16 @@ use report::page::Table;
 use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 use report::progress::Progress;
 
-/// One shape, trained in one way with so many threads.
+/// One shape, trained in one way with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     optimizer: String,
     widths: String,
     batch: usize,
     threads: usize,
-    /// Of the trainer: an epoch, divided by its steps.
+    /// The trainer's time per step: an epoch, divided by its steps.
     step_seconds: f64,
-    /// Of the engine alone: `Sgd::step` on batches where they lie.
+    /// The time of the engine alone: `Sgd::step` on batches in place.
     engine_seconds: f64,
     /// The median over the rounds of one divided by the other, each of the same round.
     ratio: f64,
@@ -46,7 +47,7 @@ const WAYS: [&str; 9] = [
 ];
 
 fn training(way: &str, batch: usize) -> Training {
-    // So small a rate that the work stays the same.
+    // The rate is so small that the work stays the same.
     let base = Training {
         batch,
         learning_rate: LearningRate::constant(1e-9),
@@ -76,7 +77,7 @@ struct Timed<L: Loss<f32>, Y> {
     mlp: Mlp<f32>,
     sgd: Sgd<f32>,
     trainers: Vec<Trainer<f32, L>>,
-    /// Of a step: the engine's, and then each way's.
+    /// The times of a step: the engine's, and then that of each way.
     seconds: Vec<Vec<f64>>,
 }
 

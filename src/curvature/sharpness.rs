@@ -269,7 +269,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
     /// L(θ + α d + β e) for each α (rows) and β (columns).
     ///
     /// # Errors
-    /// As [`line`](Self::line).
+    /// Those of [`line`](Self::line).
     pub fn plane(&mut self, [d, e]: [&Parameters<F>; 2], alphas: &[f64], betas: &[f64]) -> Result<Array2<f64>> {
         let theta = self.theta;
         theta.check_shape_of("direction", d)?;

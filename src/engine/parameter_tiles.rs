@@ -46,7 +46,7 @@ impl ParameterTiles {
         Self { w, c, flops }
     }
 
-    /// The same tiles of further arrays shaped like θ, to be claimed independently.
+    /// A copy of these tiles for further arrays shaped like θ, to be claimed independently.
     pub(crate) fn like(&self) -> Self {
         Self { w: self.w.like(), c: self.c.like(), flops: self.flops }
     }

@@ -101,9 +101,9 @@ pub(crate) struct LayerTile<'s, 'a, F> {
     claimed: TileGuard<'s, 'a, F, Ix2>,
     /// The arrays, by their slots, that it belongs to.
     pub(crate) arrays: Range<usize>,
-    /// Its samples, counted from the first of the batch.
+    /// The samples of the tile, counted from the first of the batch.
     pub(crate) rows: Range<usize>,
-    /// Its neurons, if they are not all of the layer's.
+    /// The neurons of the tile, if they are not all of the layer's.
     pub(crate) columns: Option<Range<usize>>,
 }
 

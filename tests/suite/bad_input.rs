@@ -1,7 +1,7 @@
-//! What every public call makes of bad or odd input: `docs/bad-input.md` is written from here, and
-//! compared with it.
+//! What every public call makes of bad or odd input. `docs/bad-input.md` is written from here, and
+//! the results are compared with it.
 //!
-//! `BLESS=1 cargo test --test suite bad_input` writes it anew.
+//! `BLESS=1 cargo test --test suite bad_input` rewrites the page.
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,12 +19,12 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, array,
 #[derive(Clone, Copy)]
 struct Case<'a> {
     x: ArrayView2<'a, f32>,
-    /// As many columns as the network has outputs.
+    /// Targets with as many columns as the network has outputs.
     y: ArrayView2<'a, f32>,
     labels: ArrayView1<'a, usize>,
     weights: ArrayView1<'a, f32>,
     mlp: &'a Mlp<f32>,
-    /// The same with one output.
+    /// The network of the same shape with one output.
     one: &'a Mlp<f32>,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Case<'a> {
     }
 
     fn standardized(&self) -> Result<Model<f32>> {
-        // Of sound numbers: what is refused is refused by the call in question.
+        // Fitted on sound numbers, so that it is the call in question that refuses its input.
         let columns = self.mlp.inputs();
         let x = Array2::from_shape_fn((5, columns), |(i, j)| (i * (j % 7 + 2) % 5) as f32);
         Ok(Model { mlp: self.mlp.clone(), standardizer: Some(Standardizer::fit(x.view())?) })
@@ -95,7 +95,7 @@ macro_rules! of_one {
     };
 }
 
-/// Calls on one sample: here the last of the case.
+/// Calls on one sample, the last of the case.
 const ON_ONE_SAMPLE: &[Call] = &[
     ("Trace::new", |case| Ok(of_trace(&Trace::new(case.mlp, case.x.row(case.x.nrows() - 1))?))),
     ("naive::output_gradient", of_one!(naive::output_gradient)),
@@ -157,7 +157,7 @@ const ON_DATA: &[Call] = &[
     ("Hessian::new", hessian),
 ];
 
-/// Calls that read weights, too, if they are given.
+/// Calls that also read weights if there are any.
 const ON_WEIGHTED_DATA: &[Call] = &[
     ("Model::loss", |case| Ok(vec![Model::from(case.mlp.clone()).loss(case.data(), &SquaredError)?])),
     ("Trainer::fit", |case| {
@@ -182,7 +182,7 @@ const ON_WEIGHTED_DATA: &[Call] = &[
     }),
 ];
 
-/// Calls whose targets are one number a sample, or a label.
+/// Calls whose targets are one number or one label per sample.
 const ON_ONE_NUMBER: &[Call] = &[
     ("Sgd::step, one output", |case| {
         let mut mlp = case.one.clone();
@@ -218,7 +218,7 @@ fn landscape(case: &Case) -> Result<Vec<f64>> {
     Ok(plane.into_iter().chain(sharpness).collect())
 }
 
-/// A view of so many rows and columns of a larger array.
+/// A view of this shape into a larger array.
 type Layout<T> = (&'static str, fn(&Array2<T>, (usize, usize)) -> ArrayView2<'_, T>);
 
 fn layouts<T>() -> [Layout<T>; 12] {
@@ -397,7 +397,7 @@ fn of_x(page: &mut String) {
         let labels = Array1::from_shape_fn(x.nrows(), |i| i % 2);
         let weights = Array1::from_elem(x.nrows(), 1.0);
         let case = Case { x, y: y.view(), labels: labels.view(), weights: weights.view(), mlp: &mlp, one: &one };
-        // There is no sample of no samples.
+        // Calls on one sample do not apply to 0 rows.
         let there = |name: &str| x.nrows() > 0 || ON_ONE_SAMPLE.iter().all(|call| call.0 != name);
         table.row(input, |(name, call)| there(name).then(|| text(|| call(&case))));
     };

@@ -23,8 +23,7 @@ const SHAPES: [(&[usize], usize); 11] = [
 
 const STEPS: usize = 20;
 
-/// Without BLAS the two largest take as long as all others together, and show nothing that those do
-/// not.
+/// Without BLAS the two largest shapes take as long as all others together, and show nothing new.
 fn shapes() -> &'static [(&'static [usize], usize)] {
     if cfg!(feature = "blas") { &SHAPES } else { &SHAPES[..9] }
 }

@@ -19,7 +19,7 @@ fn data<F: common::Real>() -> (Array2<F>, Array1<usize>) {
     (common::uniform(70, 6, 2), Array1::from_shape_fn(70, |i| (i * i) % 3))
 }
 
-/// Stops after each so many batches.
+/// Stops each time that this number of batches (the first field) has passed.
 struct Every(usize, usize);
 
 impl<F: gemmprop::Scalar> Observer<F> for Every {
@@ -29,7 +29,7 @@ impl<F: gemmprop::Scalar> Observer<F> for Every {
     }
 }
 
-/// All that two runs have in common if they are the same; the wall time is none of it.
+/// Everything that is equal in two equal runs, which excludes the wall time.
 fn state<F: common::Real>(trainer: &Trainer<F, SoftmaxCrossEntropy>) -> (Model<F>, Vec<String>) {
     let timeless = |record: &gemmprop::Record| {
         let mut record = *record;
@@ -93,7 +93,7 @@ fn trainings() -> Vec<Training> {
             ..base.clone()
         },
         Training { sam: Some(0.1), ..base.clone() },
-        // In f32 saved up for six steps and applied in the seventh.
+        // In f32 the decay is accumulated for six steps and applied in the seventh.
         Training { weight_decay: 5e-5, ..base.clone() },
         Training { optimizer: Optimizer::adam(), sam: Some(0.1), clip_norm: Some(0.3), standardize: true, ..base },
     ]
@@ -110,7 +110,7 @@ fn a_run_goes_on_from_any_batch_with_the_same_bits() {
     }
 }
 
-/// The notes and the run are of one reading: what happens to the file in between does not matter.
+/// The notes and the run come from one read: later changes to the file do not matter.
 #[test]
 fn what_was_read_gives_its_notes_and_then_its_run() {
     let directory = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ fn a_run_that_is_over_can_be_given_more_epochs() {
     assert_eq!(state(&trainer), state(&run(5)));
 }
 
-/// The newest is damaged: the one before is used, and it is said.
+/// If the newest checkpoint is damaged, the one before is used, and the damage is reported.
 #[test]
 fn a_damaged_newest_falls_back_to_the_one_before_and_says_so() {
     let (x, y) = data::<f64>();
@@ -190,11 +190,11 @@ fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
     assert!(matches!(Checkpoints::create(directory.path()).unwrap_err(), CheckpointError::Used { .. }));
 }
 
-/// Trained with one loss, a run does not go on with another by mistake, though the network has as
-/// many outputs as both take.
+/// A run trained with one loss does not resume with another by mistake, although the network's
+/// number of outputs suits both.
 #[test]
 fn a_run_does_not_go_on_with_another_loss() {
-    /// A caller's own, with parameters in its type.
+    /// A custom loss with type parameters.
     #[derive(Debug)]
     struct Own<T>(T);
 
@@ -241,7 +241,7 @@ fn a_run_does_not_go_on_with_another_loss() {
     assert!(error.to_string().ends_with(": loss: expected Own, found squared_error"), "{error}");
 }
 
-/// Of two that go on with one run, one would overwrite what the other has learned.
+/// If two trainers resumed one run, one would overwrite what the other has learned.
 #[test]
 fn one_run_at_a_time_goes_on_in_a_directory() {
     let directory = tempfile::tempdir().unwrap();
@@ -254,7 +254,7 @@ fn one_run_at_a_time_goes_on_in_a_directory() {
     assert!(in_use(second.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err()));
     assert!(in_use(second.save(&trainer, &Notes::new()).unwrap_err()));
     assert!(in_use(Checkpoints::create(directory.path()).unwrap_err()));
-    // Who only reads does not mind.
+    // Reading is still allowed.
     assert_eq!(&second.model::<f32>().unwrap().value, trainer.model());
     second.read().unwrap();
     drop(first);
@@ -265,7 +265,8 @@ fn one_run_at_a_time_goes_on_in_a_directory() {
     third.lock().unwrap();
 }
 
-/// A network that has hardly been trained predicts, too, and nobody would notice.
+/// A network that has hardly been trained also predicts, so taking it by mistake would go
+/// unnoticed.
 #[test]
 fn a_prediction_does_not_fall_back_to_an_older_network() {
     let directory = tempfile::tempdir().unwrap();
@@ -320,7 +321,7 @@ fn a_file_of_the_format_before_is_read_and_goes_on() {
     let y = Array1::from_shape_fn(20, |i| i % 3);
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     assert_eq!(trainer.history().records[..2], records);
-    // Written anew, it is in the form of today.
+    // When it is written again, it has the current format.
     checkpoints.save(&trainer, &Notes::new()).unwrap();
     assert_eq!(checkpoints.resume::<f64, _>(SoftmaxCrossEntropy).unwrap().value.history(), trainer.history());
 }

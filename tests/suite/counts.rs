@@ -8,8 +8,8 @@
 //! - naive, ∂ŷ_k/∂θ, structural zeros skipped: 2 d_{T−1} d_T + Σ_{t≤T−2} d_t d_{t+1} (1 + d_{t+2} +
 //!   Σ_{s=t+2}^{T−1} d_s d_{s+1} + d_T)
 //!
-//! A constant's edge is not multiplied by its 1: it adds nothing forward and backward; in the naive
-//! method it costs what the others of its layer do but for that one multiplication.
+//! The edge of a bias is not multiplied by the constant 1: it adds nothing forward and backward; in
+//! the naive method it costs what the others of its layer do but for that one multiplication.
 
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
@@ -86,7 +86,7 @@ fn check(widths: &[usize], constant: Bias, batch: usize) {
     let predicted = multiplications(|| mlp.predict(x.view()).map(drop)).1 as usize;
     assert_eq!(predicted, batch * forward, "predict {widths:?} {constant:?}");
 
-    // Each of these makes its forward pass first.
+    // Each of these first makes a forward pass.
     let k = mlp.outputs() - 1;
     let mut backward_of =
         |name: &str, samples: usize, rung: &mut (dyn FnMut(&mut gemmprop::Parameters<Counted>) + Send)| {

@@ -13,7 +13,7 @@ use ndarray_npy::{NpzWriter, WritableElement, WriteNpyExt, write_npy};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// A folder that goes away, and files in it.
+/// A temporary folder, and files in it.
 struct Folder(TempDir);
 
 impl Folder {
@@ -270,7 +270,7 @@ fn npz_stored_and_compressed() {
     assert!(matches!(data::npz::<f32>(&path, "x"), Err(ReadError::Io { .. })));
 }
 
-/// As NumPy's own readers take them.
+/// Headers that NumPy's own readers accept.
 #[test]
 fn npy_headers_of_other_writers() {
     let folder = Folder::new();
@@ -659,7 +659,7 @@ fn a_folder_with_train_and_test() {
     assert_eq!((found.train.x.dim(), found.train.labels), ((3, 2), array![3, 3, 3]));
     let test = found.test.unwrap();
     assert_eq!((test.x.dim(), test.labels), ((2, 2), array![2, 2]));
-    // An unpacked file goes before its packed one.
+    // An unpacked file takes precedence over the packed one.
     write_pair(&folder, "train-images-idx3-ubyte", "train-labels-idx1-ubyte", 4);
     assert_eq!(data::idx_folder::<f32>(folder.0.path()).unwrap().train.x.dim(), (4, 2));
 }

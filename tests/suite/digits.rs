@@ -1,4 +1,4 @@
-//! Real data: handwritten digits by softmax, and red wine by squared error, the lecture's scalar ŷ.
+//! Real data: handwritten digits by softmax, and red wine by squared error with a scalar ŷ.
 
 use gemmprop::{Bias, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, s};

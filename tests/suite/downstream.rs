@@ -48,7 +48,7 @@ fn a_second_crate_links_and_trains() {
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{err}");
-    // The line that the data lie on, and the constant b.
+    // The line that the data lie on, and the bias b.
     assert!(out.contains("theta 1.000000 -2.000000 0.500000 1.000000"), "{out}");
     assert!(out.contains("OpenBLAS"), "{out}");
 }

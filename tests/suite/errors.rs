@@ -149,7 +149,7 @@ fn parameters_of_another_network() {
     assert_eq!(other, mlp(1));
 }
 
-/// Whose parameters no address space holds, and whose number no `usize` does.
+/// Networks with too many parameters for any address space, or even for a `usize`.
 #[test]
 fn parameters_that_do_not_fit_into_memory() {
     let billion = 1_000_000_000;
@@ -170,7 +170,8 @@ fn parameters_that_do_not_fit_into_memory() {
     }
 }
 
-/// Every way to a ŷ tells of one that is not finite, and where; the gradient is then not written.
+/// Every call that computes ŷ reports one that is not finite, and where; the gradient is then not
+/// written.
 #[test]
 fn an_output_that_is_not_finite() {
     let mut mlp = Mlp::<f32>::from_weights(&[2, 3, 2], Bias::Input, 1, |_, _, _| 1.0).unwrap();
@@ -238,7 +239,7 @@ fn an_x_that_overflows_when_it_is_standardised() {
     assert!(matches!(error, Error::NotFinite { what: "x", row: Some(7), column: 0, .. }), "{error}");
 }
 
-/// `&ŷ − &y` with a ŷ of (n, 1) and a y of (n) is (n, n), and nobody says so.
+/// `&ŷ − &y` with a ŷ of (n, 1) and a y of (n) is silently (n, n).
 #[test]
 fn one_number_a_sample_is_of_a_network_with_one_output() {
     let x = array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
@@ -259,7 +260,8 @@ fn a_standardisation_of_other_inputs() {
     assert_eq!(Trainer::new(model, SquaredError, Training::default()).unwrap_err(), expected);
 }
 
-/// 1.6 · 10³⁵ with 36 digits is not read by anybody; and one output is no "outputs".
+/// Large numbers are written with an exponent and not with 36 digits, and one output is not called
+/// "outputs".
 #[test]
 fn numbers_and_plurals_are_written_to_be_read() {
     let with = |found| Error::Target { row: Some(0), expected: "", found }.to_string();
@@ -419,7 +421,8 @@ fn an_output_that_does_not_exist_is_a_bug_of_the_caller() {
 fn divergence_is_found_at_its_step_and_leaves_the_parameters_before_it() {
     let mut mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 1).unwrap();
     let (x, y) = (array![[1e3]], array![1.0]);
-    // |1 − η x²| ≫ 1: each step multiplies the residual by 10⁶, until its square leaves the range of f64.
+    // |1 − η x²| ≫ 1: each step multiplies the residual by 10⁶, until its square leaves the range
+    // of f64.
     let error = Sgd::new(1, 1.0, 1).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 1000).unwrap_err();
     assert!(
         matches!(error, Error::Diverged { at: Some((21..=40, 1)), found, .. } if found == f64::INFINITY),

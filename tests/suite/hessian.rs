@@ -32,7 +32,7 @@ fn product<F: Real, L: Loss<F>>(
     loss: &L,
     v: &Parameters<F>,
 ) -> Vec<f64> {
-    // What was there does not matter.
+    // The previous contents of `hv` do not matter.
     let mut hv = with_numbers(mlp, |_| f64::NAN);
     Hessian::new(mlp, Dataset::new(x, y.view()), loss).unwrap().apply(v, &mut hv).unwrap();
     flat(&hv)
@@ -219,7 +219,7 @@ fn squared_error_of_a_linear_model_is_xx_over_n() {
     let (n, inputs, outputs) = (8, 5, 2);
     let mlp = integer_network::<f32>(&[inputs, outputs], Bias::Input, 1);
     let (x, y) = (integers::<f32>(n, inputs, 2), integers::<f32>(n, outputs, 3));
-    // With the constant as a last column; θ has its numbers behind those of alpha.
+    // With the constant 1 as a last column; θ has its numbers behind those of alpha.
     let extended = |r: usize, j: usize| if j < inputs { x[[r, j]] } else { 1.0 };
     let place = |k: usize, j: usize| if j < inputs { k * inputs + j } else { outputs * inputs + k };
     for k in 0..outputs {

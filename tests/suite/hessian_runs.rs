@@ -66,7 +66,7 @@ fn bits_do_not_depend_on_threads() {
     }
 }
 
-/// Of n samples: 6E − 4 d₀d₁ each, E with the head's, and what the loss makes (softmax 2m, squared
+/// For n samples, 6E − 4 d₀d₁ each, E with the head's, and what the loss makes (softmax 2m, squared
 /// error nothing); then the mean, which BLAS takes as a factor of each product: one for each number
 /// of w[t] for each product, and one for each of the constants'.
 #[test]

@@ -79,7 +79,8 @@ fn its_gradient_is_the_trainers() {
     }
 }
 
-/// The same as of inputs that were standardised before, and a network that reads them as they are.
+/// The result is that of inputs that were standardised before and a network that reads them as they
+/// are.
 #[test]
 fn inputs_are_standardised_as_the_model_does() {
     let (x, y) = (far_away(), integers::<f64>(8, 2, 3));

@@ -5,7 +5,8 @@
 use gemmprop::{History, Record};
 use proptest::prelude::*;
 
-/// All of them, the floating-point numbers as bits: 0 and −0 differ, and NaN is like itself.
+/// All numbers of a record, the floating-point ones as bits: 0 and −0 differ, and NaN is like
+/// itself.
 fn bits(records: &[Record]) -> Vec<[u64; 8]> {
     let record = |record: &Record| {
         let Record { epoch, steps, loss, validation_loss, learning_rate, gradient_norm, seconds } = *record;
@@ -35,7 +36,7 @@ fn record(number: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = R
     )
 }
 
-/// No number need be finite.
+/// The numbers need not be finite.
 fn any_number() -> impl Strategy<Value = f64> + Clone {
     prop_oneof![
         // Any bits: subnormal numbers, −0 and the largest ones are among them.

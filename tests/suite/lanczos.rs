@@ -77,7 +77,7 @@ fn assert_right(lambda: &Array1<f64>, a: &Array2<f64>, options: &Options, spectr
     }
 }
 
-/// As a diagonal matrix and as a dense one.
+/// Asserts that the spectrum λ is found, for a diagonal matrix and for a dense one.
 fn assert_found(lambda: &Array1<f64>, options: &Options) -> Extremes {
     let spectrum = extremes(&mut scaling(lambda), options).unwrap();
     assert_right(lambda, &Array2::from_diag(lambda), options, &spectrum);
@@ -227,7 +227,7 @@ fn the_errors_cover_what_is_not_symmetric() {
     }
 }
 
-/// mε‖A‖, which products and the eigenvalues of h have in any case: ε|θ| at the least.
+/// mε‖A‖, which products and the eigenvalues of h have in any case: at least ε|θ|.
 #[test]
 fn no_error_is_below_rounding() {
     #[derive(Debug)]
@@ -290,7 +290,7 @@ fn an_invariant_subspace_ends_a_block_and_another_begins() {
     let options = asking(3, 0, 1e-9);
     assert_eq!(extremes(&mut scaling(&identity), &options).unwrap().products, 4);
     // The dense one is the identity but for rounding, and whether a step's β is negligible depends
-    // on the kernel that multiplies. Where it is not, the block goes on: three steps until three
+    // on the kernel that multiplies. Where it is not, the block continues: three steps until three
     // are known and three that add nothing, at most.
     let products = assert_found(&identity, &options).products;
     assert!((4..=6).contains(&products), "{products} products");

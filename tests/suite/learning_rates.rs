@@ -10,7 +10,7 @@ use gemmprop::BatchEnd;
 use gemmprop::{Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training};
 use ndarray::{Array1, Array2, array};
 
-/// Collects what it is told, and stops after so many batches of a call.
+/// Collects the reports that it receives, and stops after `stop_after` batches of a call.
 #[derive(Default)]
 struct Seen {
     batches: Vec<BatchEnd>,
@@ -111,7 +111,7 @@ fn a_cosine_stays_at_its_least_after_the_last_epoch() {
     assert!(seen.batches.iter().all(|batch| batch.learning_rate == 0.0625 / 8.0), "{:?}", seen.batches);
 }
 
-/// Of so many planned epochs, none done.
+/// A trainer with a cosine schedule over this number of epochs, none of them done.
 fn cosine_of(epochs: usize, least: f64) -> Trainer<f64, SquaredError> {
     trainer(LearningRate::cosine(0.05, least), epochs)
 }
@@ -128,7 +128,7 @@ fn a_cosine_that_ends_at_0_does_not_silently_train_with_that() {
             assert!(matches!(error, Error::Hyperparameter { name: "learning_rate", found: 0.0, .. }), "{error:?}");
         }
         assert_eq!((trainer.model(), trainer.history().records.len()), (&before, epochs));
-        // With more epochs it goes on.
+        // With more epochs it resumes.
         trainer.set_epochs(epochs + 1);
         assert_eq!(trainer.partial_fit(data, None, &mut ()), Ok(gemmprop::StopReason::Completed));
     }
@@ -231,7 +231,7 @@ fn a_plateau_is_patience_and_one_more_epochs_without_a_new_least_validation_loss
     assert!(rates_by_epoch(LearningRate::on_plateau(1.0, 0.5, 5), &losses).iter().all(|&eta| eta == 1.0));
 }
 
-/// x = 1, and both the weight and the constant move: δ ← (1 − 2η) δ. At η = 4 the loss grows, at 1
+/// x = 1, and both the weight and the bias move: δ ← (1 − 2η) δ. At η = 4 the loss grows, at 1
 /// it stays, at ½ it is 0 at once.
 #[test]
 fn without_validation_the_training_loss_tells_a_plateau() {
@@ -246,7 +246,7 @@ fn without_validation_the_training_loss_tells_a_plateau() {
     assert_eq!(found, expected);
 }
 
-/// A run that is stopped and goes on has the rates of one that is not.
+/// A run that is stopped and resumed has the rates of one that is not.
 #[test]
 fn a_stopped_run_goes_on_with_the_rates_of_the_schedule() {
     let (x, y) = data();
@@ -269,7 +269,8 @@ fn a_stopped_run_goes_on_with_the_rates_of_the_schedule() {
     }
 }
 
-/// Of a linear model: with x = 0 and a target one below ŷ = b, δ = 1 and b falls by η.
+/// The rate η of one step, measured on a linear model: with x = 0 and a target one below ŷ = b, δ =
+/// 1 and b falls by η.
 fn rate_of_a_step(trainer: &mut Trainer<f64, SquaredError>) -> f64 {
     let x = array![[0.0, 0.0]];
     let b = |trainer: &Trainer<f64, SquaredError>| trainer.model().mlp.parameters().b()[0];

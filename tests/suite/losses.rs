@@ -177,7 +177,7 @@ fn a_nan_passes_through_relu() {
     assert!(is_of(mlp.predict(x.view()).unwrap_err(), Some(0)));
 }
 
-/// Of a network that gives back its inputs.
+/// The network returns its inputs, so that ŷ = x.
 #[test]
 fn the_class_is_that_of_the_largest_output_and_of_equal_ones_the_first() {
     let mut entry = 0..9;

@@ -41,7 +41,7 @@ fn the_mean_loss_is_that_of_the_samples() {
     }
 }
 
-/// Of numbers that are rounded.
+/// These sums are rounded, so their order shows in the bits.
 #[test]
 fn the_mean_loss_has_the_same_bits_for_any_number_of_threads() {
     let (_, x, _, weights) = setting();

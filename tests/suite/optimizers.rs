@@ -82,7 +82,7 @@ impl Sum {
     }
 }
 
-/// a b, if that is a number of so many bits.
+/// a b, if that is a number of at most this number of bits.
 fn product(a: f64, b: f64, bits: i32) -> Option<f64> {
     let p = a * b;
     let exact = a.mul_add(b, -p) == 0.0;
@@ -90,7 +90,7 @@ fn product(a: f64, b: f64, bits: i32) -> Option<f64> {
 }
 
 /// g as a sum over the batch, entry by entry; `None` if something on the way to it needs more than
-/// so many bits. Plain loops.
+/// this number of bits. Plain loops.
 fn exact_gradient(mlp: &Mlp<f64>, x: &Array2<f64>, y: &Array2<f64>, bits: i32) -> Option<Vec<Sum>> {
     let theta = mlp.parameters();
     let w: Vec<_> = theta.w().iter().map(|w| w.view()).chain([theta.alpha()]).collect();
@@ -284,7 +284,7 @@ fn bounded_gradient_near<F: Real>(
     Some((g.collect(), bounds.magnitude))
 }
 
-/// The same at θ; or with a ρ at the point uphill.
+/// The gradient at θ, or with a ρ at the point uphill.
 fn bounded_gradient<F: Real>(
     mlp: &Mlp<F>,
     sam: Option<f64>,
@@ -324,7 +324,7 @@ fn scaled<F: Real>(g: &mut [Bounded], length: f64) {
     }
 }
 
-/// Clipping, as the trainer does it. Is it?
+/// Clipping, as the trainer does it.
 fn clipped<F: Real>(g: &mut [Bounded], most: f64) -> bool {
     let norm = bounded_norm(g);
     assert!((norm.value - most).abs() > norm.error, "too close to tell whether it is clipped");
@@ -575,7 +575,7 @@ fn a_gradient_is_scaled_by_c_over_its_norm_and_left_alone_up_to_c() {
 // ------------------------------------------------------------------------------------------------
 // weight decay
 
-/// A loss of nothing: all gradients are 0, and θ moves by its decay alone.
+/// A loss that is always 0: all gradients are 0, and θ moves by its decay alone.
 #[derive(Debug)]
 struct Flat;
 

@@ -60,14 +60,14 @@ fn is_made_uphill<F: common::Real>(s: f64, r: f64, rho: f64, eta: f64) {
 /// ones.
 #[test]
 fn gradients_of_any_length_lead_uphill_by_the_radius() {
-    // ‖g‖ = 3r = 1.4 · 10⁻⁴⁰ and ρ/‖g‖ = 3.6 · 10³⁸; and down to the least r that there is.
+    // ‖g‖ = 3r = 1.4 · 10⁻⁴⁰ and ρ/‖g‖ = 3.6 · 10³⁸; and down to the smallest positive r.
     for power in [-134, -140, -149] {
         is_made_uphill::<f32>(1.0, 2_f64.powi(power), 0.05, 0.125);
     }
     // ρ/‖g‖ is 8 · 10⁻⁴², which f32 has 13 bits for; and 2⁻¹⁰⁵⁰, with 24.
     is_made_uphill::<f32>(2_f64.powi(67), 2_f64.powi(58), 0.001, 2_f64.powi(-100));
     is_made_uphill::<f64>(2_f64.powi(524), 2_f64.powi(-15), 1.1 * 2_f64.powi(-540), 0.125);
-    // r² is 2⁻⁸⁰⁰; then 1.7 · 2⁻¹⁰⁷⁰, with 5 bits; then 0, and down to the least r.
+    // r² is 2⁻⁸⁰⁰; then 1.7 · 2⁻¹⁰⁷⁰, with 5 bits; then 0, and down to the smallest r.
     for r in [2_f64.powi(-400), 1.3 * 2_f64.powi(-535), 2_f64.powi(-600), 2_f64.powi(-1074)] {
         is_made_uphill::<f64>(1.0, r, 0.05, 0.125);
     }

@@ -101,7 +101,7 @@ fn the_layout_of_the_callers_arrays_does_not_matter() {
 
 /// Without a hidden layer and with the whole data as batch, θ ← θ − η∇ with ∇ = H(θ − θ*), H =
 /// X̃ᵀX̃/n (X̃: x and the constant 1), contracts towards the least-squares solution θ* by 1 −
-/// ηλ_min a step, and a perturbation of r a step leaves r/(ηλ_min).
+/// ηλ_min per step, and a perturbation of r per step leaves r/(ηλ_min).
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 #[test]
 fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {

@@ -291,8 +291,8 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
     check::<f64, _>(&[4, 9, 5, 2], &uniform::<f64>(30, 2, 3), &SquaredError);
 }
 
-/// Of a linear model with whole numbers, exactly: L(θ + αd + βe) is a quadratic form, with H's
-/// products.
+/// For a linear model, L(θ + αd + βe) is a quadratic form, with H's products: exactly so on whole
+/// numbers.
 #[test]
 fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
     let mlp = integer_network::<f64>(&[5, 2], Bias::Input, 1);
@@ -508,7 +508,7 @@ fn a_distance_that_vanishes_is_refused() {
     assert!(landscape.box_sharpness(1e-3, 3).unwrap() > 0.0 && landscape.adaptive_sharpness(1e-3, 3).unwrap() > 0.0);
 }
 
-/// Without constants and with x and y times s, the squared error is s² times what it was: for a
+/// Without biases and with x and y times s, the squared error is s² times what it was: for a
 /// power of two, to the last bit. The squares of its gradient are beyond the range of the numbers
 /// for both of these. (b is 0 and stays so.)
 #[test]

@@ -2,7 +2,7 @@
 
 use report::statistics::{self, Drawn, Interval, Verdict, bootstrap, verdict};
 
-/// Of points of as many clusters.
+/// Kendall's τ of points, each of which is a cluster.
 fn kendall(points: &[(f64, f64)]) -> Option<f64> {
     let drawn = points.iter().enumerate().map(|(i, &value)| Drawn { cluster: i, draw: i, value });
     statistics::kendall(&drawn.collect::<Vec<_>>())

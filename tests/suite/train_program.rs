@@ -61,14 +61,14 @@ impl Folder {
         run
     }
 
-    /// Must go well.
+    /// Runs the program, which must succeed.
     fn fine(&self, line: &str) -> Run {
         let run = self.run(line);
         assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
         run
     }
 
-    /// Must fail with this code and one line that has this text.
+    /// Runs the program, which must fail with this code and one line that contains this text.
     fn refused(&self, line: &str, code: i32, text: &str) {
         let run = self.run(line);
         assert_eq!(run.code, Some(code), "{line}: {}", run.stderr);
@@ -78,7 +78,7 @@ impl Folder {
         }
     }
 
-    /// What the newest checkpoint says of its run.
+    /// The task that the newest checkpoint records.
     fn task(&self, name: &str) -> serde_json::Value {
         let saved = Checkpoints::open(self.path(name)).unwrap().model::<f32>().unwrap();
         serde_json::from_str(&saved.notes["task"]).unwrap()
@@ -151,7 +151,7 @@ fn classes_of_a_table_are_learned_with_the_defaults_and_predicted() {
     assert_eq!(unknown.stdout, run.stdout);
     assert_eq!(unknown.stderr, "");
 
-    // The network says the same of inputs that are standardised as the checkpoint's note has it.
+    // The network gives the same result for inputs standardised according to the checkpoint's note.
     folder.flowers("ordered.csv", &FLOWERS, 90);
     let mut x = data::csv_classes::<f64>(folder.path("ordered.csv"), "species").unwrap().x;
     let scales = folder.task("run")["inputs"].clone();
@@ -274,7 +274,7 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not()
     loop {
         let mut child = folder.command(&line).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        // To the first report of an epoch.
+        // Reads up to the first report of an epoch.
         let mut text = String::new();
         while !text.lines().last().is_some_and(|line| line.starts_with("epoch ")) {
             if stderr.read_line(&mut text).unwrap() == 0 {
@@ -308,7 +308,7 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is_not()
     assert_eq!(folder.model("stopped"), folder.model("whole"));
     let losses = |name| {
         let text = fs::read_to_string(folder.path(name)).unwrap();
-        // All but the time, which is last.
+        // Everything but the time, which is last.
         text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(losses("stopped.csv"), losses("whole.csv"));
@@ -377,7 +377,8 @@ fn a_resumed_run_reads_the_same_numbers() {
     assert!(!run.stderr.contains("warning"), "{}", run.stderr);
 }
 
-/// Of as many rows and columns, so that nothing else would show it.
+/// The other data have the same number of rows and columns, so that nothing else would show the
+/// difference.
 #[test]
 fn a_run_that_is_resumed_with_other_samples_says_so() {
     let folder = Folder::new();
@@ -566,7 +567,7 @@ fn whoever_reads_only_the_first_lines_is_no_error() {
     assert!(output.status.success() && stderr.starts_with("accuracy ") && stderr.lines().count() == 1, "{stderr}");
 }
 
-/// What follows `cargo run … --` in a text, the lines that go on joined.
+/// What follows `cargo run … --` in a text, with continued lines joined.
 fn commands(text: &str) -> Vec<String> {
     let text = text.replace("\\\n", " ");
     let command = |line: &str| {
@@ -669,7 +670,7 @@ fn classes_are_those_that_occur_and_many_whole_numbers_are_none() {
     );
     folder.fine("predict --checkpoint far --data x.npy --output y.npy");
     assert_eq!(fs::read(folder.path("y.npy")).unwrap(), fs::read(folder.path("far.npy")).unwrap());
-    // A run knows its classes again, and no others.
+    // A resumed run accepts its own classes and no others.
     let resume = "--data x.npy --resume --checkpoint far --epochs 201 --targets";
     folder.fine(&format!("{resume} far.npy"));
     folder.refused(&format!("{resume} grades.npy"), 1, r#"grades.npy[0]: expected a known class, found 0"#);
@@ -724,7 +725,7 @@ fn labels_that_double_precision_cannot_tell_apart_are_refused() {
     assert!(run.stderr.contains("y.npy"), "{}", run.stderr);
 }
 
-/// A rate that has become 0 ends a run, and what the run has come to is kept.
+/// A rate that has become 0 ends a run, and the state of the run is saved.
 #[test]
 fn a_run_that_an_error_ends_keeps_what_it_has() {
     let folder = Folder::new();
@@ -871,7 +872,7 @@ fn a_file_that_cannot_be_written_is_found_before_training_and_none_that_is_read_
     let train = "--csv flowers.csv --target species --epochs 1";
     let refused = |line: &str, text: &str| {
         let run = folder.run(line);
-        // Nothing has been said of the data.
+        // The data have not been reported yet.
         assert_eq!((run.code, run.stderr.lines().count()), (Some(1), 1), "{line}: {}", run.stderr);
         assert!(run.stderr.contains(text), "{line}: {}", run.stderr);
     };
@@ -980,7 +981,7 @@ impl Running {
         Self { child, stderr, text: String::new() }
     }
 
-    /// Until a line has this text.
+    /// Reads until a line contains this text.
     fn says(&mut self, text: &str) -> &str {
         use std::io::BufRead;
 
@@ -997,7 +998,7 @@ impl Running {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    /// How it ends, and what it has said.
+    /// The exit code and the complete output.
     fn ends(mut self) -> (Option<i32>, String) {
         use std::io::Read;
 
@@ -1011,7 +1012,8 @@ impl Running {
 fn signals_stop_a_run_and_its_best_network_predicts() {
     let folder = Folder::new();
     folder.flowers("flowers.csv", &FLOWERS, 60);
-    // Ignored by whoever has started the tests, it is not for us to say what it does.
+    // If SIGHUP is ignored where the tests were started, the program ignores it too, and there is
+    // nothing to test.
     let nohup =
         fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("SigIgn:\t0000000000000001"));
     let all = [("-INT", 130, "Ctrl-C"), ("-TERM", 143, "SIGTERM"), ("-HUP", 129, "SIGHUP")];
@@ -1044,7 +1046,7 @@ fn signals_stop_a_run_and_its_best_network_predicts() {
     }
 }
 
-/// As whoever has called nohup wants it.
+/// A signal that nohup has set to be ignored stays ignored.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_hangup_that_is_ignored_stops_nothing() {
@@ -1072,7 +1074,7 @@ fn one_run_at_a_time_has_a_folder_and_prediction_goes_on_beside_it() {
     folder.flowers("flowers.csv", &FLOWERS, 60);
     let mut run = Running::new(&folder, "--checkpoint run");
     run.says("epoch 1/");
-    // At once: what to read is not even there.
+    // The refusal comes at once: the data do not even exist.
     for line in ["--csv none.csv --target species --checkpoint run", "--csv none.csv --resume --checkpoint run"] {
         folder.refused(line, 1, "expected no run that writes here");
     }
@@ -1203,7 +1205,8 @@ fn a_learning_curve_leaves_out_losses_that_are_not_finite() {
     let words = figure.split(['<', '>']).filter(|text| text.contains("left out") || text.contains("infinite")).count();
     assert!(words > 0, "the caption says it");
     assert!(!figure.contains("NaN,") && !figure.contains("inf,"));
-    // The training losses, in their colour, still fill the height: they are no line on the ground.
+    // The training losses, in their colour, still fill the height: they are not a flat line at the
+    // bottom.
     let heights = figure.split("<polyline").filter(|line| line.contains("#0072B2")).filter_map(|line| {
         let (_, points) = line.split_once("points=\"")?;
         let y = points

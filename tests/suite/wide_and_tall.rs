@@ -90,7 +90,7 @@ fn every_column_of_a_wide_layer_is_stepped() {
 }
 
 /// A linear network with all weights 0, so that ŷ = 0 and δ = −y exactly: the gradient is −(1/B) Σ
-/// y x, and for the constants −(1/B) Σ y. Numbers of one sign, whose sums lose most.
+/// y x, and for the biases −(1/B) Σ y. Numbers of one sign, whose sums lose most.
 fn sums_of_many_samples_keep_their_digits(samples: usize, inputs: usize, outputs: usize) {
     let mlp = Mlp::<f32>::from_weights(&[inputs, outputs], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let positive = |i: usize, j: usize| (1.0 + ((i * 31 + j * 17) % 97) as f32 / 128.0) / 3.0;

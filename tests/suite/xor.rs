@@ -1,5 +1,5 @@
 //! XOR. Minsky and Papert (*Perceptrons*, 1969): no affine function separates it. Their argument
-//! gives the least loss of a network without a hidden layer: for ŷ = αᵀx + b,
+//! gives the smallest loss of a network without a hidden layer: for ŷ = αᵀx + b,
 //!
 //! ```text
 //! ŷ(0,0) + ŷ(1,1) = ŷ(0,1) + ŷ(1,0)
@@ -24,8 +24,8 @@ fn loss_of<L: Loss<f64, Target = f64>>(mlp: &Mlp<f64>, loss: &L) -> f64 {
     batched::loss_gradient(mlp, x.view(), y.view(), loss, &mut mlp.zero_gradient()).unwrap()
 }
 
-/// Trains without a hidden layer, and looks at the loss after each epoch. Returns the least and the
-/// last.
+/// Trains without a hidden layer, and records the loss after each epoch. Returns the smallest and
+/// the last.
 fn without_hidden_layer<L: Loss<f64, Target = f64>>(loss: &L, seed: u64, batch: usize) -> (f64, f64) {
     let (x, y) = xor();
     let mut mlp = Mlp::he(&[2, 1], Bias::Input, seed).unwrap();
@@ -55,9 +55,8 @@ fn without_a_hidden_layer_no_run_gets_under_the_bound() {
     }
 }
 
-/// With one hidden layer of 16 neurons: no errors, and a squared error of zero but for what a few
-/// digits leave. (Measured: 40 of 40 seeds; another CPU's kernels may round a run into another
-/// minimum.)
+/// With one hidden layer of 16 neurons: no errors, and a squared error of zero up to the last few
+/// digits. (Measured: 40 of 40 seeds; another CPU's kernels may round a run into another minimum.)
 #[test]
 fn with_a_hidden_layer_it_is_learned() {
     let (x, y) = xor();

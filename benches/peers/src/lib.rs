@@ -1,4 +1,4 @@
-//! What the peers written in Rust share: the training that a file describes, and the lines
+//! Shared by the peers written in Rust: the training that a file describes, and the lines
 //! exchanged with the driver (`benches/figures/peers.rs`).
 //!
 //! ```text
@@ -8,8 +8,8 @@
 //! run N        the seconds that N more steps took
 //! ```
 //!
-//! A step takes the next batch, and ends with the loss as a number here, as a loop that watches its
-//! training does.
+//! A step takes the next batch, and ends with the loss as a number here, as in a loop that monitors
+//! its training.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -74,7 +74,7 @@ pub trait Peer: Sized {
     /// One step with batch `i`; the loss before it.
     fn step(&mut self, i: usize) -> Result<f64>;
 
-    /// So many steps, from the first batch on.
+    /// Makes this number of steps, from the first batch on.
     fn run(&mut self, steps: usize, batches: usize) -> Result {
         for i in 0..steps {
             black_box(self.step(i % batches)?);
@@ -91,7 +91,7 @@ pub fn serve<P: Peer>(version: &str) -> Result {
         let line = line?;
         match (line.split_once(' '), &mut loaded) {
             (Some(("load", path)), _) => {
-                // Before the next is read: both together may be too large.
+                // Dropped before the next is read, since both together may be too large.
                 drop(loaded.take());
                 let task = Task::read(path)?;
                 let batches = task.batches().count();

@@ -1,4 +1,4 @@
-//! What the benches and `examples/train` report with: figures, and for the benches the page over
+//! Reporting for the benches and `examples/train`: figures, and for the benches the page over
 //! the figures, the facts of the machine, progress, results as files, and the statistics of the
 //! experiments.
 

@@ -1,4 +1,4 @@
-//! On what the numbers were measured: the facts under each figure.
+//! The machine and the versions that were measured: the facts under each figure.
 
 use std::process::Command;
 
@@ -22,10 +22,10 @@ pub fn facts(blas: &str) -> String {
     )
 }
 
-/// What is compiled into what is measured.
+/// The files that are compiled into what is measured.
 const MEASURED: [&str; 6] = ["src", "benches", "examples", "build.rs", "Cargo.toml", "Cargo.lock"];
 
-/// The short name of the commit, marked if what is measured has changes that no commit has.
+/// The short name of the commit, marked if what is measured has uncommitted changes.
 fn commit() -> String {
     match output("git", &["rev-parse", "--short", "HEAD"]) {
         Some(commit) => match output("git", &[&["status", "--porcelain", "--"], &MEASURED[..]].concat()).as_deref() {
@@ -36,7 +36,7 @@ fn commit() -> String {
     }
 }
 
-/// What a command prints, or nothing if it cannot be run.
+/// The output of a command, or nothing if it cannot be run.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).current_dir(crate::ROOT).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::plot::Figure;
 
-/// Shown at the end of a run, and on the page.
+/// A table that is shown at the end of a run, and on the page.
 #[derive(Debug)]
 pub struct Table {
     pub header: Vec<String>,
@@ -24,7 +24,7 @@ impl Table {
     }
 }
 
-/// As a terminal shows it.
+/// The table as text for a terminal.
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut table = comfy_table::Table::new();

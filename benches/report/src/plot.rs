@@ -23,7 +23,7 @@ const TITLE: i32 = 58;
 const HEAD: i32 = 46;
 const PLOT: i32 = 530;
 
-/// A figure is drawn so many times as large, and the PNG averaged down: that makes the bitmap's
+/// A figure is drawn this many times larger, and the PNG averaged down, which makes the bitmap's
 /// edges smooth.
 const SCALE: u32 = 2;
 
@@ -60,12 +60,12 @@ pub mod colour {
 
 /// A figure: panels in rows over one caption.
 ///
-/// Axes that say the same are the same: panels whose axes have one label and one scale span one
+/// Equal axes share a range: panels whose axes have one label and one scale span one
 /// range there, so that they can be compared. If all panels have one legend, it is drawn once,
 /// above them.
 #[derive(Debug)]
 pub struct Figure {
-    /// Of the files.
+    /// The name of the files.
     pub name: &'static str,
     pub title: String,
     pub panels: Vec<Panel>,
@@ -90,10 +90,10 @@ pub struct Axis {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scale {
     Linear,
-    /// Of things that are counted.
+    /// A linear axis of counts, with ticks at whole numbers.
     Whole,
     Log,
-    /// Things and not numbers, at 0, 1, …; on a vertical axis the first is at the top.
+    /// Categories instead of numbers, at 0, 1, …; on a vertical axis the first is at the top.
     Names(Vec<String>),
 }
 
@@ -159,7 +159,7 @@ impl Ranged for Ticked {
     }
 }
 
-/// What an axis spans, as positions on it.
+/// The range of an axis, as positions on it.
 type Span = (f64, f64);
 
 impl Figure {
@@ -434,7 +434,7 @@ impl Panel {
         self.series.iter().filter(|series| !series.label.is_empty())
     }
 
-    /// As many columns as the longest entry leaves room for, in so many pixels.
+    /// The number of columns that the longest entry leaves room for in this width in pixels.
     fn legend_columns(&self, width: u32) -> Result<usize> {
         let mut longest = 1;
         for series in self.legend() {
@@ -448,7 +448,7 @@ impl Panel {
         Ok(px(LEGEND_LINE) * self.legend().count().div_ceil(self.legend_columns(width)?) as i32)
     }
 
-    /// From this height on.
+    /// Draws the legend from this height on.
     fn draw_legend<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, top: i32) -> Result
     where
         B::ErrorType: 'static,
@@ -463,7 +463,7 @@ impl Panel {
         Ok(())
     }
 
-    /// From the least to the greatest position on each axis, of all points that have one.
+    /// The smallest and largest position on each axis, over all points that have one.
     pub fn ranges(&self) -> (Span, Span) {
         let points = self.series.iter().flat_map(|series| {
             let band = series.band.iter().flat_map(|&(x, lower, upper)| [(x, lower), (x, upper)]);
@@ -476,7 +476,7 @@ impl Panel {
             x = (x.0.min(px), x.1.max(px));
             y = (y.0.min(py), y.1.max(py));
         }
-        // Without any, somewhere.
+        // Without any points, the range is arbitrary.
         if x.0 > x.1 { ((0.0, 0.0), (0.0, 0.0)) } else { (x, y) }
     }
 }
@@ -524,7 +524,7 @@ impl Series {
 }
 
 impl Marker {
-    /// Its outline around the origin.
+    /// The outline of the marker around the origin.
     fn parts(self) -> Vec<Vec<(i32, i32)>> {
         let outline = |points: &[(i32, i32)]| points.iter().map(|&(x, y)| (px(x), px(y))).collect();
         match self {
@@ -551,17 +551,18 @@ impl Scale {
         }
     }
 
-    /// A little more than from the least to the greatest; whole decades are not forced.
+    /// A little more than the range from the smallest to the largest; it is not extended to whole
+    /// decades.
     fn with_air(&self, (low, high): Span) -> Span {
         if let Self::Names(names) = self {
             return (-0.6, names.len() as f64 - 0.4);
         }
-        // About a single value, enough for a tick or two.
+        // Around a single value, the range has room for a tick or two.
         let air = if high > low { 0.04 * (high - low).max(1e-3) } else { 0.5 };
         (low - air, high + air)
     }
 
-    /// Positions of the ticks, where there is room for so many labels.
+    /// Positions of the ticks, if there is room for this many labels.
     fn ticks(&self, (low, high): Span, most: i32) -> Vec<f64> {
         let most = f64::from(most.clamp(3, 8));
         match self {
@@ -588,9 +589,8 @@ impl Scale {
         }
     }
 
-    /// The labels of these ticks, on an axis of so many pixels; empty where they would run into
-    /// each other, of which each takes so much of the axis. A decade's own tick comes before those
-    /// within it.
+    /// The labels of these ticks, on an axis of this length in pixels; empty where they would
+    /// overlap. A decade's own tick comes before those within it.
     fn labels(
         &self,
         ticks: &[f64],
@@ -621,7 +621,7 @@ impl Scale {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten, at most so many, and of at least this step.
+/// Multiples of 1, 2 or 5 times a power of ten, at most this many, with at least this step.
 fn multiples((low, high): Span, most: f64, least: f64) -> Vec<f64> {
     let decade = 10f64.powf(((high - low) / most).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|multiple| multiple * decade);
@@ -682,7 +682,7 @@ fn text_width(words: &str, style: &TextStyle) -> Result<u32> {
     Ok(style.font.box_size(words)?.0)
 }
 
-/// The text in lines that fit into so many pixels.
+/// The text in lines that fit into this width in pixels.
 fn wrapped(words: &str, style: &TextStyle, width: u32) -> Result<Vec<String>> {
     let mut lines = vec![String::new()];
     for word in words.split_whitespace() {

@@ -1,4 +1,4 @@
-//! What is being done: a bar on a terminal, a line for each step elsewhere.
+//! Progress: a bar on a terminal, a line for each step elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -14,7 +14,7 @@ impl Progress {
         Self(bar)
     }
 
-    /// A step begins.
+    /// Reports that a step begins.
     pub fn begin(&self, what: String) {
         if self.0.is_hidden() {
             let length = self.0.length().unwrap_or(0);
@@ -24,7 +24,7 @@ impl Progress {
         self.0.tick();
     }
 
-    /// It ends.
+    /// Reports that the step has ended.
     pub fn end(&self) {
         self.0.inc(1);
     }

@@ -1,8 +1,8 @@
-//! Results as files: rows as CSV, and beside them `facts.csv`, which says of each what its rows do
-//! not: on what machine, at which commit and when it was measured.
+//! Results as files: rows as CSV, and beside them `facts.csv`, which records for each on what
+//! machine, at which commit and when it was measured.
 //!
 //! Figures are drawn from these files alone, right after a measurement or at any time later
-//! (`--draw FOLDER`), so that a figure that is drawn anew keeps the caption of its measurement.
+//! (`--draw FOLDER`), so that a redrawn figure keeps the caption of its measurement.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
-/// A folder of them.
+/// A folder of results.
 #[derive(Debug)]
 pub struct Results {
     directory: PathBuf,
@@ -21,7 +21,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// The results that lie in a folder, which is made if it is not there.
+    /// The results that lie in a folder, which is created if it does not exist.
     pub fn open(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)?;
         let mut results = Self { directory: directory.canonicalize()?, facts: BTreeMap::new() };
@@ -39,7 +39,7 @@ impl Results {
         self.directory.join(name).with_extension("csv")
     }
 
-    /// Keeps what has been measured.
+    /// Saves the rows of a measurement.
     pub fn keep(&mut self, name: &str, rows: &[impl Serialize], facts: &str) -> Result {
         let mut writer = csv::Writer::from_path(self.csv(name))?;
         rows.iter().try_for_each(|row| writer.serialize(row))?;
@@ -57,12 +57,12 @@ impl Results {
         Ok(rows.map_err(|error| format!("{}: {error}", path.display()))?)
     }
 
-    /// Those of these names that have been measured.
+    /// The names that have been measured, out of these.
     pub fn measured<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
         names.iter().copied().filter(|&name| self.facts.contains_key(name)).collect()
     }
 
-    /// What the rows do not say.
+    /// The facts that the rows do not contain.
     pub fn facts(&self, name: &str) -> &str {
         self.facts.get(name).map_or("", String::as_str)
     }

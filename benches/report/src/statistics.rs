@@ -4,7 +4,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A value in a resample: of which cluster it is, and by which draw it came.
+/// A value in a resample, with its cluster and the draw that it came by.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Drawn<T> {
     pub cluster: usize,
@@ -15,8 +15,8 @@ pub struct Drawn<T> {
 /// Kendall's τ-b of points: (concordant − discordant) / √((pairs not tied in x)(pairs not tied in
 /// y)) (Kendall 1945). `None` if all x or all y are equal.
 ///
-/// Of a cluster that was drawn twice, no pairs are made between the two draws: they would pass for
-/// pairs of different clusters, and runs of one seed are more alike than that.
+/// If a cluster was drawn twice, no pairs are formed between the two draws: they would count as
+/// pairs of different clusters, but runs of one seed are more alike.
 pub fn kendall(points: &[Drawn<(f64, f64)>]) -> Option<f64> {
     let (mut score, mut untied_x, mut untied_y) = (0.0, 0.0, 0.0);
     for (i, a) in points.iter().enumerate() {

@@ -60,7 +60,7 @@ pub(crate) fn gamma(k: usize, u: f64) -> f64 {
 /// itself: 10⁴ · 2⁻⁵³ < 2 · 10⁻¹².
 const EVALUATION: f64 = 1.0 + 2e-12;
 
-/// He's weights, and constants drawn from ±½ so that they take part.
+/// He's weights, and biases drawn from ±½ so that they take part.
 pub(crate) fn network<F: Real>(widths: &[usize], constant: Bias, seed: u64) -> Mlp<F> {
     let mut mlp = Mlp::he(widths, constant, seed).unwrap();
     let mut generator = Generator::seed_from_u64(seed ^ 0xC0);
@@ -194,7 +194,7 @@ pub(crate) struct Bounds {
     pub(crate) naive: Vec<f64>,
     /// |δ̂||ẑ|ᵀ at most.
     pub(crate) magnitude: Vec<f64>,
-    /// The same with |w| for w along all paths: no partial sum of any rung is larger.
+    /// The gradient with |w| for w along all paths: no partial sum of any rung is larger.
     pub(crate) paths: Vec<f64>,
 }
 
@@ -235,8 +235,8 @@ impl Reference {
         Self { u: F::U, w, c, e_w, e_c }
     }
 
-    /// Of networks in F whose θ is that of `mlp` to within `errors`, in the order of θ. Not for
-    /// rung 1, `Bounds::naive`.
+    /// A reference for networks in F whose θ is that of `mlp` to within `errors`, in the order of
+    /// θ. It does not serve rung 1, `Bounds::naive`.
     pub(crate) fn near<F: Real>(mlp: &Mlp<f64>, errors: &[f64]) -> Self {
         let mut reference = Self { u: F::U, ..Self::new(mlp) };
         let of_theta = reference.e_w.iter_mut().zip(&mut reference.e_c).flat_map(|(w, c)| w.iter_mut().chain(c));
@@ -244,7 +244,7 @@ impl Reference {
         reference
     }
 
-    /// The same where the arithmetic is known to be exact: all errors are 0.
+    /// A reference for exact arithmetic: all errors are 0.
     pub(crate) fn exact<F: Real>(mlp: &Mlp<F>) -> Self {
         Self { u: 0.0, ..Self::new(mlp) }
     }

@@ -21,7 +21,7 @@ use ndarray::{Array1, Array2, ArrayView2};
 
 use super::{Real, gamma};
 
-/// Matrix and constant (perhaps empty) of each layer.
+/// Matrix and bias (perhaps empty) of each layer.
 type Layers = Vec<(Array2<f64>, Array1<f64>)>;
 
 fn layers<F: Real>(p: &Parameters<F>) -> Layers {
@@ -42,7 +42,7 @@ pub(crate) enum Kind {
     Softmax,
 }
 
-/// ½ Σ y ŷ², a caller's own loss: its second derivative depends on the target, as those of the
+/// ½ Σ y ŷ², a custom loss: its second derivative depends on the target, as those of the
 /// crate's losses do not.
 #[derive(Debug)]
 pub(crate) struct Weighted;

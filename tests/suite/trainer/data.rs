@@ -155,7 +155,7 @@ fn standardised_columns_have_mean_0_and_variance_1_and_train_as_such() {
     standardized_columns::<f64>();
 }
 
-/// It is fitted on the first data, and stays.
+/// The standardisation is fitted on the first data and does not change.
 #[test]
 fn the_standardisation_stays_that_of_the_first_data() {
     let (mlp, x, y) = setting::<f64>();

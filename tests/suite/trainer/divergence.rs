@@ -105,7 +105,8 @@ fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
             // The loss is 5 · 10³⁷, or for θ near 0 not much else, and g = −10³⁹.
             let (bad, cause) = (sample(1e20, 1e19), "g overflows");
             is_refused_and_leaves_no_trace(&with(1e-3), 0.0, &good, &bad, "gradient's norm", cause);
-            // |θ| < 10, so that the loss is below 10³⁸; uphill ŷ is of the size of 100 · 10¹⁸, and ½ (10²⁰)² > 3.4 · 10³⁸.
+            // |θ| < 10, so that the loss is below 10³⁸; uphill ŷ is of the size of 100 · 10¹⁸, and
+            // ½ (10²⁰)² > 3.4 · 10³⁸.
             let (bad, cause) = (sample(1e18, 1.0), "the loss overflows uphill");
             is_refused_and_leaves_no_trace(&with(100.0), 0.25, &good, &bad, "loss at the point uphill", cause);
         }
@@ -207,7 +208,7 @@ fn a_long_run_raises_no_alarm() {
     }
 }
 
-/// One step of the lecture's training, whose watch knows nothing of θ: the network after it.
+/// One step of `Sgd`, which checks θ in another way: the network after it.
 fn by_sgd<F: common::Real>(mlp: &Mlp<F>, x: &Array2<F>, y: &Array2<F>, eta: f64) -> Option<Mlp<F>> {
     let mut mlp = mlp.clone();
     Sgd::new(1, eta, 0).unwrap().step(&mut mlp, x.view(), y.view(), &SquaredError).ok()?;
@@ -309,7 +310,7 @@ fn adam_does_not_make_a_nan_of_a_rate_that_overflows_when_its_bias_is_taken_out(
     assert_eq!(trainer.model().mlp, linear(1.0));
 }
 
-/// The same with ε = 10⁻⁵⁰, which is 0 in f32: 0/0.
+/// With ε = 10⁻⁵⁰, which is 0 in f32, the step is 0/0.
 #[test]
 fn adam_does_not_make_a_nan_of_an_epsilon_below_the_number_type() {
     let optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-50 };
@@ -339,7 +340,7 @@ fn a_norm_that_overflows_does_not_silently_clip_to_nothing() {
     }
 }
 
-/// Nothing has been learned from that epoch, so it need not be gone on with.
+/// Nothing has been learned from that epoch, so it need not be continued.
 #[test]
 fn an_epoch_that_diverges_in_its_first_step_does_not_hold_the_trainer_to_its_data() {
     let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, Training::default()).unwrap();

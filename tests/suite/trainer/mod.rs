@@ -25,8 +25,8 @@ fn optimizers() -> [Optimizer; 4] {
     [Optimizer::Sgd, MOMENTUM, NESTEROV, Optimizer::adam()]
 }
 
-/// All that two runs have in common if they are the same, the floating-point numbers as bits; the
-/// wall time is none of it.
+/// Everything that is equal in two equal runs, the floating-point numbers as bits; this excludes
+/// the wall time.
 #[derive(Debug, Clone, PartialEq)]
 struct State {
     model: Vec<u64>,
@@ -104,7 +104,7 @@ fn plain_descent_has_the_bits_of_sgd() {
     plain_descent_is_sgd::<f64>();
 }
 
-/// Batches much taller than the layers are wide, whose steps go another way; the last one is
+/// Batches much taller than the layers are wide, whose steps take another path; the last one is
 /// ragged, and tall in one case.
 fn plain_descent_in_tall_batches_is_sgd<F: common::Real>(samples: usize, batch: usize) {
     let (x, y) = (common::uniform::<F>(samples, 6, 2), Array1::from_shape_fn(samples, |i| (i * i) % 3));
@@ -206,7 +206,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     same_for_any_number_of_threads::<f64>();
 }
 
-/// Stops after the next so many batches, or at the end of an epoch.
+/// Stops after the next `batches` batches, or at the end of an epoch.
 struct Stop {
     batches: usize,
     at_epoch: bool,
@@ -309,7 +309,7 @@ fn without_shuffling_the_batches_are_the_data_in_order() {
     }
 }
 
-/// As many samples to train on, of other rows: with a split 13 of 15 and 13 of 14.
+/// The same number of training samples from other rows: with a split, 13 of 15 and 13 of 14.
 #[test]
 fn the_rest_of_an_epoch_is_of_the_same_rows() {
     let (mlp, x, y) = setting::<f32>();
@@ -341,7 +341,7 @@ fn a_run_that_is_stopped_at_its_end_is_over() {
     }
 }
 
-/// Fewer epochs than begun: the network in the middle of the epoch stays, and the run goes on from
+/// Fewer epochs than begun: the network in the middle of the epoch stays, and the run resumes from
 /// there.
 #[test]
 fn a_run_with_fewer_epochs_than_begun_keeps_its_place() {

@@ -57,7 +57,7 @@ fn the_rest_of_an_epoch_wants_as_many_samples() {
         assert_eq!(error.to_string(), text);
     }
     assert_eq!(state(&trainer), before);
-    // A new epoch may have others.
+    // A new epoch may have other weights.
     assert_eq!(trainer.partial_fit(whole, None, &mut ()).unwrap(), StopReason::Completed);
     assert_eq!(trainer.partial_fit(other, None, &mut ()).unwrap(), StopReason::Completed);
     assert_eq!(trainer.steps(), 5 + 4);

@@ -12,7 +12,7 @@ fn overfitting(training: Training) -> (Trainer<f64, SoftmaxCrossEntropy>, StopRe
 
 fn best_epoch(records: &[Record]) -> usize {
     let losses = records.iter().map(|record| record.validation_loss.unwrap_or(record.loss));
-    // The first of equal ones.
+    // The first of several equal losses counts.
     losses.enumerate().reduce(|best, new| if new.1 < best.1 { new } else { best }).unwrap().0 + 1
 }
 
@@ -68,7 +68,7 @@ fn a_run_that_has_stopped_early_does_not_go_on_by_itself() {
     assert_eq!(state(&trainer), before);
 }
 
-/// More than it has done, if fewer than it was to do.
+/// A run may be set to more epochs than it has done, also if these are fewer than planned.
 #[test]
 fn a_run_that_has_stopped_early_goes_on_when_it_is_given_more_epochs_than_it_has_done() {
     let training = Training {
@@ -130,11 +130,12 @@ fn the_best_epoch_is_put_back_by_a_later_call_too() {
     };
     // η = 0.1: θ after epoch 1.
     assert_eq!(fit(3), [0.1, 0.1]);
-    // The best of epochs 4 to 6 is none: the network is still that of the least loss of the run.
+    // The best of epochs 4 to 6 is none: the network is still that of the smallest loss of the run.
     assert_eq!(fit(6), [0.1, 0.1]);
 }
 
-/// |mean of the trainer − mean by hand| ≤ both errors of each ℓ, and the n + 1 roundings of a mean in f64.
+/// |mean of the trainer − mean by hand| ≤ both errors of each ℓ, and the n + 1 roundings of a mean
+/// in f64.
 fn validation_is_the_mean_over_predictions<F: common::Real>() {
     let (mlp, x, y) = setting::<F>();
     let (x_new, y_new) = (common::uniform::<F>(37, 6, 9), Array1::from_shape_fn(37, |i| i % 3));

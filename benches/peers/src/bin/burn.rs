@@ -10,7 +10,7 @@ use ndarray::ArrayView2;
 use peers::{Peer, Result, Task, serve, version_of};
 
 struct Burn {
-    /// Without the ReLU between them.
+    /// The linear layers, without the ReLU between them.
     layers: Vec<Linear>,
     sgd: ModuleOptimizer,
     eta: f64,

@@ -1,5 +1,4 @@
-//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which shuffles as
-//! well.
+//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which also shuffles.
 
 use gemmprop::{Bias, Mlp, Sgd, SquaredError};
 use ndarray::{Array2, s};
