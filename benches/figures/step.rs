@@ -250,7 +250,8 @@ impl<F: BareScalar> Timed<F> {
     /// and then measures.
     fn time(&mut self, kind: Kind, trainer: usize) {
         if self.shape.flops() < 1e10 {
-            self.run(kind, (self.steps / 8).max(1), trainer);
+            // Half a measurement: a virtual machine's second core takes milliseconds to wake up.
+            self.run(kind, (self.steps / 2).max(2), trainer);
         }
         let start = Instant::now();
         self.run(kind, self.steps, trainer);
