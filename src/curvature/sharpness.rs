@@ -29,9 +29,9 @@
 //! let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
 //! let data = Dataset::new(x.view(), labels.view());
 //! let mut hessian = Hessian::new(&mlp, data, &SoftmaxCrossEntropy)?;
-//! let top = extremes(&mut operator(&mut hessian), &Options::default())?.largest[0].value;
-//! let mut scaled = adaptive_operator(&mut hessian);
-//! let adaptive = extremes(&mut scaled, &Options::default())?.largest[0].value;
+//! let options = Options::default();
+//! let top = extremes(&mut operator(&mut hessian), &options)?.largest[0].value;
+//! let adaptive = extremes(&mut adaptive_operator(&mut hessian), &options)?.largest[0].value;
 //! let trace = trace(&mut operator(&mut hessian), 10, 1)?;
 //! let density = density(&mut operator(&mut hessian), 4, 20, 1)?;
 //! assert!(top > 0.0 && adaptive > 0.0 && trace.value.is_finite() && density.probes.len() == 4);
