@@ -136,7 +136,7 @@ pub(crate) struct Settings {
     pub(crate) loss: Option<LossKind>,
     /// Which layers have a bias; the output layer always has one.
     #[arg(long, value_enum, default_value = "every-layer", help_heading = NETWORK)]
-    pub(crate) constant: Biases,
+    pub(crate) bias: Biases,
     /// Number of samples per step.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_1, help_heading = TRAINING)]
     pub(crate) batch: usize,
@@ -226,7 +226,7 @@ pub(crate) enum Biases {
     /// On every layer.
     EveryLayer,
     /// On no layer.
-    Absent,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -373,10 +373,10 @@ impl Settings {
     }
 
     pub(crate) fn bias(&self) -> Bias {
-        match self.constant {
+        match self.bias {
             Biases::Input => Bias::Input,
             Biases::EveryLayer => Bias::EveryLayer,
-            Biases::Absent => Bias::None,
+            Biases::None => Bias::None,
         }
     }
 }
