@@ -145,7 +145,7 @@ impl Stored {
     }
 
     fn model_with_prefix<F: Scalar>(&self, prefix: &str) -> Result<Model<F>, CheckpointError> {
-        // Versions before 0.1.0 called it "constant".
+        // Older checkpoints call it "constant".
         let name = if self.contents.facts.contains_key("constant") { "constant" } else { "bias" };
         let (widths, bias) = (self.widths()?, self.json(name)?);
         let theta = self.parameters(prefix, &widths, bias)?;

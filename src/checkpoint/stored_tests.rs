@@ -261,6 +261,20 @@ fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
     assert_eq!(Stored::newest(checkpoints.newest().unwrap()).unwrap().value.model::<f32>().unwrap(), model);
 }
 
+/// As an older version named the place of the biases, and the one without any.
+#[test]
+fn the_older_name_of_the_bias_is_read_too() {
+    for (older, bias) in [("input", Bias::Input), ("every_layer", Bias::EveryLayer), ("absent", Bias::None)] {
+        let mlp = Mlp::<f64>::he(&[2, 3, 1], bias, 1).unwrap();
+        let trainer = Trainer::new(mlp, crate::SquaredError, Training::default()).unwrap();
+        let mut contents = contents(&trainer, &Notes::new());
+        assert!(contents.facts.remove("bias").is_some());
+        contents.facts.insert("constant".into(), json(&older));
+        let stored = Stored { contents, path: "older".into() };
+        assert_eq!(stored.model::<f64>().unwrap(), *trainer.model());
+    }
+}
+
 #[test]
 fn whatever_is_missing_or_of_another_shape_is_refused_by_name() {
     let whole = written();
