@@ -95,6 +95,7 @@ pub mod curvature;
 pub mod data;
 mod engine;
 mod error;
+mod kernels;
 mod linalg;
 mod network;
 mod optim;

@@ -1,0 +1,177 @@
+//! AVX2 and FMA: 16 registers of 8 `f32` or 4 `f64`, two of which make a line.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use crate::kernels::number::Number;
+use crate::kernels::table::table;
+use crate::kernels::tile::{Extension, Operands, tile, tiles};
+
+/// See the head of this file.
+pub(crate) struct Avx2;
+
+/// The vectors of a tile: a line for 4 rows or more, and several panels for fewer rows, which would
+/// not cover the latency otherwise.
+fn vectors(rows: usize, left: usize) -> usize {
+    match (rows, left) {
+        (_, 1) => 1,
+        (1, 8..) => 8,
+        (1..=3, 4..) => 4,
+        _ => 2,
+    }
+}
+
+/// Rows × vectors accumulators, the vectors of b and one of a are at most 16 registers.
+fn most_rows(vectors: usize) -> usize {
+    match vectors {
+        1 => 12,
+        2 => 6,
+        4 => 3,
+        _ => 1,
+    }
+}
+
+macro_rules! extension {
+    ($f:ty, $vector:ty, $width:literal, $function:ident, $zero:ident $broadcast:ident $load:ident $store:ident
+        $fma:ident $mul:ident $add:ident $and:ident $compare:ident, $transpose:ident) => {
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $function<const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(o: &Operands<$f>) {
+            // SAFETY: the caller's, with the extension enabled.
+            unsafe { tile::<$f, Avx2, ROWS, VECTORS, ALONG_COLUMNS>(o) }
+        }
+
+        impl Extension<$f> for Avx2 {
+            type Vector = $vector;
+            const WIDTH: usize = $width;
+
+            fn vectors(rows: usize, left: usize) -> usize {
+                vectors(rows, left)
+            }
+
+            fn most_rows(vectors: usize) -> usize {
+                most_rows(vectors)
+            }
+
+            #[inline(always)]
+            unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<$f>) {
+                // SAFETY: the caller's.
+                unsafe {
+                    tiles!($function, ALONG_COLUMNS, (rows, vectors, o);
+                        1: 1 2 3 4 5 6 7 8 9 10 11 12;
+                        2: 1 2 3 4 5 6;
+                        4: 1 2 3;
+                        8: 1;
+                    );
+                }
+            }
+
+            // SAFETY, for all of these: the trait's, which the caller keeps.
+            #[inline(always)]
+            unsafe fn zero() -> $vector {
+                unsafe { $zero() }
+            }
+            #[inline(always)]
+            unsafe fn broadcast(a: *const $f) -> $vector {
+                unsafe { $broadcast(&*a) }
+            }
+            #[inline(always)]
+            unsafe fn load(a: *const $f) -> $vector {
+                unsafe { $load(a) }
+            }
+            #[inline(always)]
+            unsafe fn store(a: *mut $f, v: $vector) {
+                unsafe { $store(a, v) }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(a: $vector, b: $vector, c: $vector) -> $vector {
+                unsafe { $fma(a, b, c) }
+            }
+            #[inline(always)]
+            unsafe fn mul(a: $vector, b: $vector) -> $vector {
+                unsafe { $mul(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn add(a: $vector, b: $vector) -> $vector {
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn relu(u: $vector) -> $vector {
+                unsafe { $and(u, $compare::<_CMP_NLE_UQ>(u, $zero())) }
+            }
+            #[inline(always)]
+            unsafe fn masked(a: $vector, z: $vector) -> $vector {
+                unsafe { $and(a, $compare::<_CMP_GT_OQ>(z, $zero())) }
+            }
+            #[inline(always)]
+            unsafe fn transpose(from: *const <$f as Number>::Line, to: *mut <$f as Number>::Line) {
+                unsafe { $transpose(from.cast(), to.cast()) }
+            }
+        }
+    };
+}
+
+extension!(f32, __m256, 8, tile_f32, _mm256_setzero_ps _mm256_broadcast_ss _mm256_loadu_ps _mm256_storeu_ps
+    _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps _mm256_and_ps _mm256_cmp_ps, transpose_f32);
+extension!(f64, __m256d, 4, tile_f64, _mm256_setzero_pd _mm256_broadcast_sd _mm256_loadu_pd _mm256_storeu_pd
+    _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd _mm256_and_pd _mm256_cmp_pd, transpose_f64);
+
+/// 16 lines of 16 numbers, as four squares of 8.
+#[target_feature(enable = "avx2,fma")]
+pub(crate) unsafe fn transpose_f32(from: *const f32, to: *mut f32) {
+    for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+        // SAFETY: both have 16 lines of 16 numbers.
+        unsafe {
+            let square = transposed_8(std::array::from_fn(|i| _mm256_loadu_ps(from.add((row + i) * 16 + column))));
+            for (i, line) in square.into_iter().enumerate() {
+                _mm256_storeu_ps(to.add((column + i) * 16 + row), line);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn transposed_8(r: [__m256; 8]) -> [__m256; 8] {
+    // Pairs of rows, then fours, then both halves.
+    let pairs = |i: usize| (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i], r[i + 1]));
+    let fours = |a, b| (_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b));
+    let ((a0, a1), (b0, b1), (c0, c1), (d0, d1)) = (pairs(0), pairs(2), pairs(4), pairs(6));
+    let ((e0, e1), (e2, e3), (f0, f1), (f2, f3)) = (fours(a0, b0), fours(a1, b1), fours(c0, d0), fours(c1, d1));
+    let low = |a, b| _mm256_permute2f128_ps::<0x20>(a, b);
+    let high = |a, b| _mm256_permute2f128_ps::<0x31>(a, b);
+    [
+        low(e0, f0),
+        low(e1, f1),
+        low(e2, f2),
+        low(e3, f3),
+        high(e0, f0),
+        high(e1, f1),
+        high(e2, f2),
+        high(e3, f3),
+    ]
+}
+
+/// 8 lines of 8 numbers, as four squares of 4.
+#[target_feature(enable = "avx2,fma")]
+pub(crate) unsafe fn transpose_f64(from: *const f64, to: *mut f64) {
+    for (row, column) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
+        // SAFETY: both have 8 lines of 8 numbers.
+        unsafe {
+            let square = transposed_4(std::array::from_fn(|i| _mm256_loadu_pd(from.add((row + i) * 8 + column))));
+            for (i, line) in square.into_iter().enumerate() {
+                _mm256_storeu_pd(to.add((column + i) * 8 + row), line);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn transposed_4(r: [__m256d; 4]) -> [__m256d; 4] {
+    let pairs = |i: usize| (_mm256_unpacklo_pd(r[i], r[i + 1]), _mm256_unpackhi_pd(r[i], r[i + 1]));
+    let ((a0, a1), (b0, b1)) = (pairs(0), pairs(2));
+    let low = |a, b| _mm256_permute2f128_pd::<0x20>(a, b);
+    let high = |a, b| _mm256_permute2f128_pd::<0x31>(a, b);
+    [low(a0, b0), low(a1, b1), high(a0, b0), high(a1, b1)]
+}
+
+table!(Avx2, "AVX2", "avx2,fma", TABLE_F32: f32, TABLE_F64: f64);

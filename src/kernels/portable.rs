@@ -1,0 +1,119 @@
+//! Any CPU: numbers one by one, with `mul_add`. Where the CPU has no FMA instruction, that is a
+//! function of the C library or of the compiler: correct, and slow.
+
+#![allow(unsafe_code)]
+
+use crate::kernels::number::{Number, masked, relu};
+use crate::kernels::product;
+use crate::kernels::sums;
+use crate::kernels::table::Table;
+use crate::kernels::tile::{Extension, Operands, tile};
+
+/// See the head of this file. A vector is a single number.
+pub(crate) struct Portable;
+
+unsafe fn portable_tile<F: Number, const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(
+    o: &Operands<F>,
+) {
+    // SAFETY: the caller's; no extension is needed.
+    unsafe { tile::<F, Portable, ROWS, VECTORS, ALONG_COLUMNS>(o) }
+}
+
+impl<F: Number> Extension<F> for Portable {
+    type Vector = F;
+    const WIDTH: usize = 1;
+
+    fn vectors(_rows: usize, _left: usize) -> usize {
+        F::LINE
+    }
+
+    fn most_rows(_vectors: usize) -> usize {
+        4
+    }
+
+    #[inline(always)]
+    unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<F>) {
+        macro_rules! tile {
+            ($rows:literal, $vectors:literal) => {
+                portable_tile::<F, $rows, $vectors, ALONG_COLUMNS>
+            };
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            match (vectors, rows) {
+                (1, 1) => tile!(1, 1)(o),
+                (1, 2) => tile!(2, 1)(o),
+                (1, 3) => tile!(3, 1)(o),
+                (1, 4) => tile!(4, 1)(o),
+                (8, 1) => tile!(1, 8)(o),
+                (8, 2) => tile!(2, 8)(o),
+                (8, 3) => tile!(3, 8)(o),
+                (8, 4) => tile!(4, 8)(o),
+                (16, 1) => tile!(1, 16)(o),
+                (16, 2) => tile!(2, 16)(o),
+                (16, 3) => tile!(3, 16)(o),
+                (16, 4) => tile!(4, 16)(o),
+                (vectors, rows) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
+            }
+        }
+    }
+
+    unsafe fn zero() -> F {
+        F::ZERO
+    }
+
+    unsafe fn broadcast(a: *const F) -> F {
+        // SAFETY: the caller's.
+        unsafe { *a }
+    }
+
+    unsafe fn load(a: *const F) -> F {
+        // SAFETY: the caller's.
+        unsafe { *a }
+    }
+
+    unsafe fn store(a: *mut F, v: F) {
+        // SAFETY: the caller's.
+        unsafe { *a = v }
+    }
+
+    unsafe fn mul_add(a: F, b: F, c: F) -> F {
+        a.mul_add(b, c)
+    }
+
+    unsafe fn mul(a: F, b: F) -> F {
+        a * b
+    }
+
+    unsafe fn add(a: F, b: F) -> F {
+        a + b
+    }
+
+    unsafe fn relu(u: F) -> F {
+        relu(u)
+    }
+
+    unsafe fn masked(a: F, z: F) -> F {
+        masked(a, z)
+    }
+
+    unsafe fn transpose(from: *const F::Line, to: *mut F::Line) {
+        let (from, to) = (from.cast::<F>(), to.cast::<F>());
+        for i in 0..F::LINE {
+            for j in 0..F::LINE {
+                // SAFETY: both have LINE lines of LINE numbers.
+                unsafe { *to.add(j * F::LINE + i) = *from.add(i * F::LINE + j) };
+            }
+        }
+    }
+}
+
+/// The kernels for any CPU and any number type.
+pub(crate) const fn table<F: Number>() -> Table<F> {
+    Table {
+        name: "portable",
+        product: product::run::<F, Portable>,
+        transpose: product::transpose::<F, Portable>,
+        bias_sums: sums::bias_sums::<F, Portable>,
+    }
+}

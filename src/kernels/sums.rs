@@ -1,0 +1,64 @@
+//! Sums over samples: the gradient of a bias.
+
+#![allow(unsafe_code)]
+
+use crate::kernels::number::Number;
+use crate::kernels::panels::{PanelsRef, numbers, numbers_mut};
+use crate::kernels::tile::Extension;
+use crate::kernels::BIAS_BLOCK;
+
+/// `sums` = the sums of the columns, over the rows in order. As the head of the folder says: blocks
+/// of [`BIAS_BLOCK`] rows are summed in the type itself; if there are several, they are added in
+/// double precision.
+///
+/// # Safety
+/// The CPU has the extension.
+///
+/// # Panics
+/// If there are not as many lines as panels.
+#[inline(always)]
+pub(crate) unsafe fn bias_sums<F: Number, E: Extension<F>>(columns: PanelsRef<F>, sums: &mut [F::Line]) {
+    assert_eq!(columns.panels(), sums.len(), "panels and lines of their sums");
+    for (panel, sum) in sums.iter_mut().enumerate() {
+        let lines = columns.panel(panel);
+        // SAFETY: the caller's.
+        unsafe {
+            if lines.len() <= BIAS_BLOCK {
+                block_sums::<F, E>(lines, sum);
+            } else {
+                long_sums::<F, E>(lines, sum);
+            }
+        }
+    }
+}
+
+/// The sums over several blocks.
+#[inline(always)]
+unsafe fn long_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F::Line) {
+    const MOST: usize = 16;
+    let (mut totals, mut of_block) = ([0.0; MOST], F::ZEROS);
+    for block in lines.chunks(BIAS_BLOCK) {
+        // SAFETY: the caller's.
+        unsafe { block_sums::<F, E>(block, &mut of_block) };
+        let of_block = numbers::<F>(std::slice::from_ref(&of_block));
+        totals.iter_mut().zip(of_block).for_each(|(total, sum)| *total += sum.to_f64());
+    }
+    let sum = numbers_mut::<F>(std::slice::from_mut(sum));
+    sum.iter_mut().zip(totals).for_each(|(sum, total)| *sum = F::from_f64(total));
+}
+
+/// The sums over one block: 0 + the first + …
+#[inline(always)]
+unsafe fn block_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F::Line) {
+    let (from, to) = (lines.as_ptr().cast::<F>(), (&raw mut *sum).cast::<F>());
+    for v in (0..F::LINE).step_by(E::WIDTH) {
+        // SAFETY: the lines have LINE numbers each, and the CPU has the extension.
+        unsafe {
+            let mut acc = E::zero();
+            for row in 0..lines.len() {
+                acc = E::add(acc, E::load(from.add(row * F::LINE + v)));
+            }
+            E::store(to.add(v), acc);
+        }
+    }
+}
