@@ -24,10 +24,10 @@ use ndarray::{Array2, Axis, CowArray, Ix1, Ix2, s};
 
 use crate::curvature::tangents::TangentPass;
 use crate::engine::cut::ranges;
+use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::ParameterTiles;
 use crate::engine::pass::GradientPass;
 use crate::engine::plan::{LayerSlots, Plan};
-use crate::engine::samples::{BatchLayers, Samples};
 use crate::engine::update::Update;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -37,6 +37,7 @@ use crate::network::loss::{Loss, SampleLoss, curvature, sample_loss};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::parallel::team::Team;
+use crate::steps::samples::Samples;
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
 

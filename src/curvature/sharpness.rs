@@ -46,7 +46,7 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 use crate::curvature::hessian::{BLOCK, Hessian, Inputs};
 use crate::curvature::lanczos::Operator;
 use crate::engine::cut::ranges;
-use crate::engine::step::Engine;
+use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;

@@ -18,12 +18,14 @@
 //! `parameter_tiles`), so the bits do not depend on the number of threads. All buffers are made
 //! once; `samples` says what a step reads. `predict` runs the forward operations alone.
 
+pub(crate) mod choice;
 pub(crate) mod cut;
+pub(crate) mod door;
+pub(crate) mod layers;
 pub(crate) mod parameter_tiles;
 pub(crate) mod pass;
 pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod sam;
-pub(crate) mod samples;
 pub(crate) mod step;
 pub(crate) mod update;

@@ -3,11 +3,11 @@
 use ndarray::{ArrayView2, Axis};
 
 use crate::engine::plan::{LayerSlots, LayerTile, Operations, Plan};
-use crate::engine::samples::Samples;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
 use crate::network::parameters::Parameters;
+use crate::steps::samples::Samples;
 
 /// What all tiles of a pass read beside the layers.
 pub(crate) struct GradientPass<'a, 's, F, L> {

@@ -7,7 +7,6 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use crate::engine::cut::ranges;
 use crate::engine::pass::GradientPass;
 use crate::engine::plan::Plan;
-use crate::engine::samples::Samples;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
@@ -15,6 +14,7 @@ use crate::network::mlp::{Mlp, check_outputs};
 use crate::parallel::team::{ActiveTeam, with_team};
 use crate::parallel::tiles::{SharedTiles, Tile, TileTable};
 use crate::parallel::workload::{Workload, workload};
+use crate::steps::samples::Samples;
 
 /// Buffers and plan of a forward pass over a fixed number of samples: samples × (d[0] + … + m)
 /// numbers.

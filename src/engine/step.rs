@@ -1,15 +1,14 @@
-//! The engine: buffers that are made once, and steps that run on them.
+//! The engine over BLAS: buffers that are made once, and steps that run on them.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use ndarray::Array2;
 
+use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::ParameterTiles;
 use crate::engine::pass::GradientPass;
 use crate::engine::plan::{LayerSlots, Plan};
-use crate::engine::samples::{BatchLayers, Samples};
 use crate::engine::update::{Scratch, Update};
-use crate::error::Error;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
 use crate::network::mlp::Mlp;
@@ -18,13 +17,15 @@ use crate::optim::moments::Moments;
 use crate::optim::overflow::OverflowBounds;
 use crate::optim::rule::Rule;
 use crate::parallel::team::{ActiveTeam, Team};
+use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
+use crate::steps::samples::Samples;
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
 /// It holds capacity × (d[0] + 2 (d[1] + … + d[T] + m)) numbers; for plain descent, no gradient and
 /// no copy of θ.
 #[derive(Debug)]
-pub(crate) struct Engine<F> {
+pub(crate) struct BlasEngine<F> {
     widths: Vec<usize>,
     capacity: usize,
     /// Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1], each with `capacity` rows.
@@ -41,70 +42,7 @@ pub(crate) struct Engine<F> {
 /// The largest number of plans that are kept.
 const MOST_PLANS: usize = 32;
 
-/// The batches of an epoch; the last one may be smaller.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Batches {
-    pub(crate) samples: usize,
-    pub(crate) batch: usize,
-}
-
-impl Batches {
-    pub(crate) fn count(self) -> usize {
-        self.samples.div_ceil(self.batch)
-    }
-}
-
-/// Decides on the steps of a run, and receives a report of each.
-pub(crate) trait StepPolicy<F> {
-    /// The rule of step `step` of the epoch, which comes next.
-    fn rule(&mut self, step: usize) -> Rule;
-    /// Called after each step with its report.
-    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()>;
-}
-
-/// A step that has been made.
-#[derive(Debug)]
-pub(crate) struct StepReport {
-    pub(crate) step: usize,
-    pub(crate) samples: usize,
-    /// Σ ℓ over the batch, before the update.
-    pub(crate) sum: f64,
-    /// ‖g‖, if the rule asked for it or needed it.
-    pub(crate) norm: Option<f64>,
-}
-
-/// A step that was not made, since something in it or after it is not finite. θ and the moments are
-/// as before it.
-#[derive(Debug)]
-pub(crate) struct Diverged {
-    pub(crate) step: usize,
-    pub(crate) cause: NotFinite,
-}
-
-/// The quantity of a step that would not have been finite, with its value.
-#[derive(Debug)]
-pub(crate) struct NotFinite {
-    what: &'static str,
-    found: f64,
-}
-
-impl NotFinite {
-    /// Refuses a number that is not finite.
-    fn check(what: &'static str, found: f64) -> Result<f64, Self> {
-        if found.is_finite() { Ok(found) } else { Err(Self { what, found }) }
-    }
-}
-
-impl Diverged {
-    /// The user's error: in an epoch, counted from 0, or in a step by itself; with the loss of the
-    /// step before.
-    pub(crate) fn error(&self, epoch: Option<usize>, last: Option<f64>) -> Error {
-        let Self { step, cause: NotFinite { what, found } } = *self;
-        Error::Diverged { what, at: epoch.map(|epoch| (epoch + 1, step + 1)), found, last }
-    }
-}
-
-impl<F: Scalar> Engine<F> {
+impl<F: Scalar> BlasEngine<F> {
     /// Buffers for batches of up to `capacity` samples of this network.
     pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
         let widths = mlp.widths().to_vec();
@@ -121,18 +59,8 @@ impl<F: Scalar> Engine<F> {
         }
     }
 
-    /// The engine kept from the last call, or a new one if that does not fit the network or the
-    /// batch.
-    pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize) -> &'e mut Self {
-        match kept {
-            Some(engine) if engine.fits(mlp, batch) => {}
-            _ => *kept = Some(Self::new(mlp, batch)),
-        }
-        kept.as_mut().expect("just made")
-    }
-
     /// Whether this engine can run such batches of this network.
-    fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
+    pub(crate) fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
         self.widths == mlp.widths() && self.tiles.fits(mlp.parameters()) && samples <= self.capacity
     }
 

@@ -18,9 +18,9 @@ use std::sync::atomic::AtomicU64;
 use ndarray::{Array1, Array2, Axis, s};
 
 use crate::engine::cut::{PER_NUMBER, chunk, is_tall, ranges};
+use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::{Block, ParameterBlock, ParameterTiles, SharedParameters, for_each_run};
 use crate::engine::plan::{store, sum, zeros};
-use crate::engine::samples::BatchLayers;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;

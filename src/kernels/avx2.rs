@@ -139,16 +139,7 @@ fn transposed_8(r: [__m256; 8]) -> [__m256; 8] {
     let ((e0, e1), (e2, e3), (f0, f1), (f2, f3)) = (fours(a0, b0), fours(a1, b1), fours(c0, d0), fours(c1, d1));
     let low = |a, b| _mm256_permute2f128_ps::<0x20>(a, b);
     let high = |a, b| _mm256_permute2f128_ps::<0x31>(a, b);
-    [
-        low(e0, f0),
-        low(e1, f1),
-        low(e2, f2),
-        low(e3, f3),
-        high(e0, f0),
-        high(e1, f1),
-        high(e2, f2),
-        high(e3, f3),
-    ]
+    [low(e0, f0), low(e1, f1), low(e2, f2), low(e3, f3), high(e0, f0), high(e1, f1), high(e2, f2), high(e3, f3)]
 }
 
 /// 8 lines of 8 numbers, as four squares of 4.

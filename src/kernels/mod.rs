@@ -53,7 +53,7 @@
 mod avx2;
 pub(crate) mod number;
 pub(crate) mod panels;
-mod portable;
+pub(crate) mod portable;
 pub(crate) mod product;
 pub(crate) mod sums;
 pub(crate) mod table;

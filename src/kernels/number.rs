@@ -5,7 +5,8 @@
 use std::fmt::Debug;
 use std::ops::{Add, Mul};
 
-/// A number type that the kernels compute with. A public trait in a private module, which seals
+/// A number type that the kernels compute with. (Its names are not those of
+/// [`Scalar`](crate::Scalar), so that both can be in scope.) A public trait in a private module, which seals
 /// [`Scalar`](crate::Scalar).
 ///
 /// # Safety
@@ -20,15 +21,15 @@ pub unsafe trait Number:
     /// A line of zeros.
     const ZEROS: Self::Line;
     /// 0
-    const ZERO: Self;
+    const NOUGHT: Self;
     /// 1
-    const ONE: Self;
+    const UNIT: Self;
     /// a b + c, where a is `self`, rounded once.
-    fn mul_add(self, b: Self, c: Self) -> Self;
+    fn fused(self, b: Self, c: Self) -> Self;
     /// Converts, rounding to the nearest number of this type.
-    fn from_f64(value: f64) -> Self;
+    fn rounded(value: f64) -> Self;
     /// Converts to double precision, without rounding.
-    fn to_f64(self) -> f64;
+    fn widened(self) -> f64;
 }
 
 /// One cache line of numbers.
@@ -43,18 +44,18 @@ macro_rules! number {
             type Line = CacheLine<[$f; $line]>;
             const LINE: usize = $line;
             const ZEROS: Self::Line = CacheLine([0.0; $line]);
-            const ZERO: $f = 0.0;
-            const ONE: $f = 1.0;
+            const NOUGHT: $f = 0.0;
+            const UNIT: $f = 1.0;
             #[inline]
-            fn mul_add(self, b: $f, c: $f) -> $f {
+            fn fused(self, b: $f, c: $f) -> $f {
                 <$f>::mul_add(self, b, c)
             }
             #[inline]
-            fn from_f64(value: f64) -> $f {
+            fn rounded(value: f64) -> $f {
                 value as $f
             }
             #[inline]
-            fn to_f64(self) -> f64 {
+            fn widened(self) -> f64 {
                 f64::from(self)
             }
         }
@@ -68,12 +69,12 @@ number!(f64, 8);
 /// into 0 and hide an error.)
 #[inline]
 pub(crate) fn relu<F: Number>(u: F) -> F {
-    if u <= F::ZERO { F::ZERO } else { u }
+    if u <= F::NOUGHT { F::NOUGHT } else { u }
 }
 
 /// Returns a ReLU′(u), with ReLU′(u) read off z = ReLU(u): a where z > 0, and 0 elsewhere.
 /// ReLU′(0) = 0.
 #[inline]
 pub(crate) fn masked<F: Number>(a: F, z: F) -> F {
-    if z > F::ZERO { a } else { F::ZERO }
+    if z > F::NOUGHT { a } else { F::NOUGHT }
 }

@@ -161,6 +161,12 @@ impl<F: Number> PanelsMut<'_, F> {
         Self { first, stride, panels, rows, borrowed: PhantomData }
     }
 
+    /// Lines as one panel.
+    pub(crate) fn of_lines(lines: &mut [F::Line]) -> PanelsMut<'_, F> {
+        let (first, rows) = (lines.as_mut_ptr(), lines.len());
+        PanelsMut { first, stride: rows, panels: 1, rows, borrowed: PhantomData }
+    }
+
     pub(crate) fn panels(&self) -> usize {
         self.panels
     }

@@ -59,7 +59,7 @@ impl<F: Number> Extension<F> for Portable {
     }
 
     unsafe fn zero() -> F {
-        F::ZERO
+        F::NOUGHT
     }
 
     unsafe fn broadcast(a: *const F) -> F {
@@ -78,7 +78,7 @@ impl<F: Number> Extension<F> for Portable {
     }
 
     unsafe fn mul_add(a: F, b: F, c: F) -> F {
-        a.mul_add(b, c)
+        a.fused(b, c)
     }
 
     unsafe fn mul(a: F, b: F) -> F {
@@ -115,5 +115,6 @@ pub(crate) const fn table<F: Number>() -> Table<F> {
         product: product::run::<F, Portable>,
         transpose: product::transpose::<F, Portable>,
         bias_sums: sums::bias_sums::<F, Portable>,
+        squares: sums::squares::<F, Portable>,
     }
 }

@@ -241,7 +241,7 @@ impl<F: Number> Product<'_, F> {
             End::Mask(z) => unsafe {
                 TileEnd::Mask(z.as_ptr().add(block.panel * z.stride() + row).cast(), z.stride() * F::LINE)
             },
-            End::AddTo(beta) if beta == F::ONE => TileEnd::Add,
+            End::AddTo(beta) if beta == F::UNIT => TileEnd::Add,
             End::AddTo(beta) => TileEnd::AddTo(beta),
         };
         let c_stride = self.c.stride();

@@ -22,6 +22,7 @@ pub struct Table<F: Number> {
     pub(crate) product: unsafe fn(&mut Product<F>),
     pub(crate) transpose: unsafe fn(PanelsRef<F>, PanelsMut<F>),
     pub(crate) bias_sums: unsafe fn(PanelsRef<F>, &mut [F::Line]),
+    pub(crate) squares: unsafe fn(PanelsRef<F>) -> f64,
 }
 
 impl<F: Number> Table<F> {
@@ -44,6 +45,13 @@ impl<F: Number> Table<F> {
     pub(crate) fn bias_sums(&self, columns: PanelsRef<F>, sums: &mut [F::Line]) {
         // SAFETY: as above.
         unsafe { (self.bias_sums)(columns, sums) }
+    }
+
+    /// Σ a², to serve for bounds.
+    #[inline]
+    pub(crate) fn squares(&self, of: PanelsRef<F>) -> f64 {
+        // SAFETY: as above.
+        unsafe { (self.squares)(of) }
     }
 }
 
@@ -134,7 +142,12 @@ macro_rules! table {
                     // SAFETY: as above.
                     unsafe { crate::kernels::sums::bias_sums::<$f, $extension>(columns, sums) }
                 }
-                crate::kernels::table::Table { name: $name, product, transpose, bias_sums }
+                #[target_feature(enable = $features)]
+                unsafe fn squares(of: crate::kernels::panels::PanelsRef<$f>) -> f64 {
+                    // SAFETY: as above.
+                    unsafe { crate::kernels::sums::squares::<$f, $extension>(of) }
+                }
+                crate::kernels::table::Table { name: $name, product, transpose, bias_sums, squares }
             };
         )+
     };

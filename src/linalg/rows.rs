@@ -18,7 +18,8 @@ use std::ops::Range;
 
 use ndarray::{ArrayRef, ArrayView, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Dimension, Slice};
 
-use crate::linalg::scalar::{Scalar, masked, relu};
+use crate::kernels::number::{masked, relu};
+use crate::linalg::scalar::Scalar;
 
 /// Returns a range along one axis, or the whole array for `None`.
 ///

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use crate::kernels::table::HasKernels;
 use crate::linalg::products::Kernels;
 
 /// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that
@@ -11,6 +12,7 @@ use crate::linalg::products::Kernels;
 /// Sealed: only this crate implements the products (`gemm`, `gemv`, `ger`, `dot`) that it requires.
 pub trait Scalar:
     Kernels
+    + HasKernels
     + Debug
     + Default
     + PartialOrd
@@ -79,20 +81,6 @@ macro_rules! scalar {
 
 scalar!(f32);
 scalar!(f64);
-
-/// Returns ReLU(u), and NaN for NaN, for which the comparison is false. (`max(u, 0)` would turn NaN
-/// into 0 and hide an error.)
-#[inline]
-pub(crate) fn relu<F: Scalar>(u: F) -> F {
-    if u <= F::ZERO { F::ZERO } else { u }
-}
-
-/// Returns a ReLU′(u), with ReLU′(u) read off z = ReLU(u): a where z > 0, and 0 elsewhere.
-/// ReLU′(0) = 0.
-#[inline]
-pub(crate) fn masked<F: Scalar>(a: F, z: F) -> F {
-    if z > F::ZERO { a } else { F::ZERO }
-}
 
 /// False if there is a NaN or an infinity. All data pass through here before each call, so it has
 /// to run at the speed of memory: x − x is 0 for finite numbers and NaN for all others, and sums of

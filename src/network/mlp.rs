@@ -13,6 +13,7 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::error::{Error, Result};
 use crate::linalg::scalar::{Scalar, all_finite};
 use crate::network::parameters::{Bias, Parameters, ParametersMut, layers};
+use crate::network::products::Products;
 use crate::random::{Generator, Stream, generator};
 
 /// A fully connected ReLU network.
@@ -32,6 +33,7 @@ pub struct Mlp<F> {
     widths: Vec<usize>,
     bias: Bias,
     theta: Parameters<F>,
+    products: Products,
 }
 
 impl<F: Scalar> Mlp<F> {
@@ -71,7 +73,7 @@ impl<F: Scalar> Mlp<F> {
         for (t, w) in theta.w.iter_mut().enumerate() {
             w.map_inplace(|w| *w = F::from_f64(weight(t, widths[t], &mut generator)));
         }
-        Ok(Self { widths: widths.to_vec(), bias, theta })
+        Ok(Self { widths: widths.to_vec(), bias, theta, products: Products::default() })
     }
 
     /// A network with given parameters.
@@ -81,7 +83,20 @@ impl<F: Scalar> Mlp<F> {
     /// to another network.
     pub fn from_parameters(widths: &[usize], bias: Bias, theta: Parameters<F>) -> Result<Self> {
         theta.check_shape_is("parameters", &layers(widths, bias)?)?;
-        Ok(Self { widths: widths.to_vec(), bias, theta })
+        Ok(Self { widths: widths.to_vec(), bias, theta, products: Products::default() })
+    }
+
+    /// The same network, whose products are computed by these means from now on.
+    #[must_use]
+    pub fn with_products(mut self, products: Products) -> Self {
+        self.products = products;
+        self
+    }
+
+    /// Who computes the products of this network.
+    #[must_use]
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// The widths `d[0]`, …, `d[T]`, m.

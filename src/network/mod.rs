@@ -3,4 +3,5 @@
 pub(crate) mod loss;
 pub(crate) mod mlp;
 pub(crate) mod parameters;
+pub(crate) mod products;
 pub(crate) mod standardizer;

@@ -27,6 +27,12 @@ impl OverflowBounds {
         Self { theta: largest(theta), moments: [of_moment(0), of_moment(1)] }
     }
 
+    /// From the largest absolute values themselves.
+    pub(crate) fn of_largest(theta: f64, moments: &[f64]) -> Self {
+        let of_moment = |i: usize| moments.get(i).copied().unwrap_or(0.0);
+        Self { theta, moments: [of_moment(0), of_moment(1)] }
+    }
+
     /// The bounds of a θ of finite numbers and of moments of 0.
     pub(crate) fn of_any_finite<F: Scalar>() -> Self {
         Self { theta: F::MAX, moments: [0.0; 2] }

@@ -6,6 +6,7 @@ pub(crate) mod fork_join;
 mod fork_join_tests;
 pub(crate) mod helper;
 pub(crate) mod pace;
+pub(crate) mod panel_set;
 pub(crate) mod pool;
 pub(crate) mod sync;
 pub(crate) mod team;

@@ -15,17 +15,18 @@ use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, ArrayView2, Ix2};
 
-use crate::engine::samples::Samples;
-use crate::engine::step::Engine;
+use crate::engine::door::Engine;
 use crate::error::{Error, Result};
+use crate::kernels::number::relu;
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::{copied, row_major};
 use crate::linalg::rows;
-use crate::linalg::scalar::{Scalar, relu};
+use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, check_outputs};
 use crate::network::parameters::Parameters;
 use crate::rungs::trace::Trace;
+use crate::steps::samples::Samples;
 
 /// The forward pass of a batch that keeps u and z of all neurons.
 ///

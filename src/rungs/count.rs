@@ -4,11 +4,16 @@
 //! each `*` adds one to a counter and a product of matrices is written out as loops. With `f32` and
 //! `f64` nothing is counted and nothing costs.
 
+#![allow(unsafe_code)]
+
 use std::cell::Cell;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
+use crate::kernels::number::Number;
+use crate::kernels::portable;
+use crate::kernels::table::{HasKernels, Table};
 use crate::linalg::products::{Kernels, assert_gemm_shapes, assert_gemv_shapes};
 use crate::linalg::scalar::Scalar;
 
@@ -73,6 +78,32 @@ impl Neg for Counted {
 impl AddAssign for Counted {
     fn add_assign(&mut self, other: Self) {
         self.0 += other.0;
+    }
+}
+
+// SAFETY: a line is one number, since padding would be counted.
+unsafe impl Number for Counted {
+    type Line = Self;
+    const LINE: usize = 1;
+    const ZEROS: Self = Self(0.0);
+    const NOUGHT: Self = Self(0.0);
+    const UNIT: Self = Self(1.0);
+    fn fused(self, b: Self, c: Self) -> Self {
+        MULTIPLICATIONS.set(MULTIPLICATIONS.get() + 1);
+        Self(self.0.mul_add(b.0, c.0))
+    }
+    fn rounded(value: f64) -> Self {
+        Self(value)
+    }
+    fn widened(self) -> f64 {
+        self.0
+    }
+}
+
+impl HasKernels for Counted {
+    fn kernels() -> &'static Table<Self> {
+        static TABLE: Table<Counted> = portable::table();
+        &TABLE
     }
 }
 

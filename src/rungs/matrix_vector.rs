@@ -9,9 +9,10 @@
 use ndarray::{Array1, ArrayView1, Ix1};
 
 use crate::error::Result;
+use crate::kernels::number::{masked, relu};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::copied;
-use crate::linalg::scalar::{Scalar, masked, relu};
+use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, checked_target};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;

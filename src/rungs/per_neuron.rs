@@ -14,7 +14,8 @@
 use ndarray::{Array1, ArrayView1, Ix1};
 
 use crate::error::Result;
-use crate::linalg::scalar::{Scalar, masked};
+use crate::kernels::number::masked;
+use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, checked_target};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;

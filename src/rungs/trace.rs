@@ -3,8 +3,9 @@
 use ndarray::{Array, Array1, ArrayView1, Axis, Dimension, Ix1};
 
 use crate::error::{Error, Result};
+use crate::kernels::number::relu;
 use crate::linalg::layout::copied;
-use crate::linalg::scalar::{Scalar, relu};
+use crate::linalg::scalar::Scalar;
 use crate::network::mlp::{Mlp, check_outputs};
 
 /// u and z of all neurons: for one sample (`Ix1`), or for a batch with samples in rows (`Ix2`).

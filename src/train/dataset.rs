@@ -4,7 +4,6 @@
 use ndarray::{ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 use rand::seq::SliceRandom;
 
-use crate::engine::samples::Samples;
 use crate::error::{Error, Result};
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
@@ -12,6 +11,7 @@ use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss
 use crate::network::mlp::Mlp;
 use crate::network::standardizer::Standardizer;
 use crate::random::{Stream, generator};
+use crate::steps::samples::Samples;
 
 /// Samples in rows, their targets, and optionally a weight for each.
 #[derive(Debug, Clone, Copy)]

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 
 use rand::seq::SliceRandom;
 
-use crate::engine::step::{StepPolicy, StepReport};
 use crate::error::Result;
 use crate::linalg::scalar::Scalar;
 use crate::optim::hyperparameter::check_not_0;
 use crate::optim::learning_rate::SchedulePoint;
 use crate::optim::rule::Rule;
 use crate::random::Generator;
+use crate::steps::policy::{StepPolicy, StepReport};
 use crate::train::dataset::Subset;
 use crate::train::observer::{BatchEnd, Observer};
 use crate::train::position::Position;

@@ -4,7 +4,7 @@
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
 use crate::engine::cut::loss_block;
-use crate::engine::step::Engine;
+use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;

@@ -15,8 +15,7 @@ use std::ops::ControlFlow;
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
-use crate::engine::samples::Samples;
-use crate::engine::step::{Batches, Diverged, Engine, StepPolicy, StepReport};
+use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::row_major;
@@ -29,6 +28,8 @@ use crate::optim::moments::Moments;
 use crate::optim::optimizer::Optimizer;
 use crate::optim::rule::{Rule, WeightDecay};
 use crate::random::{Generator, Stream, generator};
+use crate::steps::policy::{Batches, Diverged, StepPolicy, StepReport};
+use crate::steps::samples::Samples;
 
 /// A run of stochastic gradient descent: batch size B, learning rate η, the generator of the
 /// shuffles, and the buffers of a step, which are allocated at the first one.
@@ -45,7 +46,7 @@ use crate::random::{Generator, Stream, generator};
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Sgd<F> {
+pub struct Sgd<F: Scalar> {
     batch: usize,
     generator: Generator,
     epochs_done: usize,
@@ -176,7 +177,7 @@ const STEPS_BETWEEN_LOOKS: usize = 256;
 /// θ afterwards; in the rare case that it is not finite then, the steps are made again from the
 /// copy, with the proof.
 #[derive(Debug)]
-struct Descent<F> {
+struct Descent<F: Scalar> {
     steps: SgdSteps,
     engine: Option<Engine<F>>,
     snapshot: Option<Parameters<F>>,

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::engine::cut::loss_block;
-use crate::engine::step::{Batches, Engine};
+use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
@@ -29,6 +29,7 @@ use crate::network::standardizer::Standardizer;
 use crate::optim::hyperparameter::check_not_0;
 use crate::optim::moments::Moments;
 use crate::random::{Generator, Stream, generator};
+use crate::steps::policy::Batches;
 use crate::train::dataset::{Dataset, Subset, TrainValidation};
 use crate::train::epoch::{EpochOrder, EpochSteps, LastStep, SingleStep, check_learning_rates};
 use crate::train::history::{History, Record};
@@ -64,7 +65,7 @@ pub enum StopReason {
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Trainer<F, L> {
+pub struct Trainer<F: Scalar, L> {
     pub(crate) model: Model<F>,
     pub(crate) loss: L,
     pub(crate) training: Training,
@@ -409,14 +410,14 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 /// A call that may fit the standardisation. If it is dropped before it has made a step and without
 /// [`succeed`](Self::succeed), it removes that fit again, so that the next call may have other
 /// data.
-struct Attempt<'t, F, L> {
+struct Attempt<'t, F: Scalar, L> {
     trainer: &'t mut Trainer<F, L>,
     was_fitted: bool,
     steps_before: u64,
     succeeded: bool,
 }
 
-impl<'t, F, L> Attempt<'t, F, L> {
+impl<'t, F: Scalar, L> Attempt<'t, F, L> {
     fn on(trainer: &'t mut Trainer<F, L>) -> Self {
         let (was_fitted, steps_before) = (trainer.model.standardizer.is_some(), trainer.position.steps);
         Self { trainer, was_fitted, steps_before, succeeded: false }
@@ -428,7 +429,7 @@ impl<'t, F, L> Attempt<'t, F, L> {
     }
 }
 
-impl<F, L> Drop for Attempt<'_, F, L> {
+impl<F: Scalar, L> Drop for Attempt<'_, F, L> {
     fn drop(&mut self) {
         let made_no_step = self.trainer.position.steps == self.steps_before;
         if !self.succeeded && !self.was_fitted && made_no_step {

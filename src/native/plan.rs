@@ -1,0 +1,374 @@
+//! The plan of a pass through the layers: which operations share a phase, and the tiles that each
+//! phase is cut into.
+//!
+//! A product with enough work is a phase by itself, cut into rectangles of neurons and samples.
+//! Consecutive layers with less work, and layers under a batch that is much taller than they are
+//! wide, share a phase, in which a tile of samples goes through all of them.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::kernels::number::Number;
+use crate::kernels::panels::{panel_range, panels_of};
+use crate::native::matrices::{Layers, Theta};
+use crate::parallel::panel_set::{PanelSet, Region, RegionTable};
+use crate::parallel::workload::{Workload, workload};
+
+/// An operation on a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Z[0]
+    Gather,
+    /// Z[t+1] from Z[t], or Ŷ from Z[T].
+    Forward(usize),
+    /// s ∂ℓ/∂Ŷ from Ŷ.
+    Loss,
+    /// Δ[t] from Δ[t+1] and Z[t].
+    Backward(usize),
+}
+
+/// The widths of a network and the size of a batch: what all decisions are made by.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) widths: Vec<usize>,
+    pub(crate) samples: usize,
+    /// For each layer, whether its forward product is computed with samples side by side, from Z[t]ᵀ;
+    /// otherwise with neurons side by side, from Z[t], for which w[t] is transposed block by block.
+    by_samples: Vec<bool>,
+}
+
+/// Up to this many samples do not fill a vector.
+const FEW_SAMPLES: usize = 4;
+
+impl Shape {
+    pub(crate) fn new(widths: &[usize], samples: usize) -> Self {
+        let head = widths.len() - 2;
+        let mut by_samples = Vec::new();
+        for (t, &width) in widths[..=head].iter().enumerate() {
+            // To transpose w[t] costs little beside many samples, and is cheaper than to fill
+            // vectors of samples with few of them. A head has few neurons.
+            let few_or_many = samples <= FEW_SAMPLES || samples >= 2 * width;
+            by_samples.push(if t == head && t > 0 { by_samples[t - 1] } else { !few_or_many });
+        }
+        Self { widths: widths.to_vec(), samples, by_samples }
+    }
+
+    /// T
+    pub(crate) fn depth(&self) -> usize {
+        self.widths.len() - 2
+    }
+
+    /// Whether the forward product of layer t is computed from Z[t]ᵀ, and its result first comes as
+    /// Z[t+1]ᵀ.
+    pub(crate) fn is_by_samples(&self, t: usize) -> bool {
+        self.by_samples[t]
+    }
+
+    /// Whether Z[t]ᵀ is written.
+    pub(crate) fn has_transposed(&self, t: usize) -> bool {
+        self.by_samples.get(t).copied().unwrap_or(false) || t > 0 && self.by_samples[t - 1]
+    }
+
+    /// Floating-point operations of the product of layer t.
+    fn product(&self, t: usize) -> usize {
+        2 * self.samples * self.widths[t] * self.widths[t + 1]
+    }
+}
+
+/// A tile of a phase: samples, and neurons if they are not all of the layer's.
+#[derive(Debug, Clone)]
+pub(crate) struct TileShape {
+    pub(crate) samples: Range<usize>,
+    pub(crate) neurons: Option<Range<usize>>,
+}
+
+/// Operations that a tile goes through without waiting for another.
+#[derive(Debug)]
+pub(crate) struct Phase {
+    pub(crate) operations: Vec<Operation>,
+    pub(crate) tiles: Vec<TileShape>,
+    pub(crate) table: RegionTable,
+    pub(crate) flops: usize,
+    /// The sums of squares of z and of δ of each tile, as the bits of an f64.
+    pub(crate) squares: [Vec<AtomicU64>; 2],
+}
+
+/// The phases of a pass through the layers, for a batch of one size.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) shape: Shape,
+    pub(crate) phases: Vec<Phase>,
+    /// Σ ℓ of each group of samples, as the bits of an f64.
+    pub(crate) losses: Vec<AtomicU64>,
+}
+
+/// Samples whose losses are added up first. Tiles of samples are whole groups, and whole panels of
+/// either type.
+pub(crate) const GROUP: usize = 16;
+
+/// How far a plan goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Until {
+    Output,
+    Loss,
+    Gradient,
+}
+
+/// Floating-point operations from which a product is a phase of its own.
+const WIDE: usize = 2_000_000;
+
+/// Samples for each neuron of a layer's wider side from which a batch is tall.
+const TALL: usize = 4;
+
+/// Numbers of one layer in a tile of a tall batch: with those of the next layer they stay in the L2
+/// cache.
+const TALL_TILE: usize = 16 * 1024;
+
+/// The largest number of tiles of a phase.
+const MOST_TILES: usize = 1024;
+
+/// Floating-point operations of a tile, roughly, and the number of tiles that is enough.
+const TILE: usize = 500_000;
+const ENOUGH_TILES: usize = 64;
+
+/// The cost of copying, masking or gathering one number, in floating-point operations of a product.
+pub(crate) const PER_NUMBER: usize = 8;
+
+impl Plan {
+    pub(crate) fn new<F: Number>(
+        set: &PanelSet<F>,
+        layers: Layers,
+        widths: &[usize],
+        samples: usize,
+        until: Until,
+    ) -> Self {
+        let shape = Shape::new(widths, samples);
+        let mut operations = vec![Operation::Gather];
+        operations.extend((0..=shape.depth()).map(Operation::Forward));
+        if until >= Until::Loss {
+            operations.push(Operation::Loss);
+        }
+        if until >= Until::Gradient {
+            operations.extend((1..=shape.depth()).rev().map(Operation::Backward));
+        }
+        let mut drafts: Vec<(Vec<Operation>, usize, bool)> = Vec::new();
+        for operation in operations {
+            let (flops, is_wide) = (shape.flops(operation), shape.is_wide(operation));
+            match drafts.last_mut() {
+                Some((operations, sum, false)) if !is_wide => {
+                    operations.push(operation);
+                    *sum += flops;
+                }
+                _ => drafts.push((vec![operation], flops, is_wide)),
+            }
+        }
+        let phase = |(operations, flops, is_wide): (Vec<Operation>, usize, bool)| {
+            let tiles = if is_wide { shape.rectangles(operations[0], flops) } else { shape.rows(&operations, flops) };
+            let regions = tiles.iter().map(|tile| shape.regions::<F>(layers, &operations, tile)).collect();
+            let table = RegionTable::new(set, regions);
+            let squares = [zeros(tiles.len()), zeros(tiles.len())];
+            Phase { operations, tiles, table, flops, squares }
+        };
+        let phases = drafts.into_iter().map(phase).collect();
+        Self { phases, losses: zeros(samples.div_ceil(GROUP)), shape }
+    }
+
+    pub(crate) fn samples(&self) -> usize {
+        self.shape.samples
+    }
+
+    /// The sum of the squares of all z and δ that the last watched pass has written, where δ was
+    /// multiplied by `scale`.
+    pub(crate) fn squares(&self, scale: f64) -> f64 {
+        let [of_z, of_delta] = [0, 1].map(|i| self.phases.iter().map(|phase| sum(&phase.squares[i])).sum::<f64>());
+        of_z + of_delta / scale / scale
+    }
+
+    /// The work that can be shared.
+    pub(crate) fn workload(&self) -> Workload {
+        self.phases.iter().map(|phase| workload(phase.tiles.len(), phase.flops)).sum()
+    }
+}
+
+/// Atomics for one number of each of `count` places.
+pub(crate) fn zeros(count: usize) -> Vec<AtomicU64> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// Keeps a number, as the bits of an f64. The end of the phase publishes it.
+pub(crate) fn store(place: &AtomicU64, number: f64) {
+    place.store(number.to_bits(), Ordering::Relaxed);
+}
+
+/// The sum of what was [stored](store), in order, whichever thread stored it.
+pub(crate) fn sum(places: &[AtomicU64]) -> f64 {
+    places.iter().map(|number| f64::from_bits(number.load(Ordering::Relaxed))).sum()
+}
+
+/// 0 … len in at most `count` ranges of about equal length, whole multiples of `unit`.
+pub(crate) fn split(len: usize, count: usize, unit: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+    let size = len.div_ceil(count.max(1)).next_multiple_of(unit).max(unit);
+    (0..len).step_by(size).map(move |start| start..(start + size).min(len))
+}
+
+impl Shape {
+    fn flops(&self, operation: Operation) -> usize {
+        let pass_over = |t: usize| PER_NUMBER * self.samples * self.widths[t];
+        match operation {
+            Operation::Gather => pass_over(0),
+            Operation::Forward(t) => self.product(t) + pass_over(t + 1),
+            Operation::Loss => 0,
+            Operation::Backward(t) => self.product(t) + pass_over(t),
+        }
+    }
+
+    /// Whether an operation is a phase of its own.
+    fn is_wide(&self, operation: Operation) -> bool {
+        match operation {
+            Operation::Forward(t) | Operation::Backward(t) => {
+                let wider = self.widths[t].max(self.widths[t + 1]);
+                self.product(t) >= WIDE && self.samples < TALL * wider && self.widths[t + 1] > GROUP
+            }
+            _ => false,
+        }
+    }
+
+    /// The tiles of a product: rectangles of about equal sides, in whole squares of GROUP.
+    fn rectangles(&self, operation: Operation, flops: usize) -> Vec<TileShape> {
+        let columns = match operation {
+            Operation::Forward(t) => self.widths[t + 1],
+            Operation::Backward(t) => self.widths[t],
+            _ => unreachable!("{operation:?} is not a product"),
+        };
+        let count = (flops / TILE).clamp(2, ENOUGH_TILES);
+        let by_neurons = count.min(columns.div_ceil(4 * GROUP));
+        let by_samples = count.div_ceil(by_neurons).min(self.samples.div_ceil(4 * GROUP));
+        let by_neurons = count.div_ceil(by_samples);
+        let mut tiles = Vec::new();
+        for neurons in split(columns, by_neurons, GROUP) {
+            for samples in split(self.samples, by_samples, GROUP) {
+                tiles.push(TileShape { samples, neurons: Some(neurons.clone()) });
+            }
+        }
+        tiles
+    }
+
+    /// The tiles of operations by samples.
+    fn rows(&self, operations: &[Operation], flops: usize) -> Vec<TileShape> {
+        let count = (flops / TILE).clamp(1, ENOUGH_TILES);
+        let widest = operations.iter().map(|&operation| match operation {
+            Operation::Gather => self.widths[0],
+            Operation::Forward(t) | Operation::Backward(t) => self.widths[t].max(self.widths[t + 1]),
+            Operation::Loss => 1,
+        });
+        let rows = (TALL_TILE / widest.max().unwrap_or(1)).max(4 * GROUP);
+        let count = count.max((self.samples / rows).min(MOST_TILES));
+        split(self.samples, count, GROUP).map(|samples| TileShape { samples, neurons: None }).collect()
+    }
+
+    /// What a tile writes.
+    fn regions<F: Number>(&self, layers: Layers, operations: &[Operation], tile: &TileShape) -> Vec<Region> {
+        let samples = tile.samples.start..tile.samples.end.next_multiple_of(F::LINE);
+        let neurons = |t: usize| {
+            let Range { start, end } = tile.neurons.clone().unwrap_or(0..self.widths[t]);
+            start..end.next_multiple_of(F::LINE)
+        };
+        let mut regions = Vec::new();
+        let mut by_neuron = |matrix: usize, t: usize| {
+            regions.push(Region { matrix, panels: panel_range::<F>(&neurons(t)), rows: samples.clone() });
+        };
+        let mut transposed = Vec::new();
+        let mut by_sample = |t: usize| {
+            if self.has_transposed(t) {
+                let panels = panel_range::<F>(&samples);
+                transposed.push(Region { matrix: layers.zt(t), panels, rows: neurons(t) });
+            }
+        };
+        let mut rows = Vec::new();
+        for &operation in operations {
+            match operation {
+                Operation::Gather => {
+                    by_neuron(layers.z(0), 0);
+                    by_sample(0);
+                }
+                Operation::Forward(t) => {
+                    by_neuron(layers.z(t + 1), t + 1);
+                    by_sample(t + 1);
+                }
+                Operation::Loss => {
+                    by_neuron(layers.d_y_hat(), self.depth() + 1);
+                    let panels = panels_of::<F>(self.widths[self.depth() + 1]);
+                    if panels > 1 {
+                        let lines = samples.start * panels..samples.end * panels;
+                        for matrix in [layers.y_hat_rows(), layers.d_y_hat_rows()] {
+                            rows.push(Region { matrix, panels: 0..1, rows: lines.clone() });
+                        }
+                    }
+                }
+                Operation::Backward(t) => by_neuron(layers.delta(t), t),
+            }
+        }
+        regions.extend(transposed);
+        regions.extend(rows);
+        regions
+    }
+}
+
+/// A part of a layer's parameters: some rows of some panels of w[t], and with the first panel the
+/// numbers of c[t] for these rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) t: usize,
+    pub(crate) panels: Range<usize>,
+    pub(crate) rows: Range<usize>,
+    /// Whether numbers of c[t] belong to the part.
+    pub(crate) has_bias: bool,
+}
+
+impl Part {
+    /// What of matrices shaped like θ the part is.
+    fn regions<F: Number>(&self, theta: Theta) -> Vec<Region> {
+        let w = Region { matrix: theta.w(self.t), panels: self.panels.clone(), rows: self.rows.clone() };
+        let c = Region { matrix: theta.c(self.t), panels: 0..1, rows: panel_range::<F>(&self.rows) };
+        if self.has_bias { vec![w, c] } else { vec![w] }
+    }
+}
+
+/// The tiles of θ for a batch of one size, each of one part or several.
+#[derive(Debug)]
+pub(crate) struct UpdateTiles {
+    pub(crate) tiles: Vec<Vec<Part>>,
+    pub(crate) flops: usize,
+}
+
+impl UpdateTiles {
+    /// The tiles of a network with biases on these layers.
+    pub(crate) fn new<F: Number>(widths: &[usize], biases: &[bool], samples: usize) -> Self {
+        let flops: usize = widths.windows(2).map(|d| 2 * samples * d[0] * d[1]).sum();
+        let mut parts = Vec::new();
+        for (t, d) in widths.windows(2).enumerate() {
+            let count = (2 * samples * d[0] * d[1] / TILE).clamp(1, ENOUGH_TILES);
+            let panels = panels_of::<F>(d[0]);
+            let by_panels = count.min(panels);
+            for rows in split(d[1], count.div_ceil(by_panels).min(d[1].div_ceil(GROUP)), GROUP) {
+                for panels in split(panels, by_panels, 1) {
+                    let has_bias = biases[t] && panels.start == 0;
+                    parts.push(Part { t, panels, rows: rows.clone(), has_bias });
+                }
+            }
+        }
+        let tiles = if flops <= WIDE { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
+        Self { tiles, flops }
+    }
+
+    /// The table of tiles that write all of these, each shaped like θ.
+    pub(crate) fn table<F: Number>(&self, set: &PanelSet<F>, written: &[Theta]) -> RegionTable {
+        let of_part = |part: &Part| written.iter().flat_map(|&theta| part.regions::<F>(theta)).collect::<Vec<_>>();
+        RegionTable::new(set, self.tiles.iter().map(|parts| parts.iter().flat_map(of_part).collect()).collect())
+    }
+
+    /// The work that can be shared.
+    pub(crate) fn workload(&self) -> Workload {
+        workload(self.tiles.len(), self.flops)
+    }
+}

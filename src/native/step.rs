@@ -1,0 +1,466 @@
+//! The native engine: a set of matrices that is made once, and steps that run on it.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+
+use crate::kernels::panels::Panels;
+use crate::linalg::scalar::Scalar;
+use crate::native::matrices::{Layers, Theta};
+use crate::native::pass::Pass;
+use crate::native::plan::{Plan, Until, UpdateTiles, sum, zeros};
+use crate::native::update::{Sink, Update};
+use crate::network::loss::SampleLoss;
+use crate::network::mlp::Mlp;
+use crate::network::parameters::Parameters;
+use crate::optim::moments::Moments;
+use crate::optim::optimizer::Optimizer;
+use crate::optim::overflow::OverflowBounds;
+use crate::optim::rule::Rule;
+use crate::parallel::panel_set::{PanelSet, RegionTable};
+use crate::parallel::team::{ActiveTeam, Team};
+use crate::parallel::workload::Workload;
+use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
+use crate::steps::samples::Samples;
+
+/// Matrices for all batches up to a capacity, for networks of one shape.
+#[derive(Debug)]
+pub(crate) struct NativeEngine<F: Scalar> {
+    widths: Vec<usize>,
+    biases: Vec<bool>,
+    capacity: usize,
+    set: PanelSet<F>,
+    layers: Layers,
+    theta: Theta,
+    /// Whatever else is shaped like θ, made when it is first needed.
+    others: Others,
+    /// What is cut for each batch size met so far.
+    batches: Vec<Batch>,
+    loss_plans: Vec<Plan>,
+    team: Team,
+}
+
+/// Matrices shaped like θ.
+#[derive(Debug, Default)]
+struct Others {
+    moments: Vec<Theta>,
+    gradient: Option<Theta>,
+    /// The point uphill of sharpness-aware minimisation.
+    uphill: Option<Theta>,
+}
+
+/// What is cut for batches of one size.
+#[derive(Debug)]
+struct Batch {
+    plan: Plan,
+    tiles: UpdateTiles,
+    /// Tables of the tiles that write θ and some moments; the gradient; the point uphill.
+    of_theta: [Option<RegionTable>; 3],
+    of_gradient: Option<RegionTable>,
+    of_uphill: Option<RegionTable>,
+    /// Σ g² of each tile, as the bits of an f64.
+    squares: Vec<AtomicU64>,
+}
+
+/// The largest number of batch sizes that are kept.
+const MOST_BATCHES: usize = 32;
+
+/// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing
+/// beside 10⁻²⁸⁰ = 2⁻⁹³⁰.
+const LEAST_NORM: f64 = 1e-140;
+
+/// Divided by the largest number of a type, this is a number that has all its digits: 2⁻¹²⁶ goes
+/// with 2¹²⁸, and 2⁻¹⁰²² with 2¹⁰²⁴.
+const LEAST_NORMAL: f64 = 4.0;
+
+impl Batch {
+    fn workload(&self) -> Workload {
+        self.plan.workload() + self.tiles.workload()
+    }
+}
+
+/// The biases that a network has.
+fn biases<F: Scalar>(theta: &Parameters<F>) -> Vec<bool> {
+    theta.c.iter().map(|c| !c.is_empty()).collect()
+}
+
+impl<F: Scalar> NativeEngine<F> {
+    /// Matrices for batches of up to `capacity` samples of this network.
+    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
+        let mut set = PanelSet::new(Vec::new());
+        let layers = Layers::push(&mut set, mlp.widths(), capacity);
+        let theta = Theta::push(&mut set, mlp.parameters());
+        Self {
+            widths: mlp.widths().to_vec(),
+            biases: biases(mlp.parameters()),
+            capacity,
+            set,
+            layers,
+            theta,
+            others: Others::default(),
+            batches: Vec::new(),
+            loss_plans: Vec::new(),
+            team: Team::default(),
+        }
+    }
+
+    /// Whether this engine can run such batches of this network.
+    pub(crate) fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
+        self.widths == mlp.widths() && self.biases == biases(mlp.parameters()) && samples <= self.capacity
+    }
+
+    /// The number of all z and δ of a batch.
+    pub(crate) fn numbers(&self, samples: usize) -> usize {
+        samples * (2 * self.widths.iter().sum::<usize>() - self.widths[0])
+    }
+
+    /// The index of what is cut for batches of `samples`.
+    fn batch(&mut self, samples: usize) -> usize {
+        assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
+        let found = self.batches.iter().position(|batch| batch.plan.samples() == samples);
+        found.unwrap_or_else(|| {
+            let tiles = UpdateTiles::new::<F>(&self.widths, &self.biases, samples);
+            self.batches.push(Batch {
+                plan: Plan::new(&self.set, self.layers, &self.widths, samples, Until::Gradient),
+                squares: zeros(tiles.tiles.len()),
+                tiles,
+                of_theta: [None, None, None],
+                of_gradient: None,
+                of_uphill: None,
+            });
+            self.batches.len() - 1
+        })
+    }
+
+    /// The index of the loss plan for batches of `samples`.
+    fn loss_plan(&mut self, samples: usize) -> usize {
+        assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
+        self.loss_plans.iter().position(|plan| plan.samples() == samples).unwrap_or_else(|| {
+            self.loss_plans.push(Plan::new(&self.set, self.layers, &self.widths, samples, Until::Loss));
+            self.loss_plans.len() - 1
+        })
+    }
+
+    /// Makes the matrices and tables that a step by this rule needs, unless they are there.
+    fn prepare(&mut self, batch: usize, theta: &Parameters<F>, rule: &Rule) {
+        let plain = rule.optimizer == Optimizer::Sgd && rule.clip.is_none();
+        let stored = rule.clip.is_some() || rule.sam.is_some() || plain && rule.norm;
+        let moments = rule.optimizer.moments();
+        let Self { set, others, batches, .. } = self;
+        let Batch { tiles, of_theta, of_uphill, .. } = &mut batches[batch];
+        if of_theta[moments].is_none() {
+            let written = [&[self.theta], &others.moments[..moments]].concat();
+            of_theta[moments] = Some(tiles.table(set, &written));
+        }
+        if rule.sam.is_some() && of_uphill.is_none() {
+            let uphill = *others.uphill.get_or_insert_with(|| Theta::push(set, theta));
+            *of_uphill = Some(tiles.table(set, &[uphill]));
+        }
+        if stored {
+            self.prepare_gradient(batch, theta);
+        }
+    }
+
+    /// Makes the matrices of the gradient and their table, unless they are there.
+    fn prepare_gradient(&mut self, batch: usize, theta: &Parameters<F>) {
+        let Self { set, others, batches, .. } = self;
+        let Batch { tiles, of_gradient, .. } = &mut batches[batch];
+        let gradient = *others.gradient.get_or_insert_with(|| Theta::push(set, theta));
+        of_gradient.get_or_insert_with(|| tiles.table(set, &[gradient]));
+    }
+
+    /// `into` = a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been
+    /// written.
+    pub(crate) fn gradient<L: SampleLoss<F>>(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        data: &Samples<F, L>,
+        a: F,
+        into: &mut Parameters<F>,
+    ) -> f64 {
+        let batch = self.batch(samples);
+        self.prepare_gradient(batch, theta);
+        self.theta.load(&mut self.set, theta);
+        let Self { set, layers, batches, others, team, .. } = self;
+        let (batch, gradient) = (&batches[batch], others.gradient.expect("prepared"));
+        let pass = Pass { layers: *layers, theta: self.theta, samples: data, first: 0, scale: a, watched: false };
+        let sum = team.enter(batch.workload(), |team| {
+            team.step(batch.workload(), || {
+                let sum = pass.run(&batch.plan, team, set);
+                if !sum.is_nan() {
+                    let update = Update { layers: *layers, tiles: &batch.tiles, samples };
+                    let table = batch.of_gradient.as_ref().expect("prepared");
+                    update.run(team, set, table, &Sink::Store { into: gradient, add: false }, None);
+                }
+                sum
+            })
+        });
+        if !sum.is_nan() {
+            gradient.store(set, into);
+        }
+        sum
+    }
+
+    /// Σ ℓ over `samples` samples, `batch` of them at a time.
+    pub(crate) fn loss<L: SampleLoss<F>>(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        batch: usize,
+        data: &Samples<F, L>,
+    ) -> f64 {
+        let rest = samples % batch;
+        let full = self.loss_plan(batch);
+        let ragged = if rest > 0 { self.loss_plan(rest) } else { full };
+        self.theta.load(&mut self.set, theta);
+        let Self { set, layers, theta, loss_plans, team, .. } = self;
+        let (full, ragged) = (&loss_plans[full], &loss_plans[ragged]);
+        team.enter((samples / batch) * full.workload(), |team| {
+            let mut sum = 0.0;
+            for first in (0..samples).step_by(batch) {
+                let plan = if first + batch <= samples { full } else { ragged };
+                let pass = Pass { layers: *layers, theta: *theta, samples: data, first, scale: F::ONE, watched: false };
+                sum += team.step(plan.workload(), || pass.run(plan, team, set));
+            }
+            sum
+        })
+    }
+
+    /// Makes the steps `steps` of an epoch, counted from 0, with the batches of these numbers. Each
+    /// is followed by an update of θ as the policy says, for as long as it says so.
+    ///
+    /// # Errors
+    /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the
+    /// moments would not be.
+    pub(crate) fn descend<L: SampleLoss<F>>(
+        &mut self,
+        theta: &mut Parameters<F>,
+        moments: &mut Moments<F>,
+        Batches { samples, batch }: Batches,
+        steps: Range<usize>,
+        data: &Samples<F, L>,
+        policy: &mut impl StepPolicy<F>,
+    ) -> Result<(), Diverged> {
+        let (whole, rest) = (samples / batch, samples % batch);
+        // A caller may come with batches of ever new sizes.
+        if self.batches.len() > MOST_BATCHES {
+            self.batches.clear();
+        }
+        let ragged = if rest > 0 { self.batch(rest) } else { usize::MAX };
+        let full = if whole > 0 { self.batch(batch) } else { ragged };
+        self.load(theta, moments);
+        let total = steps.len() * self.batches[full].workload();
+        let mut team = std::mem::take(&mut self.team);
+        let made = team.enter(total, |team| {
+            for step in steps {
+                let (rule, batch_index) = (policy.rule(step), if step < whole { full } else { ragged });
+                self.prepare(batch_index, theta, &rule);
+                let workload = self.batches[batch_index].workload();
+                let mut run = Step { engine: self, team, batch: batch_index, data, first: step * batch, rule: &rule };
+                let made = team.step(workload, || run.make(&mut moments.bounds));
+                let (sum, norm) = made.map_err(|cause| Diverged { step, cause })?;
+                let samples = self.batches[batch_index].plan.samples();
+                if policy.step_done(&StepReport { step, samples, sum, norm }).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        self.team = team;
+        self.store(theta, moments);
+        made
+    }
+
+    /// Copies θ and the moments into the set.
+    fn load(&mut self, theta: &Parameters<F>, moments: &Moments<F>) {
+        self.theta.load(&mut self.set, theta);
+        while self.others.moments.len() < moments.arrays.len() {
+            self.others.moments.push(Theta::push(&mut self.set, theta));
+        }
+        for (of, array) in self.others.moments.iter().zip(&moments.arrays) {
+            of.load(&mut self.set, array);
+        }
+    }
+
+    /// Copies θ and the moments out of the set.
+    fn store(&self, theta: &mut Parameters<F>, moments: &mut Moments<F>) {
+        self.theta.store(&self.set, theta);
+        for (of, array) in self.others.moments.iter().zip(&mut moments.arrays) {
+            of.store(&self.set, array);
+        }
+    }
+}
+
+/// One step, about to be made.
+struct Step<'a, 's, F: Scalar, L> {
+    engine: &'a mut NativeEngine<F>,
+    team: &'a ActiveTeam<'a>,
+    batch: usize,
+    data: &'a Samples<'s, F, L>,
+    /// The batch's first sample.
+    first: usize,
+    rule: &'a Rule,
+}
+
+impl<F: Scalar, L: SampleLoss<F>> Step<'_, '_, F, L> {
+    /// Runs the pass, or both of SAM's, and the update. Returns Σ ℓ before the update, and ‖g‖ if
+    /// the rule has it. `bounds` are there if overflow is watched.
+    fn make(&mut self, bounds: &mut Option<OverflowBounds>) -> Result<(f64, Option<f64>), NotFinite> {
+        let (watched, theta) = (bounds.is_some(), self.engine.theta);
+        let scale = self.rule_scale();
+        let sum = match self.rule.sam {
+            None => NotFinite::check("loss", self.pass(theta, scale, watched))?,
+            Some(rho) => {
+                let sum = NotFinite::check("loss", self.pass(theta, self.mean(), false))?;
+                self.pass_uphill(rho, scale, watched)?;
+                sum
+            }
+        };
+        let after = match bounds {
+            None => return Ok((sum, self.update())),
+            Some(bounds) => bounds.after::<F>(self.rule, self.samples(), self.squares(scale)),
+        };
+        if after.is_some() {
+            *bounds = after;
+            return Ok((sum, self.update()));
+        }
+        Ok((sum, self.update_watched(bounds)?))
+    }
+
+    fn samples(&self) -> usize {
+        self.engine.batches[self.batch].plan.samples()
+    }
+
+    /// Whether the update is one product.
+    fn is_plain(&self) -> bool {
+        self.rule.optimizer == Optimizer::Sgd && self.rule.clip.is_none()
+    }
+
+    /// 1/B
+    fn mean(&self) -> F {
+        F::from_f64(1.0 / self.samples() as f64)
+    }
+
+    /// s, the factor on the derivative of the loss.
+    fn rule_scale(&self) -> F {
+        if self.is_plain() { F::from_f64(-self.rule.eta / self.samples() as f64) } else { self.mean() }
+    }
+
+    /// Fills the layers at θ, or at the point uphill. Returns Σ ℓ.
+    fn pass(&mut self, theta: Theta, scale: F, watched: bool) -> f64 {
+        let NativeEngine { set, layers, batches, .. } = &mut *self.engine;
+        let pass = Pass { layers: *layers, theta, samples: self.data, first: self.first, scale, watched };
+        pass.run(&batches[self.batch].plan, self.team, set)
+    }
+
+    /// Fills the layers at θ + ρ g/‖g‖, from the layers at θ.
+    fn pass_uphill(&mut self, rho: f64, scale: F, watched: bool) -> Result<(), NotFinite> {
+        let norm = NotFinite::check("gradient's norm", self.gradient_norm())?;
+        // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first
+        // scaled.
+        let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
+        let gradient = self.engine.others.gradient.expect("prepared");
+        let length = if fine { norm } else { gradient.scale_to_1(&mut self.engine.set) };
+        // A gradient of 0 has no direction, so θ stays.
+        let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
+        let uphill = self.engine.others.uphill.expect("prepared");
+        let theta = self.engine.theta;
+        let team = self.team;
+        self.updates(|update, set, batch| {
+            let table = batch.of_uphill.as_ref().expect("prepared");
+            update.move_uphill(team, set, table, (theta, gradient, uphill), step);
+        });
+        NotFinite::check("loss at the point uphill", self.pass(uphill, scale, watched))?;
+        Ok(())
+    }
+
+    /// Calls `work` with an update of this batch.
+    fn updates<R>(&mut self, work: impl FnOnce(Update, &mut PanelSet<F>, &Batch) -> R) -> R {
+        let NativeEngine { set, layers, batches, .. } = &mut *self.engine;
+        let batch = &batches[self.batch];
+        let samples = batch.plan.samples();
+        work(Update { layers: *layers, tiles: &batch.tiles, samples }, set, batch)
+    }
+
+    /// Stores the gradient, multiplied by s B, and returns its norm.
+    fn gradient_norm(&mut self) -> f64 {
+        let into = self.engine.others.gradient.expect("prepared");
+        let team = self.team;
+        self.updates(|update, set, batch| {
+            let table = batch.of_gradient.as_ref().expect("prepared");
+            update.run(team, set, table, &Sink::Store { into, add: false }, Some(&batch.squares));
+            sum(&batch.squares).sqrt()
+        })
+    }
+
+    /// The sum of the squares of all z and δ of the last watched pass, with δ as it is without the
+    /// factor s.
+    fn squares(&self, scale: F) -> f64 {
+        self.engine.batches[self.batch].plan.squares(scale.to_f64())
+    }
+
+    /// θ and the moments ← the rule. Returns ‖g‖ if the rule has it.
+    fn update(&mut self) -> Option<f64> {
+        let theta = self.engine.theta;
+        let moments = self.rule.optimizer.moments();
+        if self.is_plain() {
+            // The layers have the factor −η.
+            let norm = self.rule.norm.then(|| self.gradient_norm() / self.rule.eta);
+            let sink = Sink::Plain { theta, beta: F::from_f64(self.rule.decay.beta) };
+            let team = self.team;
+            self.updates(|update, set, batch| {
+                update.run(team, set, batch.of_theta[0].as_ref().expect("prepared"), &sink, None);
+            });
+            return norm;
+        }
+        let norm = self.rule.clip.is_some().then(|| self.gradient_norm());
+        let clip = match (norm, self.rule.clip) {
+            (Some(norm), Some(limit)) if norm > limit => limit / norm,
+            _ => 1.0,
+        };
+        let mut of = self.engine.others.moments[..moments].iter().copied();
+        let moment_matrices = [of.next(), of.next()];
+        let coefficients = self.rule.coefficients(clip);
+        let sink = Sink::Rule { theta, moments: moment_matrices, coefficients };
+        let gradient = self.engine.others.gradient;
+        let asked = self.rule.norm;
+        let team = self.team;
+        self.updates(|update, set, batch| {
+            let table = batch.of_theta[moments].as_ref().expect("prepared");
+            match (norm, gradient) {
+                (Some(norm), Some(gradient)) => {
+                    update.take_stored(team, set, table, gradient, &sink);
+                    Some(norm)
+                }
+                _ => {
+                    update.run(team, set, table, &sink, asked.then_some(&batch.squares[..]));
+                    asked.then(|| sum(&batch.squares).sqrt())
+                }
+            }
+        })
+    }
+
+    /// An update that may overflow: θ and the moments are put back if it has.
+    fn update_watched(&mut self, bounds: &mut Option<OverflowBounds>) -> Result<Option<f64>, NotFinite> {
+        let moments = self.rule.optimizer.moments();
+        let all = [&[self.engine.theta], &self.engine.others.moments[..moments]].concat();
+        let before: Vec<Vec<Panels<F>>> = all.iter().map(|of| of.copied(&self.engine.set)).collect();
+        let norm = self.update();
+        let set = &mut self.engine.set;
+        let check = || {
+            norm.map_or(Ok(0.0), |norm| NotFinite::check("gradient's norm", norm))?;
+            for (i, of) in all.iter().enumerate() {
+                let what = if i == 0 { "parameters" } else { "optimizer's moments" };
+                of.find_not_finite(set).map_or(Ok(0.0), |found| NotFinite::check(what, found))?;
+            }
+            Ok(())
+        };
+        if let Err(not_finite) = check() {
+            all.iter().zip(before).for_each(|(of, before)| of.put_back(set, before));
+            return Err(not_finite);
+        }
+        let largest: Vec<f64> = all.iter().map(|of| of.largest(set)).collect();
+        *bounds = Some(OverflowBounds::of_largest(largest[0], &largest[1..]));
+        Ok(norm)
+    }
+}

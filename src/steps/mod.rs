@@ -1,0 +1,5 @@
+//! What the engines have in common: the samples that a step reads, and what a run decides and is
+//! told.
+
+pub(crate) mod policy;
+pub(crate) mod samples;
