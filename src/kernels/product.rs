@@ -187,7 +187,7 @@ impl<F: Number> Product<'_, F> {
         }
     }
 
-    /// The rows of a block in some panels of C.
+    /// The rows of a block in some panels of C, whose columns of B begin at `b`.
     #[inline(always)]
     unsafe fn column<E: Extension<F>, const ALONG_COLUMNS: bool>(
         &mut self,
@@ -197,35 +197,33 @@ impl<F: Number> Product<'_, F> {
         block: &Block,
     ) {
         let most = E::most_rows(block.vectors);
-        let mut row = 0;
-        while row < block.height {
-            // Rows are shared out evenly, so that no tile is low. Along its columns, a tile stays
-            // within a line.
-            let left = match ALONG_COLUMNS {
-                true => (F::LINE - row % F::LINE).min(block.height - row),
-                false => block.height - row,
-            };
-            let height = left.div_ceil(left.div_ceil(most));
-            let at = block.row + row;
-            // SAFETY: the shapes were checked.
-            unsafe {
-                let a = match ALONG_COLUMNS {
-                    true => a.as_ptr().add(at / F::LINE * a.stride() + block.k).cast::<F>().add(at % F::LINE),
-                    false => a.as_ptr().add(block.k / F::LINE * a.stride() + at).cast::<F>(),
-                };
-                let operands = self.operands(a, b.cast(), b_stride, at, block);
-                E::tile::<ALONG_COLUMNS>(height, block.vectors, &operands);
+        // SAFETY: the shapes were checked.
+        unsafe {
+            let mut operands = self.operands::<ALONG_COLUMNS>(a, b, b_stride, block);
+            if ALONG_COLUMNS {
+                // A tile stays within a line of A.
+                for first in (0..block.height).step_by(F::LINE) {
+                    let a = a.as_ptr().add((block.row + first) / F::LINE * a.stride() + block.k);
+                    operands.a = a.cast();
+                    let rows = F::LINE.min(block.height - first);
+                    tiles_of_rows::<F, E, ALONG_COLUMNS>(&mut operands, rows, most, block.vectors);
+                }
+            } else {
+                tiles_of_rows::<F, E, ALONG_COLUMNS>(&mut operands, block.height, most, block.vectors);
             }
-            row += height;
         }
     }
 
-    /// The operands of the tile whose first row is `row`.
+    /// The operands of a block's first tile.
     #[inline(always)]
-    unsafe fn operands(&mut self, a: *const F, b: *const F, b_stride: usize, row: usize, block: &Block) -> Operands<F> {
-        let a_stride = match self.a {
-            Left::Rows(a) | Left::Columns(a) => a.stride(),
-        };
+    unsafe fn operands<const ALONG_COLUMNS: bool>(
+        &mut self,
+        a: PanelsRef<F>,
+        b: *const F::Line,
+        b_stride: usize,
+        block: &Block,
+    ) -> Operands<F> {
+        let row = block.row;
         let start = match self.start {
             _ if block.k > 0 => TileStart::C,
             Start::Zero => TileStart::Zero,
@@ -233,22 +231,34 @@ impl<F: Number> Product<'_, F> {
             Start::Rows(bias) => TileStart::Rows(bias[row..].as_ptr()),
             Start::Columns(bias) => TileStart::Columns(bias[block.panel..].as_ptr().cast()),
         };
-        let end = match self.end {
-            _ if !block.is_last => TileEnd::Store,
-            End::Store => TileEnd::Store,
-            End::Relu => TileEnd::Relu,
-            // SAFETY: Z has the panels and rows of C.
-            End::Mask(z) => unsafe {
-                TileEnd::Mask(z.as_ptr().add(block.panel * z.stride() + row).cast(), z.stride() * F::LINE)
-            },
-            End::AddTo(beta) if beta == F::UNIT => TileEnd::Add,
-            End::AddTo(beta) => TileEnd::AddTo(beta),
-        };
-        let c_stride = self.c.stride();
-        // SAFETY: the shapes were checked.
-        let c = unsafe { self.c.as_mut_ptr().add(block.panel * c_stride + row).cast() };
-        let (a_stride, b_stride, c_stride) = (a_stride * F::LINE, b_stride * F::LINE, c_stride * F::LINE);
-        Operands { depth: block.depth, a, a_stride, b, b_stride, c, c_stride, start, end }
+        // SAFETY: the shapes were checked, and Z has the panels and rows of C.
+        unsafe {
+            let end = match self.end {
+                _ if !block.is_last => TileEnd::Store,
+                End::Store => TileEnd::Store,
+                End::Relu => TileEnd::Relu,
+                End::Mask(z) => {
+                    TileEnd::Mask(z.as_ptr().add(block.panel * z.stride() + row).cast(), z.stride() * F::LINE)
+                }
+                End::AddTo(beta) if beta == F::UNIT => TileEnd::Add,
+                End::AddTo(beta) => TileEnd::AddTo(beta),
+            };
+            // Along columns, the caller sets A for each line of rows.
+            let first_a = if ALONG_COLUMNS { a.as_ptr() } else { a.as_ptr().add(block.k / F::LINE * a.stride() + row) };
+            let c_stride = self.c.stride();
+            let c = self.c.as_mut_ptr().add(block.panel * c_stride + row);
+            Operands {
+                depth: block.depth,
+                a: first_a.cast(),
+                a_stride: a.stride() * F::LINE,
+                b: b.cast(),
+                b_stride: b_stride * F::LINE,
+                c: c.cast(),
+                c_stride: c_stride * F::LINE,
+                start,
+                end,
+            }
+        }
     }
 
     /// A Bᵀ: blocks of B are transposed into a buffer in the L1 cache, and used for all rows.
@@ -282,6 +292,32 @@ impl<F: Number> Product<'_, F> {
                 }
             }
             v += vectors;
+        }
+    }
+}
+
+/// Multiplies tile after tile of `rows` rows, and moves the operands on behind them. The rows are
+/// shared out evenly, so that no tile is low.
+///
+/// # Safety
+/// The CPU has the extension; the operands cover the rows.
+#[inline(always)]
+unsafe fn tiles_of_rows<F: Number, E: Extension<F>, const ALONG_COLUMNS: bool>(
+    operands: &mut Operands<F>,
+    rows: usize,
+    most: usize,
+    vectors: usize,
+) {
+    // 32-bit divisions are several times faster.
+    let (rows, most) = (rows as u32, most as u32);
+    let tiles = rows.div_ceil(most);
+    let (low, higher) = if tiles == 1 { (rows, 0) } else { (rows / tiles, rows % tiles) };
+    for tile in 0..tiles {
+        let height = (low + u32::from(tile < higher)) as usize;
+        // SAFETY: the caller's.
+        unsafe {
+            E::tile::<ALONG_COLUMNS>(height, vectors, operands);
+            operands.advance(height, if ALONG_COLUMNS { height } else { height * F::LINE });
         }
     }
 }

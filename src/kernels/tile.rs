@@ -98,6 +98,22 @@ pub(crate) struct Operands<F> {
     pub(crate) end: TileEnd<F>,
 }
 
+impl<F: Number> Operands<F> {
+    /// Moves on by a number of rows, which are so many numbers of A.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, rows: usize, of_a: usize) {
+        let lines = rows * F::LINE;
+        self.a = self.a.wrapping_add(of_a);
+        self.c = self.c.wrapping_add(lines);
+        if let TileStart::Rows(bias) = &mut self.start {
+            *bias = bias.wrapping_add(rows);
+        }
+        if let TileEnd::Mask(z, _) = &mut self.end {
+            *z = z.wrapping_add(lines);
+        }
+    }
+}
+
 /// The distance of vector v from the first one of its row, with so many numbers from one panel to
 /// the next.
 #[inline(always)]

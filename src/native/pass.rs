@@ -62,29 +62,41 @@ impl<F: Scalar, L: SampleLoss<F>> Pass<'_, '_, F, L> {
     /// Z[0] = the rows of x, standardised.
     fn gather(&self, tile: &mut Tile<F>) {
         let (samples, first) = (self.samples, self.first + tile.samples.start);
-        let rows = tile.samples.len();
+        let (rows, columns) = (tile.samples.len(), tile.shape.widths[0]);
         let mut z = tile.guard.write(self.layers.z(0));
-        let columns = tile.shape.widths[0];
-        for r in 0..rows {
-            let row = samples.row(first + r);
-            let x = samples.x.row(row);
-            let present = samples.is_present(row);
-            for panel in 0..panels_of::<F>(columns) {
-                let range = panel * F::LINE..((panel + 1) * F::LINE).min(columns);
-                let line = &mut numbers_mut::<F>(&mut z.panel(panel)[r..=r])[..range.len()];
-                match (present, x.as_slice()) {
-                    (false, _) => line.fill(F::ZERO),
-                    (true, Some(x)) => line.copy_from_slice(&x[range.clone()]),
-                    (true, None) => line.iter_mut().zip(range.clone()).for_each(|(z, i)| *z = x[i]),
+        let plain = samples.standardize.is_none() && samples.weights.is_none();
+        for panel in 0..z.panels() {
+            let range = panel * F::LINE..((panel + 1) * F::LINE).min(columns);
+            let lines = numbers_mut::<F>(z.panel(panel)).chunks_exact_mut(F::LINE).take(rows);
+            match samples.x.to_slice() {
+                // Most calls: whole lines are copied.
+                Some(x) if plain && range.len() == F::LINE => {
+                    for (r, line) in lines.enumerate() {
+                        line.copy_from_slice(&x[samples.row(first + r) * columns + range.start..][..F::LINE]);
+                    }
                 }
-                if let (true, Some((mean, factor))) = (present, samples.standardize) {
-                    let columns = line.iter_mut().zip(mean[range.clone()].iter().zip(&factor[range]));
-                    columns.for_each(|(z, (&mean, &factor))| *z = F::from_f64((z.to_f64() - mean) * factor));
+                _ => {
+                    let numbers = lines.enumerate();
+                    numbers.for_each(|(r, line)| self.gather_numbers(samples.row(first + r), &range, line));
                 }
             }
         }
         if tile.shape.has_transposed(0) {
             tile.transpose_samples(0);
+        }
+    }
+
+    /// The numbers of a row of x in a range of columns, standardised; 0 if the row has no weight.
+    fn gather_numbers(&self, row: usize, columns: &Range<usize>, line: &mut [F]) {
+        let (samples, line) = (self.samples, &mut line[..columns.len()]);
+        if !samples.is_present(row) {
+            return line.fill(F::ZERO);
+        }
+        let x = samples.x.row(row);
+        line.iter_mut().zip(columns.clone()).for_each(|(z, i)| *z = x[i]);
+        if let Some((mean, factor)) = samples.standardize {
+            let columns = line.iter_mut().zip(mean[columns.clone()].iter().zip(&factor[columns.clone()]));
+            columns.for_each(|(z, (&mean, &factor))| *z = F::from_f64((z.to_f64() - mean) * factor));
         }
     }
 
