@@ -45,7 +45,6 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 
 use crate::curvature::hessian::{BLOCK, Hessian, Inputs};
 use crate::curvature::lanczos::Operator;
-use crate::engine::cut::ranges;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -53,6 +52,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
+use crate::steps::blocks::ranges;
 use crate::train::dataset::Dataset;
 use crate::train::model::ModelRef;
 

@@ -7,10 +7,12 @@ mod cblas;
 mod host_blas;
 pub(crate) mod layout;
 #[cfg(not(feature = "blas"))]
-mod native;
+mod no_blas;
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 mod openblas;
+#[cfg(feature = "blas")]
 pub(crate) mod products;
+#[cfg(feature = "blas")]
 pub(crate) mod rows;
 pub(crate) mod scalar;
 #[cfg(feature = "blas")]

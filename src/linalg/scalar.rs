@@ -4,6 +4,9 @@ use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use crate::kernels::table::HasKernels;
+#[cfg(not(feature = "blas"))]
+use crate::linalg::no_blas::Kernels;
+#[cfg(feature = "blas")]
 use crate::linalg::products::Kernels;
 
 /// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that
@@ -11,8 +14,8 @@ use crate::linalg::products::Kernels;
 ///
 /// Sealed: only this crate implements the products (`gemm`, `gemv`, `ger`, `dot`) that it requires.
 pub trait Scalar:
-    Kernels
-    + HasKernels
+    HasKernels
+    + Kernels
     + Debug
     + Default
     + PartialOrd

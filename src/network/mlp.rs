@@ -86,11 +86,17 @@ impl<F: Scalar> Mlp<F> {
         Ok(Self { widths: widths.to_vec(), bias, theta, products: Products::default() })
     }
 
-    /// The same network, whose products are computed by these means from now on.
-    #[must_use]
-    pub fn with_products(mut self, products: Products) -> Self {
+    /// The same network, whose products are computed by these means from now on: in training, in
+    /// predictions, and in its Hessian.
+    ///
+    /// # Errors
+    /// [`Error::NoBlas`] for [`Products::Blas`] without the feature `blas`.
+    pub fn with_products(mut self, products: Products) -> Result<Self> {
+        if products == Products::Blas && !cfg!(feature = "blas") {
+            return Err(Error::NoBlas);
+        }
         self.products = products;
-        self
+        Ok(self)
     }
 
     /// Who computes the products of this network.
