@@ -84,7 +84,7 @@
 // docs.rs says which feature brings what.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
-#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::disallowed_methods))]
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -97,6 +97,7 @@ mod engine;
 mod error;
 mod linalg;
 mod network;
+mod normal;
 mod optim;
 mod parallel;
 mod random;

@@ -46,7 +46,7 @@ pub trait Scalar:
 }
 
 macro_rules! scalar {
-    ($f:ty) => {
+    ($f:ty, $exp:path, $ln:path, $ln_1p:path) => {
         impl Scalar for $f {
             const ZERO: $f = 0.0;
             const ONE: $f = 1.0;
@@ -59,13 +59,13 @@ macro_rules! scalar {
                 f64::from(self)
             }
             fn exp(self) -> $f {
-                <$f>::exp(self)
+                $exp(self)
             }
             fn ln(self) -> $f {
-                <$f>::ln(self)
+                $ln(self)
             }
             fn ln_1p(self) -> $f {
-                <$f>::ln_1p(self)
+                $ln_1p(self)
             }
             fn sqrt(self) -> $f {
                 <$f>::sqrt(self)
@@ -77,8 +77,10 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32);
-scalar!(f64);
+// From the crate libm, which has the same bits on every CPU and system. The methods of the standard
+// library call the C library of the system. Square roots are rounded exactly everywhere.
+scalar!(f32, libm::expf, libm::logf, libm::log1pf);
+scalar!(f64, libm::exp, libm::log, libm::log1p);
 
 /// Returns ReLU(u), and NaN for NaN, for which the comparison is false. (`max(u, 0)` would turn NaN
 /// into 0 and hide an error.)

@@ -88,13 +88,13 @@ impl Scalar for Counted {
         self.0
     }
     fn exp(self) -> Self {
-        Self(self.0.exp())
+        Self(Scalar::exp(self.0))
     }
     fn ln(self) -> Self {
-        Self(self.0.ln())
+        Self(Scalar::ln(self.0))
     }
     fn ln_1p(self) -> Self {
-        Self(self.0.ln_1p())
+        Self(Scalar::ln_1p(self.0))
     }
     fn sqrt(self) -> Self {
         Self(self.0.sqrt())
