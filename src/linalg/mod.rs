@@ -3,6 +3,7 @@
 pub(crate) mod blas;
 #[cfg(feature = "blas")]
 mod cblas;
+pub(crate) mod fused;
 #[cfg(all(feature = "blas", not(any(feature = "openblas-system", feature = "openblas-static"))))]
 mod host_blas;
 pub(crate) mod layout;

@@ -41,6 +41,9 @@ pub trait Scalar:
     fn ln_1p(self) -> Self;
     /// √a
     fn sqrt(self) -> Self;
+    /// a b + c with one rounding, where `self` is a. Its bits are the same with and without an
+    /// instruction of the CPU for it.
+    fn mul_add(self, b: Self, c: Self) -> Self;
     /// False for NaN and the infinities.
     fn is_finite(self) -> bool;
 }
@@ -69,6 +72,11 @@ macro_rules! scalar {
             }
             fn sqrt(self) -> $f {
                 <$f>::sqrt(self)
+            }
+            // Always, so that it becomes one instruction in a function that is compiled for it.
+            #[inline(always)]
+            fn mul_add(self, b: $f, c: $f) -> $f {
+                <$f>::mul_add(self, b, c)
             }
             fn is_finite(self) -> bool {
                 <$f>::is_finite(self)

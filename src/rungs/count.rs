@@ -99,6 +99,10 @@ impl Scalar for Counted {
     fn sqrt(self) -> Self {
         Self(self.0.sqrt())
     }
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        MULTIPLICATIONS.set(MULTIPLICATIONS.get() + 1);
+        Self(self.0.mul_add(b.0, c.0))
+    }
     fn is_finite(self) -> bool {
         self.0.is_finite()
     }
