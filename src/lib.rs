@@ -74,6 +74,9 @@
 //! of threads is global to the process. It is 1 while a call of this crate computes, for other
 //! callers of OpenBLAS too, and is restored afterwards.
 //!
+//! Losses, optimisers, schedules and normal draws take exp, ln, cos and pow from the crate libm,
+//! whose bits depend neither on the CPU nor on the C library of the system.
+//!
 //! A call computes on the calling thread and on helpers. These are workers of a rayon pool that
 //! belongs to the crate and is made when it is first needed. [`set_threads`] sets the total number
 //! of threads; without it, the number is the size of the rayon pool that the call is made in, or of
