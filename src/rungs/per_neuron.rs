@@ -74,7 +74,8 @@ fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Vec<F>, g: &mut 
         let z = trace.z[t].as_slice().expect("in one piece");
         // The gradient of the input itself is not needed.
         let mut delta = vec![F::ZERO; if t > 0 { z.len() } else { 0 }];
-        fused(edges, (w, z, &delta_above, &mut delta, g.w[t].as_slice_mut().expect("row-major")));
+        let g_w = g.w[t].as_slice_mut().expect("row-major");
+        fused(edges, Layer { w, z, delta_above: &delta_above, delta: &mut delta, g: g_w });
         // The edges from the constant; 0 + δ, as every other sum of one gradient starts from 0.
         g.c[t].iter_mut().zip(&delta_above).for_each(|(g, &delta_i)| *g = F::ZERO + delta_i);
         delta.iter_mut().zip(z).for_each(|(delta, &z)| *delta = masked(*delta, z));
@@ -82,10 +83,19 @@ fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Vec<F>, g: &mut 
     }
 }
 
+/// The edges of a layer, matrices row by row. `delta` is empty if it is not asked for.
+struct Layer<'a, F> {
+    w: &'a [F],
+    z: &'a [F],
+    delta_above: &'a [F],
+    delta: &'a mut [F],
+    g: &'a mut [F],
+}
+
 /// Meets each edge of a layer once: g_ij = fma(δ_i, z_j, 0), and δ_j ← fma(w_ij, δ_i, δ_j) for
-/// ascending i, if the δ below are asked for.
+/// ascending i.
 #[inline(always)]
-fn edges<F: Scalar>((w, z, delta_above, delta, g): (&[F], &[F], &[F], &mut [F], &mut [F])) {
+fn edges<F: Scalar>(Layer { w, z, delta_above, delta, g }: Layer<F>) {
     let rows = w.chunks_exact(z.len()).zip(g.chunks_exact_mut(z.len()));
     for ((w_i, g_i), &delta_i) in rows.zip(delta_above) {
         for (g, &z) in g_i.iter_mut().zip(z) {
