@@ -1,8 +1,10 @@
 //! Number types, and the products of matrices and vectors that everything else is made of.
 
+pub(crate) mod affine;
 pub(crate) mod blas;
 #[cfg(feature = "blas")]
 mod cblas;
+pub(crate) mod fused;
 #[cfg(all(feature = "blas", not(any(feature = "openblas-system", feature = "openblas-static"))))]
 mod host_blas;
 pub(crate) mod layout;
@@ -17,3 +19,4 @@ pub(crate) mod rows;
 pub(crate) mod scalar;
 #[cfg(feature = "blas")]
 mod self_test;
+pub(crate) mod vectors;
