@@ -54,8 +54,8 @@ fn forward<F: Real>(layers: &[Layer<F>], x: &[F]) -> Vec<Vec<F>> {
         let mut u = Vec::new();
         for i in 0..layer.w.len() / z.len() {
             let mut sum = *layer.c.get(i).unwrap_or(&F::ZERO);
-            for j in 0..z.len() {
-                sum = F::fma(layer.w[i * z.len() + j], z[j], sum);
+            for (j, &z_j) in z.iter().enumerate() {
+                sum = F::fma(layer.w[i * z.len() + j], z_j, sum);
             }
             u.push(sum);
         }
@@ -84,10 +84,10 @@ fn backward<F: Real>(layers: &[Layer<F>], x: &[F], u: &[Vec<F>], dy: &[F]) -> Ve
         of_layer.extend(above[..layer.c.len()].iter().map(|&delta_i| F::ZERO + delta_i));
         let mut delta = vec![F::ZERO; z.len()];
         for j in 0..z.len() {
-            for i in 0..above.len() {
-                delta[j] = F::fma(layer.w[i * z.len() + j], above[i], delta[j]);
+            for (i, &delta_i) in above.iter().enumerate() {
+                delta[j] = F::fma(layer.w[i * z.len() + j], delta_i, delta[j]);
             }
-            if !(z[j] > F::ZERO) {
+            if z[j] <= F::ZERO {
                 delta[j] = F::ZERO;
             }
         }
@@ -211,7 +211,7 @@ fn random_network<F: Real>(widths: &[usize], bias: Bias, seed: u64) -> Mlp<F> {
     let mut generator = Generator::seed_from_u64(seed);
     for (mut w, mut c) in mlp.parameters_mut().layers_mut() {
         c.map_inplace(|c| *c = F::from_f64(generator.random_range(-0.5..0.5)));
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             w.row_mut(0).fill(F::ZERO);
         }
     }
