@@ -1,6 +1,7 @@
-/* The bare BLAS calls of a step, with nothing between them: blas LIBRARY PREFIX, where the library is loaded at run time and
-   PREFIX stands before the names of its functions. They are the calls that benches/figures/bare.rs makes. The losses come
-   from the same calls with everything between them that makes them a step. */
+/* The bare BLAS calls of a step, with nothing between them: blas LIBRARY PREFIX, where the library
+   is loaded at run time and PREFIX stands before the names of its functions. They are the calls
+   that benches/figures/bare.rs makes. The losses come from the same calls, with everything between
+   them that makes them a step. */
 
 #include <dlfcn.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
-/* LIBXSMM: a training step of its generated kernels, which multiply blocks and add up over a row of them. The weights of a
-   layer are blocks [d above/b][d/b][b][b'] and its activations [batch/n][d/b][n][b], as in the library's own examples. What
-   lies between the products is done on a block while it is in the cache; the update adds to the weights, without a gradient
-   in memory. */
+/* LIBXSMM: a training step of its generated kernels, which multiply blocks and add up over a row of
+   them. The weights of a layer are blocks [d above/b above][d/b][b][b above], and its activations
+   [batch/n][d/b][n][b], as in the library's own examples. What lies between the products is done on
+   a block while it is in the cache; the update adds to the weights, without a gradient in memory. */
 
 #include <libxsmm.h>
 #include <libxsmm_generator.h>
@@ -24,12 +24,15 @@ static struct layer {
 static int hidden;
 static int batch, n, row_blocks, threads;
 static float eta, *x, *y;
-static int loaded;
 
-/* 32 rows are the tile for which the kernels for AVX2 are fastest. */
-static int block(int d) { return d > 16 ? 32 : 16; }
+/* The neurons of a block in wide layers. */
+enum { WIDEST = 64 };
+static int widest;
 
-/* C += A B or, with `start` 0, C = A B, in columns: A has blocks of m × k, B of k × columns, or of columns × k. */
+static int block(int d) { return d <= 16 ? 16 : d <= 32 ? 32 : widest; }
+
+/* C += A B or, with `start` 0, C = A B, in columns: A has blocks of m × k, B of k × columns, or of
+   columns × k. */
 static product kernel(int m, int columns, int k, long a_stride, long b_stride, float start, int flags) {
     float one = 1;
     int b_rows = flags & LIBXSMM_GEMM_FLAG_TRANS_B ? columns : k;
@@ -40,13 +43,12 @@ static product kernel(int m, int columns, int k, long a_stride, long b_stride, f
 }
 
 static void unload(void) {
-    for (int t = 0; loaded && t <= hidden; t++) {
+    for (int t = 0; t <= hidden; t++) {
         struct layer *l = &layers[t];
         free(l->w), free(l->c), free(l->w_transposed), free(l->z), free(l->delta);
     }
     free(x), free(y);
     memset(layers, 0, sizeof layers);
-    loaded = 0;
 }
 
 /* Lays rows of d numbers out as blocks. */
@@ -95,25 +97,30 @@ static void prepare(const struct task *task) {
     x = numbers((size_t)samples * layers[0].d), y = numbers(samples);
     pack(task->x, task->widths[0], x, samples, &layers[0]);
     memcpy(y, task->y, samples * sizeof(float));
-    loaded = 1;
 }
 
-/* The number of threads is the one that is faster. */
-static void load(const struct task *task) {
-    double best = 0;
-    int fastest = 1;
-    for (int count = 1; count <= omp_get_max_threads(); count++) {
-        prepare(task);
-        threads = count;
-        step(0);
-        int steps = 0;
-        double start = now(), seconds;
-        do step(steps++ % task->batches);
-        while ((seconds = now() - start) < 0.05);
-        if (count == 1 || seconds / steps < best) best = seconds / steps, fastest = count;
-    }
+/* Seconds of a step with the blocks and the number of threads that are set. */
+static double try(const struct task *task) {
     prepare(task);
-    threads = fastest;
+    step(0);
+    int steps = 0;
+    double start = now(), seconds;
+    do step(steps++ % task->batches);
+    while ((seconds = now() - start) < 0.05);
+    return seconds / steps;
+}
+
+/* The fastest blocks and number of threads are kept. */
+static void load(const struct task *task) {
+    int best_threads = 0, best_widest = 0;
+    double best = 0;
+    for (widest = 32; widest <= WIDEST; widest *= 2)
+        for (threads = 1; threads <= omp_get_max_threads(); threads++) {
+            double seconds = try(task);
+            if (!best_threads || seconds < best) best = seconds, best_threads = threads, best_widest = widest;
+        }
+    widest = best_widest, threads = best_threads;
+    prepare(task);
 }
 
 static void forward(const struct layer *l) {
@@ -150,7 +157,7 @@ static double head_forward(int r, const float *target, float *error) {
 /* Δ of the layer below the head in a block of neurons, then its weights. `scaled` is −η/B (ŷ − y). */
 static void head_backward(int j, const float *scaled) {
     const struct layer *head = &layers[hidden];
-    float *restrict w = head->w + j * head->b, gradient[32] = {0};
+    float *restrict w = head->w + j * head->b, gradient[WIDEST] = {0};
     for (int r = 0; r < row_blocks; r++)
         for (int s = 0; s < n; s++) {
             long at = (((long)r * head->blocks + j) * n + s) * head->b;

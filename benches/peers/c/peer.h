@@ -70,12 +70,10 @@ static double now(void) {
     return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-/* Each peer defines these: what it makes of a task, which is then gone, and one step with a batch that gives the loss before
-   it. */
+/* Each peer defines these: what it makes of a task, which is freed afterwards; a step with a batch,
+   which gives the loss before it; and what is timed instead. */
 static void load(const struct task *task);
 static double step(int batch);
-
-/* Steps whose losses nobody looks at. */
 static void timed_step(int batch);
 
 /* Answers the driver until it closes the line. */
