@@ -18,7 +18,9 @@
 //! sample, E = Σ d\[t\] d\[t+1\] with the head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ
 //! are laid out as Z and Δ are, so both run on the tiles of the same plan.
 
-use crate::curvature::inputs::{BLOCK, Inputs};
+#[cfg(feature = "blas")]
+use crate::curvature::inputs::BLOCK;
+use crate::curvature::inputs::Inputs;
 use crate::curvature::native_tangents::NativePasses;
 #[cfg(feature = "blas")]
 use crate::curvature::tangents::BlasPasses;

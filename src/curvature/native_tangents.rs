@@ -18,7 +18,6 @@
 use std::ops::Range;
 
 use crate::curvature::inputs::BLOCK;
-use crate::engine::cut::ranges;
 use crate::kernels::SAMPLE_BLOCK;
 use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_range, panels_of};
 use crate::kernels::product::{End, Left, Product, Right, Start};
@@ -32,6 +31,7 @@ use crate::network::parameters::Parameters;
 use crate::parallel::panel_set::{PanelSet, Region, RegionGuard, RegionTable};
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
+use crate::steps::blocks::ranges;
 use crate::steps::samples::Samples;
 
 const _: () = assert!(BLOCK == SAMPLE_BLOCK, "a block is one chain");

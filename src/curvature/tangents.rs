@@ -8,7 +8,6 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Slice, s};
 
 use crate::curvature::inputs::BLOCK;
-use crate::engine::cut::ranges;
 use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::{ParameterBlock, ParameterTiles, SharedParameters};
 use crate::engine::pass::GradientPass;
@@ -21,6 +20,7 @@ use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
+use crate::steps::blocks::ranges;
 use crate::steps::samples::Samples;
 
 /// Z and Δ of all samples, once [`gradient`](Self::gradient) has made them, and what products with

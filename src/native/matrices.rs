@@ -63,7 +63,7 @@ impl Layers {
     ) -> Self {
         let layers = Self { base: set.len(), depth: widths.len() - 2 };
         let mut push = |is_there, rows, columns| {
-            set.push(if is_there { Panels::zeros(rows, columns) } else { Panels::empty() });
+            set.push(Panels::zeros(if is_there { rows } else { 0 }, columns));
         };
         widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[0], samples, d));
         widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[1], d, samples));

@@ -7,6 +7,7 @@ mod common;
 mod bad_input;
 mod bits;
 mod central_differences;
+mod chains;
 mod checkpoint;
 mod counts;
 mod counts_of_losses;
