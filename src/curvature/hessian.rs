@@ -101,7 +101,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         let sum = match &mut passes {
             #[cfg(feature = "blas")]
             Passes::Blas(passes) => passes.gradient(mlp.parameters(), &data, mean, &mut gradient),
-            Passes::Native(passes) => passes.gradient(&data, mean, &mut gradient),
+            Passes::Native(passes) => passes.gradient(&data.any(), mean, &mut gradient),
         };
         drop(data);
         let value = sum / samples as f64;
@@ -145,7 +145,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         match passes {
             #[cfg(feature = "blas")]
             Passes::Blas(passes) => passes.apply(theta, v, inputs.x.view(), curvature, mean, hv),
-            Passes::Native(passes) => passes.apply(v, curvature, mean, hv),
+            Passes::Native(passes) => passes.apply(v, &curvature, mean, hv),
         }
         Ok(())
     }

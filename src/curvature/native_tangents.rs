@@ -26,13 +26,12 @@ use crate::native::matrices::{Layers, Theta};
 use crate::native::pass::{Pass, Tile};
 use crate::native::plan::{Operation, Part, Phase, Plan, Shape, TileShape, Until, UpdateTiles};
 use crate::native::update::{Place, Sink, Update};
-use crate::network::loss::SampleLoss;
 use crate::network::parameters::Parameters;
 use crate::parallel::panel_set::{PanelSet, Region, RegionGuard, RegionTable};
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
 use crate::steps::blocks::ranges;
-use crate::steps::samples::Samples;
+use crate::steps::samples::AnySamples;
 
 const _: () = assert!(BLOCK == SAMPLE_BLOCK, "a block is one chain");
 
@@ -103,7 +102,7 @@ impl<F: Scalar> NativePasses<F> {
     }
 
     /// Makes Z and Δ of all samples. `into` = s Σ ∂ℓ/∂θ. Returns Σ ℓ.
-    pub(crate) fn gradient<L: SampleLoss<F>>(&mut self, data: &Samples<F, L>, s: F, into: &mut Parameters<F>) -> f64 {
+    pub(crate) fn gradient(&mut self, data: &AnySamples<F>, s: F, into: &mut Parameters<F>) -> f64 {
         let Self { widths, samples, set, theta, sum, blocks, cuts, team, .. } = self;
         let blocks = || ranges(*samples, BLOCK).zip(&*blocks);
         // Each plan is for one block's layers, and runs once.
@@ -131,13 +130,10 @@ impl<F: Scalar> NativePasses<F> {
 
     /// `hv` = H v, where `curvature(i, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample i into hv, and s is
     /// the factor that the gradient had.
-    pub(crate) fn apply<C>(&mut self, v: &Parameters<F>, curvature: C, s: F, hv: &mut Parameters<F>)
-    where
-        C: Fn(usize, &[F], &[F], &mut [F]) + Sync,
-    {
+    pub(crate) fn apply(&mut self, v: &Parameters<F>, curvature: &Curvature<F>, s: F, hv: &mut Parameters<F>) {
         let Self { samples, set, theta, sum, blocks, tangents, cuts, team, .. } = self;
         self.v.load(set, v);
-        let (v, curvature) = (self.v, &curvature);
+        let v = self.v;
         team.enter(blocks.len() * cuts[0].workload(), |team| {
             for (rows, &layers) in ranges(*samples, BLOCK).zip(&*blocks) {
                 let cut = cut_of(cuts, rows.len());
@@ -157,8 +153,12 @@ fn cut_of(cuts: &[Cut], samples: usize) -> &Cut {
     cuts.iter().find(|cut| cut.plan.samples() == samples).expect("a whole block or the last")
 }
 
+/// Writes (∂²ℓ/∂ŷ²) v of a sample, given its number, ŷ and v. An object, so that all of this is
+/// compiled once and not for each loss.
+pub(crate) type Curvature<'a, F> = dyn Fn(usize, &[F], &[F], &mut [F]) + Sync + 'a;
+
 /// A tangent pass over one block of samples.
-struct TangentPass<C, F> {
+struct TangentPass<'a, F> {
     /// Z and Δ, of which the loss's derivative has the factor s.
     layers: Layers,
     /// R Z and R Δ.
@@ -169,10 +169,10 @@ struct TangentPass<C, F> {
     /// The block's first sample.
     first: usize,
     s: F,
-    curvature: C,
+    curvature: &'a Curvature<'a, F>,
 }
 
-impl<F: Scalar, C: Fn(usize, &[F], &[F], &mut [F]) + Sync> TangentPass<C, F> {
+impl<F: Scalar> TangentPass<'_, F> {
     /// Fills R Z and R Δ.
     fn run(&self, plan: &Plan, team: &ActiveTeam, set: &mut PanelSet<F>) {
         for phase in &plan.phases {

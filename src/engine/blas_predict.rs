@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, s};
 
 use crate::engine::pass::GradientPass;
 use crate::engine::plan::Plan;
-use crate::error::{Error, Result};
-use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::network::mlp::{Mlp, check_outputs};
+use crate::network::mlp::Mlp;
 use crate::parallel::team::{ActiveTeam, with_team};
 use crate::parallel::tiles::{SharedTiles, Tile, TileTable};
 use crate::parallel::workload::{Workload, workload};

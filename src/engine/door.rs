@@ -70,7 +70,7 @@ impl<F: Scalar> Engine<F> {
         match self {
             #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.gradient(theta, samples, data, a, into),
-            Self::Native(engine) => engine.gradient(theta, samples, data, a, into),
+            Self::Native(engine) => engine.gradient(theta, samples, &data.any(), a, into),
         }
     }
 
@@ -86,7 +86,7 @@ impl<F: Scalar> Engine<F> {
         match self {
             #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.loss(theta, samples, batch, data),
-            Self::Native(engine) => engine.loss(theta, samples, batch, data),
+            Self::Native(engine) => engine.loss(theta, samples, batch, &data.any()),
         }
     }
 
@@ -108,7 +108,7 @@ impl<F: Scalar> Engine<F> {
         match self {
             #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.descend(theta, moments, batches, steps, data, policy),
-            Self::Native(engine) => engine.descend(theta, moments, batches, steps, data, policy),
+            Self::Native(engine) => engine.descend(theta, moments, batches, steps, &data.any(), policy),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn predict<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Array2<F> {
     with_team(samples.div_ceil(block) * full.workload(), |team| {
         for rows in ranges(samples, block) {
             let plan = if rows.len() == block { &full } else { ragged.as_ref().unwrap_or(&full) };
-            let pass = Pass { layers, theta, samples: &data, first: rows.start, scale: F::ONE, watched: false };
+            let pass = Pass { layers, theta, samples: &data.any(), first: rows.start, scale: F::ONE, watched: false };
             team.step(plan.workload(), || pass.run(plan, team, &mut set));
             let of_block = set.get(layers.y_hat());
             for panel in 0..panels_of::<F>(mlp.outputs()) {

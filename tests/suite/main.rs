@@ -28,6 +28,7 @@ mod model;
 mod optimizers;
 mod rungs_agree;
 mod sam;
+mod same_bits;
 mod sgd;
 mod sharpness;
 mod statistics;
