@@ -18,32 +18,22 @@
 //! sample, E = Σ d\[t\] d\[t+1\] with the head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ
 //! are laid out as Z and Δ are, so both run on the tiles of the same plan.
 
-use std::ops::Range;
-
-use ndarray::{Array2, Axis, CowArray, Ix1, Ix2, s};
-
-use crate::curvature::tangents::TangentPass;
-use crate::engine::layers::BatchLayers;
-use crate::engine::parameter_tiles::ParameterTiles;
-use crate::engine::pass::GradientPass;
-use crate::engine::plan::{LayerSlots, Plan};
-use crate::engine::update::Update;
+#[cfg(feature = "blas")]
+use crate::curvature::inputs::BLOCK;
+use crate::curvature::inputs::Inputs;
+use crate::curvature::native_tangents::NativePasses;
+#[cfg(feature = "blas")]
+use crate::curvature::tangents::BlasPasses;
+#[cfg(feature = "blas")]
+use crate::engine::choice::is_native;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
-use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::{Loss, SampleLoss, curvature, sample_loss};
+use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
-use crate::parallel::team::Team;
-use crate::steps::blocks::ranges;
-use crate::steps::samples::Samples;
-use crate::train::dataset::{Dataset, weighted};
+use crate::train::dataset::Dataset;
 use crate::train::model::ModelRef;
-
-/// The largest number of samples that go through a product together, which is the number of rows of
-/// R Z and R Δ.
-pub(crate) const BLOCK: usize = 2048;
 
 /// The Hessian of the mean loss of a model over data, as an operator; the loss and the gradient
 /// come with it.
@@ -76,81 +66,17 @@ where
     mlp: &'a Mlp<F>,
     inputs: Inputs<'a, F, L::Target>,
     loss: &'a L,
-    block: usize,
-    /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples;
-    /// `block` rows each.
-    passes: Vec<Vec<Array2<F>>>,
-    /// The arrays R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ of one block.
-    tangents: Vec<Array2<F>>,
-    /// The plans of a whole block and of the last block, if that is smaller.
-    plans: Vec<Plan>,
-    tiles: ParameterTiles,
-    team: Team,
+    passes: Passes<F>,
     value: f64,
     gradient: Parameters<F>,
 }
 
-/// Data as a network reads them.
+/// The forward and backward passes that all products share, on the engine of the network.
 #[derive(Debug)]
-pub(crate) struct Inputs<'a, F, T> {
-    x: CowArray<'a, F, Ix2>,               // (n, d[0]), row-major, standardised
-    y: CowArray<'a, T, Ix2>,               // (n, targets of a sample), row-major
-    weights: Option<CowArray<'a, F, Ix1>>, // (n), in one piece
-}
-
-impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
-    /// Checks the data, and standardises them as the model does.
-    pub(crate) fn new<L: Loss<F, Target = T>>(model: &ModelRef<F>, data: Dataset<'a, F, T>, loss: &L) -> Result<Self> {
-        data.check(model.mlp, loss)?;
-        let Dataset { x, y, weights } = data;
-        let mut x = match model.standardizer {
-            Some(standardizer) => standardizer.transform(x)?.into(),
-            None => row_major(x),
-        };
-        // Absent samples: their z could be infinite, and ∞ · 0 is NaN.
-        for (row, _) in weights.into_iter().flatten().enumerate().filter(|&(_, &weight)| weight == F::ZERO) {
-            x.row_mut(row).fill(F::ZERO);
-        }
-        Ok(Self { x, y: row_major(y), weights: weights.map(row_major) })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.x.nrows()
-    }
-
-    fn weights(&self) -> Option<&[F]> {
-        self.weights.as_ref().map(|weights| weights.as_slice().expect("in one piece"))
-    }
-
-    /// A block of the samples, counted from its first.
-    pub(crate) fn samples<'s, L: Loss<F, Target = T>>(
-        &'s self,
-        rows: Range<usize>,
-        loss: &'s L,
-    ) -> Samples<'s, F, impl SampleLoss<F> + 's> {
-        let y = self.y.slice_axis(Axis(0), rows.clone().into());
-        let weights = self.weights().map(|weights| &weights[rows.clone()]);
-        let x = self.x.slice_axis(Axis(0), rows.into());
-        Samples { x, order: None, standardize: None, weights: None, loss: weighted(sample_loss(loss, y), weights) }
-    }
-
-    /// Writes w_i (∂²ℓ/∂ŷ²) v of sample i.
-    fn curvature<'s, L: Loss<F, Target = T>>(
-        &'s self,
-        loss: &'s L,
-    ) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 's {
-        let (curvature, weights) = (curvature(loss, self.y.view()), self.weights());
-        move |i, y_hat, v, hv| match weights.map(|weights| weights[i]) {
-            // Assigned and not multiplied by 0, as in the gradient.
-            Some(weight) if weight == F::ZERO => hv.fill(F::ZERO),
-            weight => {
-                curvature(i, y_hat, v, hv);
-                if let Some(weight) = weight {
-                    hv.iter_mut().for_each(|hv| *hv = weight * *hv);
-                }
-            }
-        }
-    }
+enum Passes<F: Scalar> {
+    #[cfg(feature = "blas")]
+    Blas(BlasPasses<F>),
+    Native(NativePasses<F>),
 }
 
 impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
@@ -169,59 +95,21 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         let model = model.into();
         let (mlp, inputs) = (model.mlp, Inputs::new(&model, data, loss)?);
         let _one = one_blas_thread()?;
-        let (widths, samples) = (mlp.widths(), inputs.len());
-        let block = samples.min(BLOCK);
-        let layers = || -> Vec<Array2<F>> {
-            LayerSlots::columns(widths).map(|d| Array2::from_elem((block, d), F::ZERO)).collect()
+        let (samples, mut gradient) = (inputs.len(), mlp.zero_gradient());
+        let mut passes = Passes::new(mlp, samples);
+        let (data, mean) = (inputs.samples(0..samples, loss), F::from_f64(1.0 / samples as f64));
+        let sum = match &mut passes {
+            #[cfg(feature = "blas")]
+            Passes::Blas(passes) => passes.gradient(mlp.parameters(), &data, mean, &mut gradient),
+            Passes::Native(passes) => passes.gradient(&data.any(), mean, &mut gradient),
         };
-        let tangents = layers();
-        let shapes: Vec<_> = tangents.iter().map(Array2::dim).collect();
-        let sizes = [block, samples % block].into_iter().filter(|&samples| samples > 0);
-        let mut hessian = Self {
-            mlp,
-            block,
-            passes: ranges(samples, block).map(|_| layers()).collect(),
-            tangents,
-            plans: sizes.map(|samples| Plan::gradient(widths, &shapes, samples)).collect(),
-            tiles: ParameterTiles::new(mlp.parameters()),
-            team: Team::default(),
-            value: 0.0,
-            gradient: mlp.zero_gradient(),
-            loss,
-            inputs,
-        };
-        hessian.pass();
-        let found = hessian.value;
-        if found.is_finite() {
-            Ok(hessian)
+        drop(data);
+        let value = sum / samples as f64;
+        if value.is_finite() {
+            Ok(Self { mlp, inputs, loss, passes, value, gradient })
         } else {
-            Err(Error::Undefined { what: "loss", at: "the parameters", found })
+            Err(Error::Undefined { what: "loss", at: "the parameters", found: value })
         }
-    }
-
-    /// Fills Z and Δ, and with them the loss and the gradient.
-    fn pass(&mut self) {
-        let Self { mlp, inputs, loss, block, passes, plans, tiles, team, gradient, .. } = self;
-        let n = inputs.len();
-        let (theta, mean) = (mlp.parameters(), F::from_f64(1.0 / n as f64));
-        let data = inputs.samples(0..n, *loss);
-        let work = |plan: &Plan| plan.workload() + tiles.workload(plan.samples);
-        let sum: f64 = team.enter(passes.len() * work(&plans[0]), |team| {
-            let blocks = ranges(n, *block).zip(passes);
-            let sums = blocks.map(|(rows, layers)| {
-                let plan = plan_of(plans, rows.len());
-                team.step(work(plan), || {
-                    let sum = plan.run(team, layers, &GradientPass::new(plan, theta, &data, rows.start, false));
-                    let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
-                    let z_0 = Some(inputs.x.slice(s![rows.clone(), ..]));
-                    let batch = BatchLayers { layers, z_0, samples: rows.len() };
-                    Update { tiles, team, batch: &batch }.product(mean, beta, gradient);
-                    sum
-                })
-            });
-            sums.sum()
-        });
-        self.value = sum / n as f64;
     }
 
     /// The network whose parameters are θ.
@@ -252,26 +140,23 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
         theta.check_shape_of("v", v)?;
         theta.check_shape_of("hv", hv)?;
         let _one = one_blas_thread()?;
-        let Self { inputs, loss, block, passes, tangents, plans, tiles, team, .. } = self;
+        let Self { inputs, loss, passes, .. } = self;
         let (curvature, mean) = (inputs.curvature(*loss), F::from_f64(1.0 / inputs.len() as f64));
-        let work = |plan: &Plan| 2 * (plan.workload() + tiles.workload(plan.samples));
-        team.enter(passes.len() * work(&plans[0]), |team| {
-            for (rows, layers) in ranges(inputs.len(), *block).zip(passes) {
-                let plan = plan_of(plans, rows.len());
-                let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
-                let z_0 = inputs.x.slice(s![rows.clone(), ..]);
-                let curvature = |r, y_hat: &[F], v: &[F], hv: &mut [F]| curvature(rows.start + r, y_hat, v, hv);
-                let pass = TangentPass { theta, v, z_0, layers, curvature };
-                team.step(work(plan), || {
-                    plan.run(team, tangents, &pass);
-                    pass.product(tiles, team, tangents, (mean, beta), hv);
-                });
-            }
-        });
+        match passes {
+            #[cfg(feature = "blas")]
+            Passes::Blas(passes) => passes.apply(theta, v, inputs.x.view(), curvature, mean, hv),
+            Passes::Native(passes) => passes.apply(v, &curvature, mean, hv),
+        }
         Ok(())
     }
 }
 
-fn plan_of(plans: &[Plan], samples: usize) -> &Plan {
-    plans.iter().find(|plan| plan.samples == samples).expect("a whole block or the last")
+impl<F: Scalar> Passes<F> {
+    fn new(mlp: &Mlp<F>, samples: usize) -> Self {
+        #[cfg(feature = "blas")]
+        if !is_native(mlp, samples.min(BLOCK)) {
+            return Self::Blas(BlasPasses::new(mlp, samples));
+        }
+        Self::Native(NativePasses::new(mlp.widths(), mlp.parameters(), samples))
+    }
 }

@@ -3,14 +3,17 @@
 #[cfg(feature = "curvature")]
 mod density;
 mod hessian;
+mod inputs;
 #[cfg(feature = "curvature")]
 mod krylov;
 #[cfg(feature = "curvature")]
 pub mod lanczos;
+mod native_tangents;
 #[cfg(feature = "curvature")]
 mod operator;
 #[cfg(feature = "curvature")]
 pub mod sharpness;
+#[cfg(feature = "blas")]
 mod tangents;
 
 pub use hessian::Hessian;

@@ -43,7 +43,8 @@
 
 use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 
-use crate::curvature::hessian::{BLOCK, Hessian, Inputs};
+use crate::curvature::hessian::Hessian;
+use crate::curvature::inputs::{BLOCK, Inputs};
 use crate::curvature::lanczos::Operator;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};

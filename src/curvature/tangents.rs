@@ -1,5 +1,5 @@
-//! The tangent pass: the derivative of a gradient pass as θ moves in a direction v, on the tiles of
-//! the same plan.
+//! Products with the Hessian on the engine over BLAS: the tangent pass, the derivative of a gradient
+//! pass as θ moves in a direction v, on the tiles of the same plan.
 //!
 //! The equations stand in [`Hessian`](crate::curvature::Hessian), whose products these are the
 //! passes of. R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ lie in the slots of Z, Ŷ, ∂ℓ/∂Ŷ and Δ, so each operation
@@ -7,23 +7,130 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, Slice, s};
 
+use crate::curvature::inputs::BLOCK;
+use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::{ParameterBlock, ParameterTiles, SharedParameters};
-use crate::engine::plan::{LayerSlots, LayerTile, Operations};
+use crate::engine::pass::GradientPass;
+use crate::engine::plan::{LayerSlots, LayerTile, Operations, Plan};
+use crate::engine::update::Update;
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
+use crate::network::loss::SampleLoss;
+use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
-use crate::parallel::team::ActiveTeam;
+use crate::parallel::team::{ActiveTeam, Team};
+use crate::parallel::workload::Workload;
+use crate::steps::blocks::ranges;
+use crate::steps::samples::Samples;
+
+/// Z and Δ of all samples, once [`gradient`](Self::gradient) has made them, and what products with
+/// the Hessian need beside them.
+#[derive(Debug)]
+pub(crate) struct BlasPasses<F> {
+    samples: usize,
+    /// Z[0] (never touched, it lies in x), …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], … of each block of samples;
+    /// as many rows each as the first block has samples.
+    layers: Vec<Vec<Array2<F>>>,
+    /// The arrays R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ of one block.
+    tangents: Vec<Array2<F>>,
+    /// The plans of a whole block and of the last block, if that is smaller.
+    plans: Vec<Plan>,
+    tiles: ParameterTiles,
+    team: Team,
+}
+
+impl<F: Scalar> BlasPasses<F> {
+    /// Arrays for `samples` samples of this network.
+    pub(crate) fn new(mlp: &Mlp<F>, samples: usize) -> Self {
+        let (widths, block) = (mlp.widths(), samples.min(BLOCK));
+        let layers = || -> Vec<Array2<F>> {
+            LayerSlots::columns(widths).map(|d| Array2::from_elem((block, d), F::ZERO)).collect()
+        };
+        let tangents = layers();
+        let shapes: Vec<_> = tangents.iter().map(Array2::dim).collect();
+        let sizes = [block, samples % block].into_iter().filter(|&samples| samples > 0);
+        Self {
+            samples,
+            layers: ranges(samples, block).map(|_| layers()).collect(),
+            tangents,
+            plans: sizes.map(|samples| Plan::gradient(widths, &shapes, samples)).collect(),
+            tiles: ParameterTiles::new(mlp.parameters()),
+            team: Team::default(),
+        }
+    }
+
+    /// Makes Z and Δ of all samples. `into` = a Σ ∂ℓ/∂θ. Returns Σ ℓ.
+    pub(crate) fn gradient<L: SampleLoss<F>>(
+        &mut self,
+        theta: &Parameters<F>,
+        data: &Samples<F, L>,
+        a: F,
+        into: &mut Parameters<F>,
+    ) -> f64 {
+        let Self { samples, layers, plans, tiles, team, .. } = self;
+        let work = |plan: &Plan| plan.workload() + tiles.workload(plan.samples);
+        team.enter(layers.len() * work(&plans[0]), |team| {
+            let blocks = ranges(*samples, BLOCK).zip(layers);
+            let sums = blocks.map(|(rows, layers)| {
+                let plan = plan_of(plans, rows.len());
+                team.step(work(plan), || {
+                    let sum = plan.run(team, layers, &GradientPass::new(plan, theta, data, rows.start, false));
+                    let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
+                    let z_0 = Some(data.x.slice(s![rows.clone(), ..]));
+                    let batch = BatchLayers { layers, z_0, samples: rows.len() };
+                    Update { tiles, team, batch: &batch }.product(a, beta, into);
+                    sum
+                })
+            });
+            sums.sum()
+        })
+    }
+
+    /// `hv` = a Σ (∂²ℓ/∂θ²) v over the samples with inputs x, where `curvature(i, ŷ, v, hv)` writes
+    /// (∂²ℓ/∂ŷ²) v of sample i into hv.
+    pub(crate) fn apply<C>(
+        &mut self,
+        theta: &Parameters<F>,
+        v: &Parameters<F>,
+        x: ArrayView2<F>,
+        curvature: C,
+        a: F,
+        hv: &mut Parameters<F>,
+    ) where
+        C: Fn(usize, &[F], &[F], &mut [F]) + Sync,
+    {
+        let Self { samples, layers, tangents, plans, tiles, team } = self;
+        let work = |plan: &Plan| -> Workload { 2 * (plan.workload() + tiles.workload(plan.samples)) };
+        team.enter(layers.len() * work(&plans[0]), |team| {
+            for (rows, layers) in ranges(*samples, BLOCK).zip(layers) {
+                let plan = plan_of(plans, rows.len());
+                let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
+                let z_0 = x.slice(s![rows.clone(), ..]);
+                let curvature = |r, y_hat: &[F], v: &[F], hv: &mut [F]| curvature(rows.start + r, y_hat, v, hv);
+                let pass = TangentPass { theta, v, z_0, layers, curvature };
+                team.step(work(plan), || {
+                    plan.run(team, tangents, &pass);
+                    pass.product(tiles, team, tangents, (a, beta), hv);
+                });
+            }
+        });
+    }
+}
+
+fn plan_of(plans: &[Plan], samples: usize) -> &Plan {
+    plans.iter().find(|plan| plan.samples == samples).expect("a whole block or the last")
+}
 
 /// A tangent pass over one block of samples. `curvature(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample
 /// r of the block into hv.
-pub(crate) struct TangentPass<'a, F, C> {
-    pub(crate) theta: &'a Parameters<F>,
+struct TangentPass<'a, F, C> {
+    theta: &'a Parameters<F>,
     /// The direction.
-    pub(crate) v: &'a Parameters<F>,
-    pub(crate) z_0: ArrayView2<'a, F>, // (samples, d[0])
+    v: &'a Parameters<F>,
+    z_0: ArrayView2<'a, F>, // (samples, d[0])
     /// The layers as the gradient pass has filled them.
-    pub(crate) layers: &'a [Array2<F>],
-    pub(crate) curvature: C,
+    layers: &'a [Array2<F>],
+    curvature: C,
 }
 
 impl<F: Scalar, C> TangentPass<'_, F, C> {
@@ -56,7 +163,7 @@ impl<F: Scalar, C> TangentPass<'_, F, C> {
     }
 
     /// hv ← a (R Δᵀ Z + Δᵀ R Z) + β hv, over the tiles of θ.
-    pub(crate) fn product(
+    fn product(
         &self,
         tiles: &ParameterTiles,
         team: &ActiveTeam,

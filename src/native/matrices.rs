@@ -50,14 +50,28 @@ impl Layers {
 
     /// Appends the layers for a batch of up to `samples` samples.
     pub(crate) fn push<F: Number>(set: &mut PanelSet<F>, widths: &[usize], samples: usize) -> Self {
+        Self::push_some(set, widths, samples, &|_| [true; 2])
+    }
+
+    /// Appends layers of which some Z[t] and some Z[t]ᵀ are left without numbers: `has(t)` tells
+    /// which are there.
+    pub(crate) fn push_some<F: Number>(
+        set: &mut PanelSet<F>,
+        widths: &[usize],
+        samples: usize,
+        has: &dyn Fn(usize) -> [bool; 2],
+    ) -> Self {
         let layers = Self { base: set.len(), depth: widths.len() - 2 };
-        widths.iter().for_each(|&d| set.push(Panels::zeros(samples, d)));
-        widths.iter().for_each(|&d| set.push(Panels::zeros(d, samples)));
-        widths[1..].iter().for_each(|&d| set.push(Panels::zeros(samples, d)));
+        let mut push = |is_there, rows, columns| {
+            set.push(Panels::zeros(if is_there { rows } else { 0 }, columns));
+        };
+        widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[0], samples, d));
+        widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[1], d, samples));
+        widths[1..].iter().for_each(|&d| push(true, samples, d));
         let panels = panels_of::<F>(widths[widths.len() - 1]);
         let lines = if panels > 1 { samples.next_multiple_of(16) * panels } else { 0 };
-        set.push(Panels::zeros(lines, F::LINE));
-        set.push(Panels::zeros(lines, F::LINE));
+        push(true, lines, F::LINE);
+        push(true, lines, F::LINE);
         layers
     }
 }

@@ -164,25 +164,13 @@ impl<F: Scalar> Pass<'_, '_, F> {
     fn wide_loss(&self, tile: &mut Tile<F>, losses: &[AtomicU64]) {
         let (outputs, samples) = (tile.outputs(), tile.samples.clone());
         let (layers, lines) = (self.layers, panels_of::<F>(outputs));
-        let own = Region { matrix: layers.y_hat(), panels: 0..lines, rows: samples.clone() };
-        let ([y_hat], mut rows) = tile.guard.read_and_write([own], layers.y_hat_rows());
-        let rows = rows.panel(0);
-        for panel in 0..lines {
-            y_hat.panel(panel).iter().enumerate().for_each(|(r, &line)| rows[r * lines + panel] = line);
-        }
+        tile.outputs_to_rows();
         let region = tile.guard.region(layers.y_hat_rows()).clone();
         let ([y_hat], mut d) = tile.guard.read_and_write([region], layers.d_y_hat_rows());
         let (y_hat, d) = (numbers(y_hat.panel(0)), numbers_mut(d.panel(0)));
-        let samples_of = samples.clone();
-        let of = Outputs { samples: samples_of, y_hat, d, stride: lines * F::LINE, outputs, scale: self.scale };
+        let of = Outputs { samples, y_hat, d, stride: lines * F::LINE, outputs, scale: self.scale };
         self.samples.loss.losses(self.first, of, losses);
-        let region = tile.guard.region(layers.d_y_hat_rows()).clone();
-        let ([rows], mut d) = tile.guard.read_and_write([region], layers.d_y_hat());
-        let rows = rows.panel(0);
-        for panel in 0..lines {
-            let d = d.panel(panel).iter_mut().take(samples.len()).enumerate();
-            d.for_each(|(r, line)| *line = rows[r * lines + panel]);
-        }
+        tile.rows_to_derivatives();
     }
 
     /// Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]
@@ -213,7 +201,7 @@ pub(crate) struct Tile<'s, 'a, F: Number> {
     pub(crate) shape: &'s Shape,
     pub(crate) layers: Layers,
     pub(crate) samples: Range<usize>,
-    neurons: Option<Range<usize>>,
+    pub(crate) neurons: Option<Range<usize>>,
     pub(crate) kernels: &'static Table<F>,
 }
 
@@ -223,19 +211,42 @@ impl<F: Scalar> Tile<'_, '_, F> {
         self.neurons.clone().unwrap_or(0..self.shape.widths[t])
     }
 
-    fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.shape.widths[self.shape.depth() + 1]
     }
 
+    /// Ŷ, sample by sample.
+    pub(crate) fn outputs_to_rows(&mut self) {
+        let lines = panels_of::<F>(self.outputs());
+        let own = Region { matrix: self.layers.y_hat(), panels: 0..lines, rows: self.samples.clone() };
+        let ([y_hat], mut rows) = self.guard.read_and_write([own], self.layers.y_hat_rows());
+        let rows = rows.panel(0);
+        for panel in 0..lines {
+            y_hat.panel(panel).iter().enumerate().for_each(|(r, &line)| rows[r * lines + panel] = line);
+        }
+    }
+
+    /// ∂ℓ/∂Ŷ in panels, from what it is sample by sample.
+    pub(crate) fn rows_to_derivatives(&mut self) {
+        let (lines, samples) = (panels_of::<F>(self.outputs()), self.samples.len());
+        let region = self.guard.region(self.layers.d_y_hat_rows()).clone();
+        let ([rows], mut d) = self.guard.read_and_write([region], self.layers.d_y_hat());
+        let rows = rows.panel(0);
+        for panel in 0..lines {
+            let d = d.panel(panel).iter_mut().take(samples).enumerate();
+            d.for_each(|(r, line)| *line = rows[r * lines + panel]);
+        }
+    }
+
     /// Z[t]ᵀ from Z[t]
-    fn transpose_samples(&mut self, t: usize) {
+    pub(crate) fn transpose_samples(&mut self, t: usize) {
         let (kernels, region) = (self.kernels, self.guard.region(self.layers.z(t)).clone());
         let ([z], zt) = self.guard.read_and_write([region], self.layers.zt(t));
         kernels.transpose(z, zt);
     }
 
     /// Z[t] from Z[t]ᵀ
-    fn transpose_neurons(&mut self, t: usize) {
+    pub(crate) fn transpose_neurons(&mut self, t: usize) {
         let (kernels, region) = (self.kernels, self.guard.region(self.layers.zt(t)).clone());
         let ([zt], z) = self.guard.read_and_write([region], self.layers.z(t));
         kernels.transpose(zt, z);

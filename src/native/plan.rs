@@ -139,15 +139,20 @@ impl Plan {
         samples: usize,
         until: Until,
     ) -> Self {
-        let shape = Shape::new(widths, samples);
+        let depth = widths.len() - 2;
         let mut operations = vec![Operation::Gather];
-        operations.extend((0..=shape.depth()).map(Operation::Forward));
+        operations.extend((0..=depth).map(Operation::Forward));
         if until >= Until::Loss {
             operations.push(Operation::Loss);
         }
         if until >= Until::Gradient {
-            operations.extend((1..=shape.depth()).rev().map(Operation::Backward));
+            operations.extend((1..=depth).rev().map(Operation::Backward));
         }
+        Self::of(set, layers, Shape::new(widths, samples), operations)
+    }
+
+    /// The plan of these operations, one after the other.
+    pub(crate) fn of<F: Number>(set: &PanelSet<F>, layers: Layers, shape: Shape, operations: Vec<Operation>) -> Self {
         let mut drafts: Vec<(Vec<Operation>, usize, bool)> = Vec::new();
         for operation in operations {
             let (flops, is_wide) = (shape.flops(operation), shape.is_wide(operation));
@@ -167,7 +172,7 @@ impl Plan {
             Phase { operations, tiles, table, flops, squares }
         };
         let phases = drafts.into_iter().map(phase).collect();
-        Self { phases, losses: zeros(samples.div_ceil(GROUP)), shape }
+        Self { phases, losses: zeros(shape.samples.div_ceil(GROUP)), shape }
     }
 
     pub(crate) fn samples(&self) -> usize {

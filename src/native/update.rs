@@ -39,7 +39,7 @@ pub(crate) enum Sink<F> {
 
 impl<F: Scalar> Sink<F> {
     /// Takes the gradient g of the numbers at a place of the tile.
-    fn take(&self, guard: &mut RegionGuard<F>, place: &Place, g: &[F]) {
+    pub(crate) fn take(&self, guard: &mut RegionGuard<F>, place: &Place, g: &[F]) {
         match self {
             Self::Plain { theta, beta } => plain(*beta, g, place.of(&mut guard.write(place.matrix(*theta)))),
             Self::Store { into, add } => {
@@ -67,7 +67,7 @@ impl<F: Scalar> Sink<F> {
 }
 
 /// Some rows of a panel in a tile's region of w[t] or c[t].
-struct Place {
+pub(crate) struct Place {
     t: usize,
     of_bias: bool,
     panel: usize,
@@ -141,42 +141,50 @@ impl Update<'_> {
             Sink::Plain { theta, beta } if sum.is_none() && self.samples <= ADD_DEPTH => {
                 plain_product(of_rows, z, beta, guard.write(theta.w(part.t)), part.rows.len());
             }
-            _ => self.chunks(of_rows, z, part, |place, g| {
+            _ => self.chunks([[of_rows, z]], part, |place, g| {
                 if let Some(sum) = &mut sum {
                     **sum += squares::<F>(g);
                 }
                 sink.take(guard, place, numbers(g));
             }),
         }
+        self.bias(delta, part, |place, g| {
+            if let Some(sum) = &mut sum {
+                **sum += squares::<F>(g);
+            }
+            sink.take(guard, place, numbers(g));
+        });
+    }
+
+    /// Calls `take(place, gradient)` for each line of a part of c[t].
+    pub(crate) fn bias<F: Scalar>(&self, delta: PanelsRef<F>, part: &Part, mut take: impl FnMut(&Place, &[F::Line])) {
         if part.has_bias {
             for (place, panel) in panel_range::<F>(&part.rows).enumerate() {
                 let mut g = [F::ZEROS];
                 F::kernels().bias_sums(delta.part(panel..panel + 1, 0..self.samples), &mut g);
-                if let Some(sum) = &mut sum {
-                    **sum += squares::<F>(&g);
-                }
-                let place = Place { t: part.t, of_bias: true, panel: 0, rows: place..place + 1 };
-                sink.take(guard, &place, numbers(&g));
+                take(&Place { t: part.t, of_bias: true, panel: 0, rows: place..place + 1 }, &g);
             }
         }
     }
 
-    /// Calls `take(place, gradient)` for chunk after chunk of a part of w[t].
-    fn chunks<F: Scalar>(
+    /// Calls `take(place, gradient)` for chunk after chunk of a part of w[t], whose gradient is the
+    /// sum of terms Δᵀ Z.
+    pub(crate) fn chunks<'p, F: Scalar, const TERMS: usize>(
         &self,
-        delta: PanelsRef<F>,
-        z: PanelsRef<F>,
+        terms: [[PanelsRef<'p, F>; 2]; TERMS],
         part: &Part,
         mut take: impl FnMut(&Place, &[F::Line]),
     ) {
         let mut buffer = [F::ZEROS; CHUNK];
         for panel in 0..part.panels.len() {
-            let z = z.part(panel..panel + 1, 0..self.samples);
             for first in (0..part.rows.len()).step_by(CHUNK) {
                 let rows = first..(first + CHUNK).min(part.rows.len());
                 let g = &mut buffer[..rows.len()];
-                let of_chunk = panel_range::<F>(&rows);
-                gradient(delta.part(of_chunk, 0..self.samples), z, g);
+                let of_chunk = |[delta, z]: [PanelsRef<'p, F>; 2]| {
+                    let of_rows = delta.part(panel_range::<F>(&rows), 0..self.samples);
+                    [of_rows, z.part(panel..panel + 1, 0..self.samples)]
+                };
+                gradient(&terms.map(of_chunk), g);
                 take(&Place { t: part.t, of_bias: false, panel, rows }, g);
             }
         }
@@ -257,25 +265,31 @@ fn plain_product<F: Scalar>(delta: PanelsRef<F>, z: PanelsRef<F>, beta: F, mut w
     });
 }
 
-/// g = Δᵀ Z, as many rows of one panel as g has lines: a chain for each block of samples.
-fn gradient<F: Scalar>(delta: PanelsRef<F>, z: PanelsRef<F>, g: &mut [F::Line]) {
+/// g = Σ Δᵀ Z over the terms, as many rows of one panel as g has lines: a chain through all terms
+/// for each block of samples.
+fn gradient<F: Scalar>(terms: &[[PanelsRef<F>; 2]], g: &mut [F::Line]) {
+    let rows = terms[0][1].rows();
     let product = |first: usize, g: &mut [F::Line]| {
-        let samples = first..(first + SAMPLE_BLOCK).min(z.rows());
-        F::kernels().product(Product {
-            a: Left::Columns(delta.part(0..delta.panels(), samples.clone())),
-            b: Right::Panels(z.part(0..1, samples.clone())),
-            c: PanelsMut::<F>::of_lines(g),
-            columns: F::LINE,
-            depth: samples.len(),
-            start: Start::Zero,
-            end: End::Store,
-        });
+        let samples = first..(first + SAMPLE_BLOCK).min(rows);
+        let mut start = Start::Zero;
+        for [delta, z] in terms {
+            F::kernels().product(Product {
+                a: Left::Columns(delta.part(0..delta.panels(), samples.clone())),
+                b: Right::Panels(z.part(0..1, samples.clone())),
+                c: PanelsMut::<F>::of_lines(g),
+                columns: F::LINE,
+                depth: samples.len(),
+                start,
+                end: End::Store,
+            });
+            start = Start::C;
+        }
     };
     product(0, g);
-    if z.rows() > SAMPLE_BLOCK {
+    if rows > SAMPLE_BLOCK {
         let mut block = [F::ZEROS; CHUNK];
         let block = &mut block[..g.len()];
-        for first in (SAMPLE_BLOCK..z.rows()).step_by(SAMPLE_BLOCK) {
+        for first in (SAMPLE_BLOCK..rows).step_by(SAMPLE_BLOCK) {
             product(first, block);
             let numbers = numbers_mut::<F>(g).iter_mut().zip(numbers::<F>(block));
             numbers.for_each(|(sum, &block)| *sum += block);

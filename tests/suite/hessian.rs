@@ -5,7 +5,7 @@ use crate::common::{self, second_order};
 
 use common::{Real, assert_within, flat, integer_network, integers, network, uniform};
 use gemmprop::{
-    Bias, Dataset, Logistic, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError,
+    Bias, Dataset, Logistic, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError,
     curvature::Hessian,
     rungs::{batched, per_neuron},
 };
@@ -62,7 +62,14 @@ fn product_of<F: Real>(kind: Kind, mlp: &Mlp<F>, x: ArrayView2<F>, y: &Array2<f6
 
 /// On whole numbers, where ŷ and the masks are exact.
 fn agrees_with_loops<F: Real>(widths: &[usize], constant: Bias, n: usize) {
-    let mlp = integer_network::<F>(widths, constant, 3);
+    for &products in common::products() {
+        let mlp = integer_network::<F>(widths, constant, 3).with_products(products).unwrap();
+        network_agrees_with_loops(&mlp, constant, n);
+    }
+}
+
+fn network_agrees_with_loops<F: Real>(mlp: &Mlp<F>, constant: Bias, n: usize) {
+    let widths = mlp.widths();
     let x = integers::<F>(n, widths[0], 4);
     for_each_loss::<F>(widths[widths.len() - 1], n, |kind, y| {
         let mut mlp = mlp.clone();
@@ -78,7 +85,7 @@ fn agrees_with_loops<F: Real>(widths: &[usize], constant: Bias, n: usize) {
         let (expected, bound) = second_order::product(&mlp, x.view(), (kind, y), &v, true);
         let found = product_of(kind, &mlp, x.view(), y, &v);
         assert_within(
-            &format!("{widths:?} {constant:?} {kind:?} n {n}"),
+            &format!("{widths:?} {constant:?} {:?} {kind:?} n {n}", mlp.products()),
             &found,
             &bound,
             &expected,
@@ -128,9 +135,14 @@ fn blocks_add_up() {
 #[test]
 fn the_operator_is_symmetric() {
     fn check<F: Real>(widths: &[usize], constant: Bias) {
+        for &products in common::products() {
+            check_products::<F>(widths, constant, products);
+        }
+    }
+    fn check_products<F: Real>(widths: &[usize], constant: Bias, products: Products) {
         let n = 40;
         // Halved, so that |ŷ| stays below what the bounds on the losses allow.
-        let mut mlp = network::<F>(widths, constant, 7);
+        let mut mlp = network::<F>(widths, constant, 7).with_products(products).unwrap();
         mlp.parameters_mut().iter_mut().for_each(|p| *p = F::from_f64(0.5) * *p);
         let x = uniform::<F>(n, widths[0], 8);
         let [u, v] = [3, 11].map(|k| with_numbers(&mlp, |i| ((i * k * k + k) % 97) as f64 / 48.5 - 1.0));
@@ -143,7 +155,7 @@ fn the_operator_is_symmetric() {
                 (dot(&u, &hv), dot(&u_size, &bound) + common::gamma(u.len(), f64::U) * dot(&u_size, &hv_size))
             };
             let ((a, of_a), (b, of_b)) = (side(&u, &v), side(&v, &u));
-            assert_within(&format!("{widths:?} {constant:?} {kind:?}"), &[a], &[of_a], &[b], &[of_b]);
+            assert_within(&format!("{widths:?} {constant:?} {products:?} {kind:?}"), &[a], &[of_a], &[b], &[of_b]);
             assert!(of_a + of_b < 1e9 * F::U, "a bound that says little even in f64: {of_a} + {of_b} for {a}");
         });
     }
@@ -163,14 +175,17 @@ fn the_operator_is_symmetric() {
 fn columns_are_differences_of_gradients() {
     const STEP: f64 = 1.0 / 128.0;
     let loss = SquaredError;
-    for (widths, constant) in [
+    for ((widths, constant), &products) in [
         (&[3, 2][..], Bias::Input),
         (&[3, 5, 1], Bias::Input),
         (&[2, 4, 3], Bias::EveryLayer),
         (&[3, 4, 3, 2], Bias::EveryLayer),
         (&[4, 3, 5, 1], Bias::None),
-    ] {
-        let mlp = integer_network::<f64>(widths, constant, 29);
+    ]
+    .into_iter()
+    .flat_map(|network| common::products().iter().map(move |products| (network, products)))
+    {
+        let mlp = integer_network::<f64>(widths, constant, 29).with_products(products).unwrap();
         let all = integers::<f64>(400, widths[0], 22);
         // Samples on no edge of a mask: there u is a whole number but 0.
         let trace = batched::forward(&mlp, all.view()).unwrap();
@@ -206,7 +221,7 @@ fn columns_are_differences_of_gradients() {
             });
             for (i, h) in hv.iter().enumerate() {
                 let difference = 45.0 * a[i] - 9.0 * b[i] + c[i];
-                assert_eq!(60.0 * STEP * 8.0 * h, difference, "{widths:?} {constant:?} H[{i}, {j}]");
+                assert_eq!(60.0 * STEP * 8.0 * h, difference, "{widths:?} {constant:?} {products:?} H[{i}, {j}]");
                 largest = largest.max(h.abs());
             }
         }
@@ -216,8 +231,12 @@ fn columns_are_differences_of_gradients() {
 
 #[test]
 fn squared_error_of_a_linear_model_is_xx_over_n() {
+    common::products().iter().for_each(|&products| squared_error_is_xx_over_n(products));
+}
+
+fn squared_error_is_xx_over_n(products: Products) {
     let (n, inputs, outputs) = (8, 5, 2);
-    let mlp = integer_network::<f32>(&[inputs, outputs], Bias::Input, 1);
+    let mlp = integer_network::<f32>(&[inputs, outputs], Bias::Input, 1).with_products(products).unwrap();
     let (x, y) = (integers::<f32>(n, inputs, 2), integers::<f32>(n, outputs, 3));
     // With the constant 1 as a last column; θ has its numbers behind those of alpha.
     let extended = |r: usize, j: usize| if j < inputs { x[[r, j]] } else { 1.0 };
@@ -241,8 +260,12 @@ fn squared_error_of_a_linear_model_is_xx_over_n() {
 /// sum.
 #[test]
 fn softmax_of_a_linear_model_has_its_closed_form() {
+    common::products().iter().for_each(|&products| softmax_has_its_closed_form(products));
+}
+
+fn softmax_has_its_closed_form(products: Products) {
     let (n, inputs, outputs) = (6, 3, 4);
-    let mlp = network::<f64>(&[inputs, outputs], Bias::Input, 1);
+    let mlp = network::<f64>(&[inputs, outputs], Bias::Input, 1).with_products(products).unwrap();
     let (x, y) = (uniform::<f64>(n, inputs, 2), Array2::from_shape_fn((n, 1), |(i, _)| i % outputs));
     let extended = |r: usize, j: usize| if j < inputs { x[[r, j]] } else { 1.0 };
     let place = |k: usize, j: usize| if j < inputs { k * inputs + j } else { outputs * inputs + k };

@@ -6,8 +6,8 @@ use crate::common;
 use common::{flat, network, uniform};
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
-    Bias, Dataset, Error, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, curvature::Hessian,
-    rungs::batched,
+    Bias, Dataset, Error, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError,
+    curvature::Hessian, rungs::batched,
 };
 use ndarray::{Array2, array};
 
@@ -24,7 +24,16 @@ fn direction<F: Scalar>(mlp: &Mlp<F>) -> Parameters<F> {
 /// Loss, gradient and two products, the second of which must not show the first.
 fn bits<F: common::Real>(widths: &[usize], n: usize) -> Vec<u64> {
     fn of<F: common::Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) -> Vec<u64> {
-        let mlp = network::<F>(widths, Bias::EveryLayer, 1);
+        let products = |&products| of_products::<F, L>(widths, products, y, loss);
+        common::products().iter().flat_map(products).collect()
+    }
+    fn of_products<F: common::Real, L: Loss<F>>(
+        widths: &[usize],
+        products: Products,
+        y: &Array2<L::Target>,
+        loss: &L,
+    ) -> Vec<u64> {
+        let mlp = network::<F>(widths, Bias::EveryLayer, 1).with_products(products).unwrap();
         let x = uniform::<F>(y.nrows(), widths[0], 2);
         let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
         let (v, mut hv, mut hhv, mut again) =
@@ -32,11 +41,14 @@ fn bits<F: common::Real>(widths: &[usize], n: usize) -> Vec<u64> {
         hessian.apply(&v, &mut hv).unwrap();
         hessian.apply(&hv, &mut hhv).unwrap();
         hessian.apply(&v, &mut again).unwrap();
-        assert!(hv == again, "{widths:?}: the same product twice");
+        assert!(hv == again, "{widths:?} {products:?}: the same product twice");
         if y.nrows() <= 2048 {
             let mut g = mlp.zero_gradient();
             let value = batched::loss_gradient(&mlp, x.view(), y.view(), loss, &mut g).unwrap();
-            assert!(hessian.loss() == value && *hessian.gradient() == g, "{widths:?}: the gradient of rung 4");
+            assert!(
+                hessian.loss() == value && *hessian.gradient() == g,
+                "{widths:?} {products:?}: the gradient of rung 4"
+            );
         }
         let numbers = [hessian.gradient(), &hv, &hhv].map(flat).concat();
         [hessian.loss()].into_iter().chain(numbers).map(f64::to_bits).collect()
@@ -67,21 +79,33 @@ fn bits_do_not_depend_on_threads() {
 }
 
 /// For n samples, 6E − 4 d₀d₁ each, E with the head's, and what the loss makes (softmax 2m, squared
-/// error nothing); then the mean, which BLAS takes as a factor of each product: one for each number
-/// of w[t] for each product, and one for each of the constants'.
+/// error nothing); then the mean. BLAS takes it as a factor of each product: one for each number of
+/// w[t] for each product, and one for each of the constants'. In chains it is a factor of each
+/// number of R ∂ℓ/∂Ŷ.
 #[test]
 fn multiplications_equal_the_closed_formula() {
     fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Bias) {
-        let (n, mlp) = (y.nrows(), Mlp::<Counted>::he(widths, constant, 1).unwrap());
+        for &products in common::products() {
+            let mlp = Mlp::<Counted>::he(widths, constant, 1).unwrap().with_products(products).unwrap();
+            check_network(&mlp, y, loss, of_loss);
+        }
+    }
+    fn check_network<L: Loss<Counted>>(mlp: &Mlp<Counted>, y: &Array2<L::Target>, loss: &L, of_loss: usize) {
+        let (n, widths) = (y.nrows(), mlp.widths());
         let x = Array2::from_shape_fn((n, widths[0]), |(i, j)| Counted(((i * 5 + j * 3) % 7) as f64 - 3.0));
-        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
-        let (v, mut hv) = (direction(&mlp), mlp.zero_gradient());
+        let mut hessian = Hessian::new(mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
+        let (v, mut hv) = (direction(mlp), mlp.zero_gradient());
         let found = multiplications(|| hessian.apply(&v, &mut hv).unwrap()).1 as usize;
         let edges: Vec<usize> = widths.windows(2).map(|d| d[0] * d[1]).collect();
         let all: usize = edges.iter().sum();
         let constants = mlp.parameters().count() - all;
-        let mean = if n == 1 { 0 } else { 2 * all - edges[0] + constants };
-        assert_eq!(found, n * (6 * all - 4 * edges[0] + of_loss) + mean, "{widths:?} {constant:?} n {n}");
+        let mean = match mlp.products() {
+            _ if n == 1 => 0,
+            Products::Native => n * mlp.outputs(),
+            _ => 2 * all - edges[0] + constants,
+        };
+        let products = mlp.products();
+        assert_eq!(found, n * (6 * all - 4 * edges[0] + of_loss) + mean, "{widths:?} {constants} {products:?} n {n}");
     }
     for widths in [&[3, 1][..], &[1, 4], &[5, 7, 1], &[4, 6, 3], &[2, 1, 5, 2], &[3, 8, 7, 4, 1], &[1, 1, 1, 1, 3]] {
         for constant in [Bias::Input, Bias::EveryLayer, Bias::None] {
@@ -97,16 +121,21 @@ fn multiplications_equal_the_closed_formula() {
     }
 }
 
-/// Columns of something larger, or transposed: copied where BLAS needs it.
+/// Columns of something larger, or transposed: copied where the products need it.
 #[test]
 fn data_may_lie_in_any_order() {
-    let mlp = network::<f64>(&[5, 7, 3], Bias::Input, 1);
+    for &products in common::products() {
+        data_may_lie_in_any_order_for(&network::<f64>(&[5, 7, 3], Bias::Input, 1).with_products(products).unwrap());
+    }
+}
+
+fn data_may_lie_in_any_order_for(mlp: &Mlp<f64>) {
     let (x, y) = (uniform::<f64>(9, 5, 2), uniform::<f64>(9, 3, 3));
     let (x_t, y_t) = (x.t().as_standard_layout().into_owned(), y.t().as_standard_layout().into_owned());
     let (mut straight, mut transposed) = (mlp.zero_gradient(), mlp.zero_gradient());
-    let v = direction(&mlp);
-    Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap().apply(&v, &mut straight).unwrap();
-    Hessian::new(&mlp, Dataset::new(x_t.t(), y_t.t()), &SquaredError).unwrap().apply(&v, &mut transposed).unwrap();
+    let v = direction(mlp);
+    Hessian::new(mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap().apply(&v, &mut straight).unwrap();
+    Hessian::new(mlp, Dataset::new(x_t.t(), y_t.t()), &SquaredError).unwrap().apply(&v, &mut transposed).unwrap();
     assert_eq!(straight, transposed);
 }
 

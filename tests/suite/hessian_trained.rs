@@ -53,28 +53,30 @@ fn its_gradient_is_the_trainers() {
     let eta = 1.0 / 16.0;
     for standardize in [false, true] {
         for weighted in [false, true] {
-            let mlp = integer_network::<f64>(&[3, 4, 2], Bias::Input, 5);
-            let data = Dataset::new(x.view(), y.view());
-            let data = if weighted { data.weights(weights.view()) } else { data };
-            let training = Training {
-                optimizer: Optimizer::default(),
-                learning_rate: LearningRate::constant(eta),
-                epochs: 1,
-                batch: 8,
-                shuffle: false,
-                standardize,
-                ..Training::default()
-            };
-            let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
-            trainer.fit(data, None, &mut ()).unwrap();
-            let standardizer = trainer.model().standardizer.clone();
-            assert_eq!(standardizer.is_some(), standardize);
-            let before = Model { mlp, standardizer };
-            let hessian = Hessian::new(&before, data, &SquaredError).unwrap();
-            let (start, g) = (flat(before.mlp.parameters()), flat(hessian.gradient()));
-            let expected: Vec<f64> = start.iter().zip(&g).map(|(start, g)| start - eta * g).collect();
-            assert_eq!(flat(trainer.model().mlp.parameters()), expected, "{standardize} {weighted}");
-            assert!(g.iter().any(|&g| g != 0.0));
+            for &products in common::products() {
+                let mlp = integer_network::<f64>(&[3, 4, 2], Bias::Input, 5).with_products(products).unwrap();
+                let data = Dataset::new(x.view(), y.view());
+                let data = if weighted { data.weights(weights.view()) } else { data };
+                let training = Training {
+                    optimizer: Optimizer::default(),
+                    learning_rate: LearningRate::constant(eta),
+                    epochs: 1,
+                    batch: 8,
+                    shuffle: false,
+                    standardize,
+                    ..Training::default()
+                };
+                let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
+                trainer.fit(data, None, &mut ()).unwrap();
+                let standardizer = trainer.model().standardizer.clone();
+                assert_eq!(standardizer.is_some(), standardize);
+                let before = Model { mlp, standardizer };
+                let hessian = Hessian::new(&before, data, &SquaredError).unwrap();
+                let (start, g) = (flat(before.mlp.parameters()), flat(hessian.gradient()));
+                let expected: Vec<f64> = start.iter().zip(&g).map(|(start, g)| start - eta * g).collect();
+                assert_eq!(flat(trainer.model().mlp.parameters()), expected, "{standardize} {weighted} {products:?}");
+                assert!(g.iter().any(|&g| g != 0.0));
+            }
         }
     }
 }
@@ -87,36 +89,44 @@ fn inputs_are_standardised_as_the_model_does() {
     let standardizer = gemmprop::Standardizer::fit(x.view()).unwrap();
     let z = standardizer.transform(x.view()).unwrap();
     assert!(z.iter().all(|z| z.abs() == 1.0));
-    let mlp = integer_network::<f64>(&[3, 4, 2], Bias::EveryLayer, 5);
-    let raw = Model { mlp: mlp.clone(), standardizer: None };
-    let model = Model { mlp, standardizer: Some(standardizer) };
-    let found = sums(&model, Dataset::new(x.view(), y.view()), &SquaredError);
-    assert_eq!(found, sums(&raw, Dataset::new(z.view(), y.view()), &SquaredError));
-    assert_ne!(found, sums(&raw, Dataset::new(x.view(), y.view()), &SquaredError));
+    for &products in common::products() {
+        let mlp = integer_network::<f64>(&[3, 4, 2], Bias::EveryLayer, 5).with_products(products).unwrap();
+        let raw = Model { mlp: mlp.clone(), standardizer: None };
+        let model = Model { mlp, standardizer: Some(standardizer.clone()) };
+        let found = sums(&model, Dataset::new(x.view(), y.view()), &SquaredError);
+        assert_eq!(found, sums(&raw, Dataset::new(z.view(), y.view()), &SquaredError));
+        assert_ne!(found, sums(&raw, Dataset::new(x.view(), y.view()), &SquaredError));
+    }
 }
 
 /// A weight of k is a sample k times; one of 0 is none, even where its loss overflows.
 #[test]
 fn a_weight_is_a_number_of_samples() {
-    fn check<L: Loss<f64>>(y: &Array2<L::Target>, loss: &L) -> [(f64, Vec<f64>, Vec<f64>); 2] {
+    for &products in common::products() {
+        let network = integer_network::<f64>(&[3, 4, 2], Bias::EveryLayer, 5).with_products(products).unwrap();
+        a_weight_is_a_number_of_samples_for(&Model::from(network));
+    }
+}
+
+fn a_weight_is_a_number_of_samples_for(model: &Model<f64>) {
+    fn check<L: Loss<f64>>(model: &Model<f64>, y: &Array2<L::Target>, loss: &L) -> [(f64, Vec<f64>, Vec<f64>); 2] {
         let x = integers::<f64>(8, 3, 4);
-        let model = Model::from(integer_network::<f64>(&[3, 4, 2], Bias::EveryLayer, 5));
         let (w, often) = (weights(), (repeated(&x), repeated(y)));
         // Weights of a column of something larger.
         let columns = Array2::from_shape_fn((8, 2), |(i, _)| w[i]);
-        let strided = sums(&model, Dataset::new(x.view(), y.view()).weights(columns.column(1)), loss);
-        let found = sums(&model, Dataset::new(x.view(), y.view()).weights(w.view()), loss);
+        let strided = sums(model, Dataset::new(x.view(), y.view()).weights(columns.column(1)), loss);
+        let found = sums(model, Dataset::new(x.view(), y.view()).weights(w.view()), loss);
         assert_eq!(strided, found);
         let mut beyond = x.clone();
         beyond.row_mut(1).fill(1e200);
-        assert_eq!(sums(&model, Dataset::new(beyond.view(), y.view()).weights(w.view()), loss), found);
-        [found, sums(&model, Dataset::new(often.0.view(), often.1.view()), loss)]
+        assert_eq!(sums(model, Dataset::new(beyond.view(), y.view()).weights(w.view()), loss), found);
+        [found, sums(model, Dataset::new(often.0.view(), often.1.view()), loss)]
     }
-    let [found, expected] = check(&integers::<f64>(8, 2, 3), &SquaredError);
+    let [found, expected] = check(model, &integers::<f64>(8, 2, 3), &SquaredError);
     assert_eq!(found, expected);
     // Exponentials are not exact, but their products with small whole numbers nearly are: sums of
     // up to 16 of them round.
-    let [found, expected] = check(&Array2::from_shape_fn((8, 1), |(i, _)| i % 2), &SoftmaxCrossEntropy);
+    let [found, expected] = check(model, &Array2::from_shape_fn((8, 1), |(i, _)| i % 2), &SoftmaxCrossEntropy);
     let close = |a: &[f64], b: &[f64], size: f64| {
         a.iter().zip(b).all(|(a, b)| (a - b).abs() <= common::gamma(64, f64::EPSILON / 2.0) * size)
     };

@@ -16,6 +16,7 @@ mod digits;
 mod downstream;
 mod errors;
 mod hessian;
+mod hessian_chains;
 mod hessian_runs;
 mod hessian_trained;
 mod history;

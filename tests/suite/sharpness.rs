@@ -9,8 +9,8 @@ use common::{Real, flat, gamma, integer_network, integers, network, uniform};
 use gemmprop::curvature::lanczos::{Extremes, Operator, Options, density, extremes, trace};
 use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
 use gemmprop::{
-    Bias, Dataset, Error, Loss, Mlp, Parameters, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
-    curvature::Hessian, rungs::batched,
+    Bias, Dataset, Error, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer,
+    Training, curvature::Hessian, rungs::batched,
 };
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 use ndarray_linalg::{EigValsh, UPLO};
@@ -56,7 +56,14 @@ fn spectrum(mlp: &Mlp<f64>, x: &Array2<f64>, labels: &Array1<usize>, adaptive: b
 /// bit.
 #[test]
 fn rescaled_layers_change_raw_sharpness_alone() {
-    let mlp = network::<f64>(&[5, 7, 6, 3], Bias::EveryLayer, 1);
+    for &products in common::products() {
+        rescaled_layers_change_raw_sharpness(
+            &network::<f64>(&[5, 7, 6, 3], Bias::EveryLayer, 1).with_products(products).unwrap(),
+        );
+    }
+}
+
+fn rescaled_layers_change_raw_sharpness(mlp: &Mlp<f64>) {
     let x = uniform::<f64>(50, 5, 2);
     let labels = Array1::from_shape_fn(50, |i| i % 3);
     let asam = |mlp: &Mlp<f64>, steps| {
@@ -65,20 +72,20 @@ fn rescaled_layers_change_raw_sharpness_alone() {
             .adaptive_sharpness(0.1, steps)
             .unwrap()
     };
-    let (raw, adaptive) = (spectrum(&mlp, &x, &labels, false), spectrum(&mlp, &x, &labels, true));
-    assert!(raw.converged && adaptive.converged && asam(&mlp, 1) > 0.0);
+    let (raw, adaptive) = (spectrum(mlp, &x, &labels, false), spectrum(mlp, &x, &labels, true));
+    assert!(raw.converged && adaptive.converged && asam(mlp, 1) > 0.0);
     for (t, k) in [(0, 64.0), (0, 1.0 / 64.0), (1, 64.0), (1, 1.0 / 64.0)] {
-        let other = rescaled(&mlp, t, k);
+        let other = rescaled(mlp, t, k);
         assert_eq!(other.predict(x.view()).unwrap(), mlp.predict(x.view()).unwrap());
         // The operator is the same, bit for bit, and so all that follows from it is.
         assert_eq!(spectrum(&other, &x, &labels, true), adaptive, "t {t} k {k}");
         for steps in [1, 3] {
-            assert_eq!(asam(&other, steps), asam(&mlp, steps), "t {t} k {k}");
+            assert_eq!(asam(&other, steps), asam(mlp, steps), "t {t} k {k}");
         }
         // The block of the layer that became smaller by s grows by s², and λ_max is no smaller than
         // any vᵀHv/vᵀv in it.
         let (shrunk, s) = if k > 1.0 { (t + 1, k) } else { (t, 1.0 / k) };
-        let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
+        let mut hessian = Hessian::new(mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let mut v = mlp.zero_gradient();
         let g = hessian.gradient().w().get(shrunk).map_or(hessian.gradient().alpha(), |g| g.view()).to_owned();
         v.layers_mut().nth(shrunk).unwrap().0.assign(&g);
@@ -261,8 +268,11 @@ fn box_sharpness_leaves_an_exact_minimum() {
 #[test]
 fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
     fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) {
+        common::products().iter().for_each(|&products| check_products::<F, L>(widths, products, y, loss));
+    }
+    fn check_products<F: Real, L: Loss<F>>(widths: &[usize], products: Products, y: &Array2<L::Target>, loss: &L) {
         let rho = 0.05;
-        let mlp = network::<F>(widths, Bias::EveryLayer, 1);
+        let mlp = network::<F>(widths, Bias::EveryLayer, 1).with_products(products).unwrap();
         let x = uniform::<F>(y.nrows(), widths[0], 2);
         let theta = flat(mlp.parameters());
         let (mut point, mut g, mut best) = (mlp.clone(), mlp.zero_gradient(), 0.0_f64);
@@ -274,7 +284,7 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
             let in_units: f64 = delta.iter().zip(&theta).map(|(delta, theta)| (delta / theta).powi(2)).sum();
             assert!((in_units.sqrt() - rho).abs() <= gamma(2 * theta.len() + 20, f64::U) * rho);
             let moved = with_numbers(&mlp, |i| theta[i] + delta[i]);
-            point = Mlp::from_parameters(widths, point.bias(), moved).unwrap();
+            point.set_parameters(&moved).unwrap();
             let end = batched::loss_gradient(&point, x.view(), y.view(), loss, &mut g).unwrap();
             best = best.max(end - start);
             let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();
@@ -282,7 +292,7 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
             // θ + δ may round to a neighbour, in blocks of samples g may: a few u of what ℓ is made
             // of, of order 1 to 10.
             let rounding = 10.0 * gamma(2000, F::U) * (start + end + 1.0);
-            assert!(found > 0.0 && (found - best).abs() <= rounding, "{steps} steps: {found} and {best}");
+            assert!(found > 0.0 && (found - best).abs() <= rounding, "{products:?} {steps} steps: {found} and {best}");
         }
     }
     let labels = Array2::from_shape_fn((2100, 1), |(i, _)| i % 3);
@@ -295,10 +305,15 @@ fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
 /// numbers.
 #[test]
 fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
-    let mlp = integer_network::<f64>(&[5, 2], Bias::Input, 1);
+    for &products in common::products() {
+        planes_are_parabolas(&integer_network::<f64>(&[5, 2], Bias::Input, 1).with_products(products).unwrap());
+    }
+}
+
+fn planes_are_parabolas(mlp: &Mlp<f64>) {
     let (x, y) = (integers::<f64>(32, 5, 2), integers::<f64>(32, 2, 3));
-    let [d, e] = [3, 5].map(|k| with_numbers(&mlp, |i| (i % k) as f64 - 1.0));
-    let mut hessian = Hessian::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
+    let [d, e] = [3, 5].map(|k| with_numbers(mlp, |i| (i % k) as f64 - 1.0));
+    let mut hessian = Hessian::new(mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let (mut hd, mut he) = (mlp.zero_gradient(), mlp.zero_gradient());
     hessian.apply(&d, &mut hd).unwrap();
     hessian.apply(&e, &mut he).unwrap();
@@ -309,7 +324,7 @@ fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
         hessian.loss() + a * dot(g, &d) + b * dot(g, &e) + bend
     };
     let (alphas, betas) = ([-2.0, -0.5, 0.0, 0.25, 3.0], [-1.0, 0.0, 0.125]);
-    let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
+    let mut landscape = Landscape::new(mlp, Dataset::new(x.view(), y.view()), &SquaredError).unwrap();
     let plane = landscape.plane([&d, &e], &alphas, &betas).unwrap();
     assert_eq!(plane, Array2::from_shape_fn((5, 3), |(i, j)| expected(alphas[i], betas[j])));
     assert_eq!(landscape.line(&d, &alphas).unwrap(), plane.column(1).to_vec());
@@ -320,14 +335,15 @@ fn lines_and_planes_of_a_quadratic_are_its_parabolas() {
 /// nothing of a former point remains.
 #[test]
 fn a_line_passes_through_the_loss() {
-    for n in [1, 100, 5000] {
-        let mlp = network::<f32>(&[6, 20, 10, 4], Bias::Input, 1);
+    let of_products = |n| common::products().iter().map(move |&products| (n, products));
+    for (n, products) in [1, 100, 5000].into_iter().flat_map(of_products) {
+        let mlp = network::<f32>(&[6, 20, 10, 4], Bias::Input, 1).with_products(products).unwrap();
         let (x, labels) = (uniform::<f32>(n, 6, 2), Array1::from_shape_fn(n, |i| i % 4));
         let hessian = Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).unwrap();
         let losses = landscape.line(&direction(&mlp), &[0.0, 1.0, 0.0]).unwrap();
         assert!(losses[0] == losses[2] && losses[0] != losses[1]);
-        assert!((losses[0] - hessian.loss()).abs() <= gamma(2 * n, f64::U) * losses[0], "n {n}");
+        assert!((losses[0] - hessian.loss()).abs() <= gamma(2 * n, f64::U) * losses[0], "{products:?} n {n}");
     }
 }
 

@@ -36,9 +36,14 @@
 
 pub(crate) mod second_order;
 
-use gemmprop::{Bias, Generator, Loss, Mlp, Parameters, Scalar};
+use gemmprop::{Bias, Generator, Loss, Mlp, Parameters, Products, Scalar};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use rand::{RngExt, SeedableRng};
+
+/// Those whose products this build can compute.
+pub(crate) fn products() -> &'static [Products] {
+    if cfg!(feature = "blas") { &[Products::Blas, Products::Native] } else { &[Products::Native] }
+}
 
 /// The number types of the networks, with their unit roundoff.
 pub(crate) trait Real: Scalar {
