@@ -260,6 +260,9 @@ pub enum Error {
         /// What LAPACK reports of the failure.
         reason: String,
     },
+    /// Products by BLAS, in a build without it.
+    #[error("products: expected auto or native, since this build is without the feature `blas`; found blas")]
+    NoBlas,
     /// OpenBLAS cannot be limited to one thread, so results would depend on the number of threads.
     #[error(
         "OpenBLAS ({config}): expected one thread after openblas_set_num_threads(1), found {found}; \

@@ -74,6 +74,9 @@
 //! of threads is global to the process. It is 1 while a call of this crate computes, for other
 //! callers of OpenBLAS too, and is restored afterwards.
 //!
+//! Losses, optimisers, schedules and normal draws take exp, ln, cos and pow from the crate libm,
+//! whose bits depend neither on the CPU nor on the C library of the system.
+//!
 //! A call computes on the calling thread and on helpers. These are workers of a rayon pool that
 //! belongs to the crate and is made when it is first needed. [`set_threads`] sets the total number
 //! of threads; without it, the number is the size of the rayon pool that the call is made in, or of
@@ -84,7 +87,7 @@
 // docs.rs says which feature brings what.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc)]
-#![cfg_attr(not(test), warn(clippy::too_many_lines))]
+#![cfg_attr(not(test), warn(clippy::too_many_lines, clippy::disallowed_methods))]
 // A library prints nothing.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -99,6 +102,7 @@ mod kernels;
 mod linalg;
 mod native;
 mod network;
+mod normal;
 mod optim;
 mod parallel;
 mod random;

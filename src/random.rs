@@ -1,4 +1,8 @@
 //! The generator of everything random in training, and its streams.
+//!
+//! The same seed gives the same bits on every CPU and system. ChaCha and shuffles are integer
+//! arithmetic, on 32 bits for fewer than 2³² − 1 samples, and a uniform draw is an integer times a
+//! power of two. Normal draws are in `normal`.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;

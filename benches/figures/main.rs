@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bare;
+mod bare_blas;
 mod complexity;
 mod fit;
 mod hessian;
@@ -153,8 +154,10 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
     if filter == Some("peers") {
         let peers::Measured { rows, about, left_out: missing } = peers::measure(&directory("peers"), quick)?;
         results.keep("peers", &rows, &format!("{about} {facts}"))?;
+        let bare = bare_blas::measure(&directory("peers"), quick)?;
+        results.keep("bare_blas", &bare.rows, &format!("{} {facts}", bare.about))?;
         done(results, &["peers"])?;
-        left_out = missing;
+        left_out = [missing, bare.left_out].concat();
     }
     Ok((measured, left_out))
 }
@@ -202,7 +205,11 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
         }
         "peers" => {
             let rows = results.read(name)?;
-            entry(peers::figure(&rows, facts), vec![peers::table(&rows)])
+            let mut tables = vec![peers::table(&rows)];
+            if !results.measured(&["bare_blas"]).is_empty() {
+                tables.push(bare_blas::table(&results.read("bare_blas")?));
+            }
+            entry(peers::figure(&rows, facts), tables)
         }
         _ => vec![],
     })

@@ -19,21 +19,21 @@ use report::page::Table;
 use report::plot::{Axis as FigureAxis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke, colour};
 use report::progress::Progress;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// A peer on a shape.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
-    peer: String,
-    version: String,
-    widths: String,
-    batch: usize,
-    threads: usize,
-    step_seconds: f64,
+    pub(crate) peer: String,
+    pub(crate) version: String,
+    pub(crate) widths: String,
+    pub(crate) batch: usize,
+    pub(crate) threads: usize,
+    pub(crate) step_seconds: f64,
 }
 
 /// Widths, input and output included, and batch.
-type Shape = (&'static [usize], usize);
+pub(crate) type Shape = (&'static [usize], usize);
 
 const SHAPES: [Shape; 8] = [
     (&[16, 16, 16, 1], 32),
@@ -64,8 +64,22 @@ const WINDOW: f64 = 0.1;
 const OURS: &str = "gemmprop";
 const OURS_BY_EPOCHS: &str = "gemmprop, epoch";
 
+/// All of ours, with what their program is told.
+const ALL_OURS: [(&str, &[&str]); 2] = [(OURS, &[]), (OURS_BY_EPOCHS, &["epoch"])];
+
 /// The libraries in the order of the table, which also shows those that are missing.
-const NAMES: [&str; 7] = [OURS, OURS_BY_EPOCHS, "PyTorch", "JAX", "scikit-learn", "candle", "burn"];
+const NAMES: [&str; 10] = [
+    OURS,
+    OURS_BY_EPOCHS,
+    "PyTorch",
+    "PyTorch, compiled",
+    "JAX",
+    "JAX, scan",
+    "scikit-learn",
+    "candle",
+    "burn",
+    "LIBXSMM",
+];
 
 struct Peer {
     name: &'static str,
@@ -111,6 +125,9 @@ impl Peer {
         self.run(BATCHES)?;
         self.guess = self.run(BATCHES)?;
         self.guess = self.run(steps(WARM_UP, self.guess))?;
+        // Both numbers of steps that follow, since a peer may compile anew for a number.
+        self.run(steps(WARM_UP, self.guess))?;
+        self.run(steps(WINDOW, self.guess))?;
         self.seconds.clear();
         Ok(())
     }
@@ -216,9 +233,14 @@ pub(crate) struct Measured {
     pub(crate) left_out: Vec<String>,
 }
 
+/// The shapes, and how many times the peers take turns on each.
+pub(crate) fn plan(quick: bool) -> (&'static [Shape], usize) {
+    if quick { (&SHAPES[..6], 3) } else { (&SHAPES, 9) }
+}
+
 /// Times all peers that there are in `programs`. Others may be missing, gemmprop may not.
 pub(crate) fn measure(programs: &Path, quick: bool) -> Result<Measured> {
-    let (shapes, rounds) = if quick { (&SHAPES[..6], 3) } else { (&SHAPES[..], 9) };
+    let (shapes, rounds) = plan(quick);
     let mut peers = Peers::ours(programs)?;
     peers.start_others(programs)?;
     let rows = peers.compare(shapes, rounds)?;
@@ -236,28 +258,41 @@ pub(crate) fn check_ours(programs: &Path) -> Result {
 }
 
 /// The peers that take part, and the reasons why others do not.
-struct Peers {
+pub(crate) struct Peers {
     threads: usize,
     running: Vec<Peer>,
-    left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Peers {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, running: Vec::new(), left_out: Vec::new() }
+    }
+
     fn ours(programs: &Path) -> Result<Self> {
-        let threads = std::thread::available_parallelism()?.get();
-        let mut peers = Self { threads, running: Vec::new(), left_out: Vec::new() };
-        peers.start(OURS, &mut rust(programs, "gemmprop"))?;
-        peers.start(OURS_BY_EPOCHS, rust(programs, "gemmprop").arg("epoch"))?;
+        let mut peers = Self::new(std::thread::available_parallelism()?.get());
+        for (name, arguments) in ALL_OURS {
+            peers.start(name, Command::new(programs.join("release/gemmprop")).args(arguments))?;
+        }
         Ok(peers)
     }
 
     fn start_others(&mut self, programs: &Path) -> Result {
-        let threads = self.threads;
-        self.start("PyTorch", &mut python(programs, "with_torch.py", threads))?;
-        self.start("JAX", &mut python(programs, "with_jax.py", threads))?;
-        self.start("scikit-learn", &mut python(programs, "with_sklearn.py", threads))?;
-        self.start("candle", &mut rust(programs, "candle"))?;
-        self.start("burn", &mut rust(programs, "burn"))
+        let program = |file: &str| Command::new(programs.join(file));
+        self.start_with_blas("PyTorch", &mut python(programs, "with_torch.py"))?;
+        self.start_with_blas("PyTorch, compiled", python(programs, "with_torch.py").arg("compile"))?;
+        self.start_with_blas("JAX", &mut python(programs, "with_jax.py"))?;
+        self.start_with_blas("JAX, scan", python(programs, "with_jax.py").arg("scan"))?;
+        self.start_with_blas("scikit-learn", &mut python(programs, "with_sklearn.py"))?;
+        self.start("candle", &mut program("release/candle"))?;
+        self.start("burn", &mut program("release/burn"))?;
+        self.start_with_blas("LIBXSMM", &mut program("c/libxsmm"))
+    }
+
+    /// Starts a peer that uses OpenMP or a BLAS with threads of its own.
+    pub(crate) fn start_with_blas(&mut self, name: &'static str, command: &mut Command) -> Result {
+        let threads = self.threads.to_string();
+        self.start(name, command.env("OMP_NUM_THREADS", &threads).env("OPENBLAS_NUM_THREADS", &threads))
     }
 
     fn start(&mut self, name: &'static str, command: &mut Command) -> Result {
@@ -271,7 +306,7 @@ impl Peers {
     /// Reports a peer that cannot take part; a comparison without gemmprop would compare nothing.
     fn leave_out(&mut self, name: &str, error: &dyn Error) -> Result {
         let peer = format!("{name}: {error}");
-        if [OURS, OURS_BY_EPOCHS].contains(&name) {
+        if ALL_OURS.iter().any(|(ours, _)| *ours == name) {
             return Err(peer.into());
         }
         eprintln!("{peer}");
@@ -286,7 +321,7 @@ impl Peers {
         failed.iter().try_for_each(|(name, error)| self.leave_out(name, &**error))
     }
 
-    fn compare(&mut self, shapes: &[Shape], rounds: usize) -> Result<Vec<Row>> {
+    pub(crate) fn compare(&mut self, shapes: &[Shape], rounds: usize) -> Result<Vec<Row>> {
         let progress = Progress::new("peers", shapes.len());
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("task");
@@ -314,15 +349,10 @@ impl Peers {
     }
 }
 
-fn rust(programs: &Path, name: &str) -> Command {
-    Command::new(programs.join("release").join(name))
-}
-
-fn python(programs: &Path, script: &str, threads: usize) -> Command {
+fn python(programs: &Path, script: &str) -> Command {
     let mut command = Command::new(programs.join("python/bin/python"));
     // -B: leaves no compiled files among the sources.
     command.arg("-B").arg(Path::new(report::ROOT).join("benches/peers/python").join(script));
-    command.env("OMP_NUM_THREADS", threads.to_string()).env("OPENBLAS_NUM_THREADS", threads.to_string());
     command
 }
 
@@ -406,8 +436,8 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
         }],
         caption: format!(
             "f32, a bias on every layer, ReLU, squared error, plain SGD. Each library is called step by step, and the loss is fetched after \
-             each step: PyTorch eager, a jitted step in JAX, `partial_fit` in scikit-learn (gemmprop, epoch: many steps in one call of \
-             `train`). Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence, \
+             each step: PyTorch eager or compiled, a jitted step in JAX, `partial_fit` in scikit-learn (gemmprop, epoch: many steps in one \
+             call of `train`; JAX, scan: in one call of a compiled loop). Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence, \
              {} ms of warm-up, {} ms of steps. Before, the losses of the first {FIRST_STEPS} steps agreed. 1024×4-1 stands for \
              1024-1024-1024-1024-1, B for the batch. {}. {facts}",
             PAUSE.as_millis(),
@@ -418,7 +448,7 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
     }
 }
 
-fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     if seconds < 1e-3 { format!("{:.1} µs", seconds * 1e6) } else { format!("{:.2} ms", seconds * 1e3) }
 }
 
@@ -427,10 +457,13 @@ fn look(peer: &str) -> Option<(RGBColor, Marker)> {
     Some(match peer {
         OURS => return None,
         "PyTorch" => (colour::BLUE, Marker::Circle),
+        "PyTorch, compiled" => (colour::BLUE, Marker::Diamond),
         "JAX" => (colour::GREEN, Marker::Square),
+        "JAX, scan" => (colour::GREEN, Marker::Diamond),
         "scikit-learn" => (colour::PURPLE, Marker::Cross),
         "candle" => (colour::ORANGE, Marker::Triangle),
         "burn" => (colour::SKY, Marker::Plus),
+        "LIBXSMM" => (colour::PURPLE, Marker::Circle),
         _ => (colour::VERMILION, Marker::Diamond),
     })
 }

@@ -129,6 +129,7 @@ pub(crate) fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &N
         ("blas", blas_description().to_owned()),
         ("loss", loss.name().into_owned()),
         ("bias", json(&mlp.bias())),
+        ("products", json(&mlp.products())),
         ("training", json(training)),
         ("position", json(position)),
         ("generator", json(&StreamPosition::of(generator))),

@@ -15,6 +15,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::{Bias, Parameters};
+use crate::network::products::Products;
 use crate::network::standardizer::Standardizer;
 use crate::optim::rule::WeightDecay;
 use crate::train::history::{History, Record};
@@ -149,7 +150,14 @@ impl Stored {
         let name = if self.contents.facts.contains_key("constant") { "constant" } else { "bias" };
         let (widths, bias) = (self.widths()?, self.json(name)?);
         let theta = self.parameters(prefix, &widths, bias)?;
+        // Before there was a choice, BLAS computed all products.
+        let products = match self.contents.facts.contains_key("products") {
+            true => self.json("products")?,
+            false if cfg!(feature = "blas") => Products::Blas,
+            false => Products::Auto,
+        };
         let mlp = Mlp::from_parameters(&widths, bias, theta)
+            .and_then(|mlp| mlp.with_products(products))
             .map_err(|error| self.mismatch("network", "its tensors", &error.to_string()))?;
         let has_standardizer = self.contents.tensors.contains_key("standardizer.mean");
         let standardizer = has_standardizer.then(|| self.standardizer(widths[0])).transpose()?;

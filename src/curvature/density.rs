@@ -86,7 +86,8 @@ impl Density {
     pub fn smoothed(&self, grid: ArrayView1<f64>, sigma: f64) -> Result<Array1<f64>, Error> {
         in_range(sigma.is_finite() && sigma > 0.0, "sigma", "a finite, positive number", sigma)?;
         let height = 1.0 / (sigma * std::f64::consts::TAU.sqrt());
-        Ok(grid.mapv(|x| height * self.mean(|value| (-0.5 * ((x - value) / sigma).powi(2)).exp()).value))
+        let spread = |distance: f64| libm::exp(-0.5 * (distance * distance));
+        Ok(grid.mapv(|x| height * self.mean(|value| spread((x - value) / sigma)).value))
     }
 }
 

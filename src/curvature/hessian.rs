@@ -23,7 +23,6 @@ use std::ops::Range;
 use ndarray::{Array2, Axis, CowArray, Ix1, Ix2, s};
 
 use crate::curvature::tangents::TangentPass;
-use crate::engine::cut::ranges;
 use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::ParameterTiles;
 use crate::engine::pass::GradientPass;
@@ -37,6 +36,7 @@ use crate::network::loss::{Loss, SampleLoss, curvature, sample_loss};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::parallel::team::Team;
+use crate::steps::blocks::ranges;
 use crate::steps::samples::Samples;
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;

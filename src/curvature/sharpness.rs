@@ -45,7 +45,6 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 
 use crate::curvature::hessian::{BLOCK, Hessian, Inputs};
 use crate::curvature::lanczos::Operator;
-use crate::engine::cut::ranges;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -53,6 +52,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
+use crate::steps::blocks::ranges;
 use crate::train::dataset::Dataset;
 use crate::train::model::ModelRef;
 
@@ -116,7 +116,8 @@ impl<F: Scalar, L: Loss<F>> Operator for Scaled<'_, '_, F, L> {
 /// underflows on the way.
 fn norm<I: Iterator<Item = f64>>(numbers: impl Fn() -> I) -> (f64, f64) {
     let largest = numbers().fold(0.0, |largest: f64, a| largest.max(a.abs()));
-    (largest, numbers().map(|a| (a / largest).powi(2)).sum::<f64>().sqrt())
+    let square = |a: f64| a * a;
+    (largest, numbers().map(|a| square(a / largest)).sum::<f64>().sqrt())
 }
 
 /// The direction with each neuron's incoming weights, its row of `w[t]` and its number of `c[t]`,

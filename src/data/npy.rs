@@ -192,6 +192,7 @@ fn without_long(text: &str) -> String {
 }
 
 /// The value of an IEEE 754 number of half precision, for which Rust has no stable type.
+#[expect(clippy::disallowed_methods, reason = "powers of two are exact, however they are multiplied")]
 fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));

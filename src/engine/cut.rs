@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use crate::steps::blocks::ranges;
+
 /// The largest product, in multiplications, that is cut by rows whatever the batch. OpenBLAS's
 /// kernels for AVX-512 compute products of up to 100³ without copying their operands; its kernels
 /// for AVX2, which always copy, copy little here.
@@ -64,11 +66,6 @@ pub(crate) fn split(len: usize, count: usize) -> impl Iterator<Item = Range<usiz
     ranges(len, size.next_multiple_of(unit))
 }
 
-/// 0 … len in ranges of `size`, the last one smaller.
-pub(crate) fn ranges(len: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..len).step_by(size.max(1)).map(move |start| start..(start + size).min(len))
-}
-
 /// The largest number of elements of the gradient that an optimiser takes at once: they stay in a
 /// core's cache, and have enough rows for BLAS to copy Z once for many of them.
 const CHUNK: usize = 128 * 1024;
@@ -82,14 +79,4 @@ pub(crate) fn chunk(columns: usize) -> (usize, usize) {
     let columns = columns.min(CHUNK / CHUNK_ROWS);
     let rows = CHUNK / columns;
     (rows - rows % CHUNK_ROWS, columns)
-}
-
-/// The largest number of samples whose losses are computed together where there is no step: enough
-/// for two cores to share even narrow layers.
-const LOSS_ROWS: usize = 512;
-
-/// The length of the blocks in which the losses of this many samples are computed: about equal
-/// ones, so that the last is not a short one.
-pub(crate) fn loss_block(samples: usize) -> usize {
-    samples.div_ceil(samples.div_ceil(LOSS_ROWS))
 }

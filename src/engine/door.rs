@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::engine::choice::is_native;
+#[cfg(feature = "blas")]
 use crate::engine::step::BlasEngine;
 use crate::linalg::scalar::Scalar;
 use crate::native::step::NativeEngine;
@@ -16,6 +17,7 @@ use crate::steps::samples::Samples;
 /// The engine of a network: buffers for all batches up to a capacity, and steps that run on them.
 #[derive(Debug)]
 pub(crate) enum Engine<F: Scalar> {
+    #[cfg(feature = "blas")]
     Blas(BlasEngine<F>),
     Native(NativeEngine<F>),
 }
@@ -23,11 +25,11 @@ pub(crate) enum Engine<F: Scalar> {
 impl<F: Scalar> Engine<F> {
     /// Buffers for batches of up to `capacity` samples of this network.
     pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
-        if is_native(mlp, capacity) {
-            Self::Native(NativeEngine::new(mlp, capacity))
-        } else {
-            Self::Blas(BlasEngine::new(mlp, capacity))
+        #[cfg(feature = "blas")]
+        if !is_native(mlp, capacity) {
+            return Self::Blas(BlasEngine::new(mlp, capacity));
         }
+        Self::Native(NativeEngine::new(mlp, capacity))
     }
 
     /// The engine kept from the last call, or a new one if that does not fit the network or the
@@ -35,6 +37,7 @@ impl<F: Scalar> Engine<F> {
     pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize) -> &'e mut Self {
         let native = is_native(mlp, batch);
         let fits = match kept {
+            #[cfg(feature = "blas")]
             Some(Self::Blas(engine)) => !native && engine.fits(mlp, batch),
             Some(Self::Native(engine)) => native && engine.fits(mlp, batch),
             None => false,
@@ -48,6 +51,7 @@ impl<F: Scalar> Engine<F> {
     /// The number of all z and δ of a batch.
     pub(crate) fn numbers(&self, samples: usize) -> usize {
         match self {
+            #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.numbers(samples),
             Self::Native(engine) => engine.numbers(samples),
         }
@@ -64,8 +68,9 @@ impl<F: Scalar> Engine<F> {
         into: &mut Parameters<F>,
     ) -> f64 {
         match self {
+            #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.gradient(theta, samples, data, a, into),
-            Self::Native(engine) => engine.gradient(theta, samples, data, a, into),
+            Self::Native(engine) => engine.gradient(theta, samples, &data.any(), a, into),
         }
     }
 
@@ -79,8 +84,9 @@ impl<F: Scalar> Engine<F> {
         data: &Samples<F, L>,
     ) -> f64 {
         match self {
+            #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.loss(theta, samples, batch, data),
-            Self::Native(engine) => engine.loss(theta, samples, batch, data),
+            Self::Native(engine) => engine.loss(theta, samples, batch, &data.any()),
         }
     }
 
@@ -100,8 +106,9 @@ impl<F: Scalar> Engine<F> {
         policy: &mut impl StepPolicy<F>,
     ) -> Result<(), Diverged> {
         match self {
+            #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.descend(theta, moments, batches, steps, data, policy),
-            Self::Native(engine) => engine.descend(theta, moments, batches, steps, data, policy),
+            Self::Native(engine) => engine.descend(theta, moments, batches, steps, &data.any(), policy),
         }
     }
 }

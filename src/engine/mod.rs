@@ -18,14 +18,24 @@
 //! `parameter_tiles`), so the bits do not depend on the number of threads. All buffers are made
 //! once; `samples` says what a step reads. `predict` runs the forward operations alone.
 
+#[cfg(feature = "blas")]
+mod blas_predict;
 pub(crate) mod choice;
+#[cfg(feature = "blas")]
 pub(crate) mod cut;
 pub(crate) mod door;
+#[cfg(feature = "blas")]
 pub(crate) mod layers;
+#[cfg(feature = "blas")]
 pub(crate) mod parameter_tiles;
+#[cfg(feature = "blas")]
 pub(crate) mod pass;
+#[cfg(feature = "blas")]
 pub(crate) mod plan;
 pub(crate) mod predict;
+#[cfg(feature = "blas")]
 pub(crate) mod sam;
+#[cfg(feature = "blas")]
 pub(crate) mod step;
+#[cfg(feature = "blas")]
 pub(crate) mod update;

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU64;
 
 use ndarray::{Array1, Array2, Axis, s};
 
-use crate::engine::cut::{PER_NUMBER, chunk, is_tall, ranges};
+use crate::engine::cut::{PER_NUMBER, chunk, is_tall};
 use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::{Block, ParameterBlock, ParameterTiles, SharedParameters, for_each_run};
 use crate::engine::plan::{store, sum, zeros};
@@ -29,6 +29,7 @@ use crate::optim::optimizer::Optimizer;
 use crate::optim::rule::{Coefficients, Rule};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::Tile;
+use crate::steps::blocks::ranges;
 
 /// The buffers of the rules that are not fused, allocated when a step first needs them.
 #[derive(Debug)]

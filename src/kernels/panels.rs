@@ -17,6 +17,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use ndarray::ArrayView2;
+
 use crate::kernels::number::Number;
 
 /// Lines as the numbers in them.
@@ -56,9 +58,15 @@ impl<F: Number> Panels<F> {
         Self { lines: vec![F::ZEROS; panels * rows], panels, rows }
     }
 
-    /// A matrix without numbers.
-    pub(crate) fn empty() -> Self {
-        Self { lines: Vec::new(), panels: 0, rows: 0 }
+    /// A copy of an array.
+    pub(crate) fn of(array: ArrayView2<F>) -> Self {
+        let mut panels = Self::zeros(array.nrows(), array.ncols());
+        let rows = panels.rows;
+        let numbers = numbers_mut::<F>(&mut panels.lines);
+        for ((r, c), &number) in array.indexed_iter() {
+            numbers[(c / F::LINE * rows + r) * F::LINE + c % F::LINE] = number;
+        }
+        panels
     }
 
     /// The numbers of panels and rows, padding included.

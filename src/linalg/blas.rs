@@ -17,13 +17,13 @@
 //! no locks, or that have 64-bit integers are refused, and a few products are checked before the
 //! first call (`self_test`).
 //!
-//! `openblas`, `host_blas` and `native` have the same two functions and the same guard; one of them
+//! `openblas`, `host_blas` and `no_blas` have the same two functions and the same guard; one of them
 //! is compiled.
 
 #[cfg(all(feature = "blas", not(any(feature = "openblas-system", feature = "openblas-static"))))]
 use crate::linalg::host_blas as provider;
 #[cfg(not(feature = "blas"))]
-use crate::linalg::native as provider;
+use crate::linalg::no_blas as provider;
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 use crate::linalg::openblas as provider;
 

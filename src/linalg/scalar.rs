@@ -4,6 +4,9 @@ use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use crate::kernels::table::HasKernels;
+#[cfg(not(feature = "blas"))]
+use crate::linalg::no_blas::Kernels;
+#[cfg(feature = "blas")]
 use crate::linalg::products::Kernels;
 
 /// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that
@@ -11,8 +14,8 @@ use crate::linalg::products::Kernels;
 ///
 /// Sealed: only this crate implements the products (`gemm`, `gemv`, `ger`, `dot`) that it requires.
 pub trait Scalar:
-    Kernels
-    + HasKernels
+    HasKernels
+    + Kernels
     + Debug
     + Default
     + PartialOrd
@@ -43,12 +46,15 @@ pub trait Scalar:
     fn ln_1p(self) -> Self;
     /// √a
     fn sqrt(self) -> Self;
+    /// a b + c with one rounding, where `self` is a. Its bits are the same with and without an
+    /// instruction of the CPU for it.
+    fn mul_add(self, b: Self, c: Self) -> Self;
     /// False for NaN and the infinities.
     fn is_finite(self) -> bool;
 }
 
 macro_rules! scalar {
-    ($f:ty) => {
+    ($f:ty, $exp:path, $ln:path, $ln_1p:path) => {
         impl Scalar for $f {
             const ZERO: $f = 0.0;
             const ONE: $f = 1.0;
@@ -61,16 +67,21 @@ macro_rules! scalar {
                 f64::from(self)
             }
             fn exp(self) -> $f {
-                <$f>::exp(self)
+                $exp(self)
             }
             fn ln(self) -> $f {
-                <$f>::ln(self)
+                $ln(self)
             }
             fn ln_1p(self) -> $f {
-                <$f>::ln_1p(self)
+                $ln_1p(self)
             }
             fn sqrt(self) -> $f {
                 <$f>::sqrt(self)
+            }
+            // Always, so that it becomes one instruction in a function that is compiled for it.
+            #[inline(always)]
+            fn mul_add(self, b: $f, c: $f) -> $f {
+                <$f>::mul_add(self, b, c)
             }
             fn is_finite(self) -> bool {
                 <$f>::is_finite(self)
@@ -79,8 +90,10 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32);
-scalar!(f64);
+// From the crate libm, which has the same bits on every CPU and system. The methods of the standard
+// library call the C library of the system. Square roots are rounded exactly everywhere.
+scalar!(f32, libm::expf, libm::logf, libm::log1pf);
+scalar!(f64, libm::exp, libm::log, libm::log1p);
 
 /// False if there is a NaN or an infinity. All data pass through here before each call, so it has
 /// to run at the speed of memory: x − x is 0 for finite numbers and NaN for all others, and sums of

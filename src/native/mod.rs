@@ -19,5 +19,6 @@
 pub(crate) mod matrices;
 pub(crate) mod pass;
 pub(crate) mod plan;
+pub(crate) mod predict;
 pub(crate) mod step;
 pub(crate) mod update;

@@ -9,17 +9,16 @@ use crate::kernels::product::{End, Left, Product, Right, Start};
 use crate::kernels::table::Table;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
-use crate::native::plan::{GROUP, Operation, Phase, Plan, Shape, TileShape, store, sum};
-use crate::network::loss::SampleLoss;
+use crate::native::plan::{Operation, Phase, Plan, Shape, TileShape, store, sum};
 use crate::parallel::panel_set::{PanelSet, Region, RegionGuard};
 use crate::parallel::team::ActiveTeam;
-use crate::steps::samples::Samples;
+use crate::steps::samples::{AnySamples, Outputs};
 
 /// What all tiles of a pass read beside the matrices.
-pub(crate) struct Pass<'a, 's, F: Scalar, L> {
+pub(crate) struct Pass<'a, 's, F: Scalar> {
     pub(crate) layers: Layers,
     pub(crate) theta: Theta,
-    pub(crate) samples: &'a Samples<'s, F, L>,
+    pub(crate) samples: &'a AnySamples<'s, F>,
     /// The batch's first sample.
     pub(crate) first: usize,
     /// s, the factor on ∂ℓ/∂Ŷ.
@@ -28,7 +27,7 @@ pub(crate) struct Pass<'a, 's, F: Scalar, L> {
     pub(crate) watched: bool,
 }
 
-impl<F: Scalar, L: SampleLoss<F>> Pass<'_, '_, F, L> {
+impl<F: Scalar> Pass<'_, '_, F> {
     /// Runs all phases, tile by tile. Returns Σ ℓ, or 0 without a loss.
     pub(crate) fn run(&self, plan: &Plan, team: &ActiveTeam, set: &mut PanelSet<F>) -> f64 {
         for phase in &plan.phases {
@@ -156,16 +155,9 @@ impl<F: Scalar, L: SampleLoss<F>> Pass<'_, '_, F, L> {
         let (outputs, samples) = (tile.outputs(), tile.samples.clone());
         let own = |matrix| Region { matrix, panels: 0..1, rows: samples.clone() };
         let ([y_hat], mut d) = tile.guard.read_and_write([own(self.layers.y_hat())], self.layers.d_y_hat());
-        let (y_hat, d) = (numbers::<F>(y_hat.panel(0)), numbers_mut::<F>(d.panel(0)));
-        let rows = y_hat.chunks_exact(F::LINE).zip(d.chunks_exact_mut(F::LINE));
-        let mut group = 0.0;
-        for ((y_hat, d), r) in rows.zip(samples.clone()) {
-            group += self.sample_loss(r, &y_hat[..outputs], &mut d[..outputs]);
-            if (r + 1) % GROUP == 0 || r + 1 == samples.end {
-                store(&losses[r / GROUP], group);
-                group = 0.0;
-            }
-        }
+        let (y_hat, d) = (numbers(y_hat.panel(0)), numbers_mut(d.panel(0)));
+        let of = Outputs { samples, y_hat, d, stride: F::LINE, outputs, scale: self.scale };
+        self.samples.loss.losses(self.first, of, losses);
     }
 
     /// Of more outputs, which are first brought together.
@@ -180,16 +172,10 @@ impl<F: Scalar, L: SampleLoss<F>> Pass<'_, '_, F, L> {
         }
         let region = tile.guard.region(layers.y_hat_rows()).clone();
         let ([y_hat], mut d) = tile.guard.read_and_write([region], layers.d_y_hat_rows());
-        let (y_hat, d) = (numbers::<F>(y_hat.panel(0)), numbers_mut::<F>(d.panel(0)));
-        let row = lines * F::LINE;
-        let mut group = 0.0;
-        for ((y_hat, d), r) in y_hat.chunks_exact(row).zip(d.chunks_exact_mut(row)).zip(samples.clone()) {
-            group += self.sample_loss(r, &y_hat[..outputs], &mut d[..outputs]);
-            if (r + 1) % GROUP == 0 || r + 1 == samples.end {
-                store(&losses[r / GROUP], group);
-                group = 0.0;
-            }
-        }
+        let (y_hat, d) = (numbers(y_hat.panel(0)), numbers_mut(d.panel(0)));
+        let samples_of = samples.clone();
+        let of = Outputs { samples: samples_of, y_hat, d, stride: lines * F::LINE, outputs, scale: self.scale };
+        self.samples.loss.losses(self.first, of, losses);
         let region = tile.guard.region(layers.d_y_hat_rows()).clone();
         let ([rows], mut d) = tile.guard.read_and_write([region], layers.d_y_hat());
         let rows = rows.panel(0);
@@ -197,15 +183,6 @@ impl<F: Scalar, L: SampleLoss<F>> Pass<'_, '_, F, L> {
             let d = d.panel(panel).iter_mut().take(samples.len()).enumerate();
             d.for_each(|(r, line)| *line = rows[r * lines + panel]);
         }
-    }
-
-    /// ℓ of a sample of the batch, and s ∂ℓ/∂ŷ.
-    fn sample_loss(&self, r: usize, y_hat: &[F], d: &mut [F]) -> f64 {
-        let loss = (self.samples.loss)(self.samples.row(self.first + r), y_hat, d);
-        if self.scale != F::ONE {
-            d.iter_mut().for_each(|d| *d = self.scale * *d);
-        }
-        loss
     }
 
     /// Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]

@@ -13,6 +13,7 @@ use crate::kernels::panels::{panel_range, panels_of};
 use crate::native::matrices::{Layers, Theta};
 use crate::parallel::panel_set::{PanelSet, Region, RegionTable};
 use crate::parallel::workload::{Workload, workload};
+use crate::steps::samples::GROUP;
 
 /// An operation on a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +102,6 @@ pub(crate) struct Plan {
     /// Σ ℓ of each group of samples, as the bits of an f64.
     pub(crate) losses: Vec<AtomicU64>,
 }
-
-/// Samples whose losses are added up first. Tiles of samples are whole groups, and whole panels of
-/// either type.
-pub(crate) const GROUP: usize = 16;
 
 /// How far a plan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -347,7 +344,8 @@ impl UpdateTiles {
         let flops: usize = widths.windows(2).map(|d| 2 * samples * d[0] * d[1]).sum();
         let mut parts = Vec::new();
         for (t, d) in widths.windows(2).enumerate() {
-            let count = (2 * samples * d[0] * d[1] / TILE).clamp(1, ENOUGH_TILES);
+            // Little work is one tile.
+            let count = if flops <= WIDE { 1 } else { (2 * samples * d[0] * d[1] / TILE).clamp(1, ENOUGH_TILES) };
             let panels = panels_of::<F>(d[0]);
             let by_panels = count.min(panels);
             for rows in split(d[1], count.div_ceil(by_panels).min(d[1].div_ceil(GROUP)), GROUP) {

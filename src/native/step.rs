@@ -9,7 +9,6 @@ use crate::native::matrices::{Layers, Theta};
 use crate::native::pass::Pass;
 use crate::native::plan::{Plan, Until, UpdateTiles, sum, zeros};
 use crate::native::update::{Sink, Update};
-use crate::network::loss::SampleLoss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::optim::moments::Moments;
@@ -20,7 +19,7 @@ use crate::parallel::panel_set::{PanelSet, RegionTable};
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
-use crate::steps::samples::Samples;
+use crate::steps::samples::AnySamples;
 
 /// Matrices for all batches up to a capacity, for networks of one shape.
 #[derive(Debug)]
@@ -170,11 +169,11 @@ impl<F: Scalar> NativeEngine<F> {
 
     /// `into` = a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been
     /// written.
-    pub(crate) fn gradient<L: SampleLoss<F>>(
+    pub(crate) fn gradient(
         &mut self,
         theta: &Parameters<F>,
         samples: usize,
-        data: &Samples<F, L>,
+        data: &AnySamples<F>,
         a: F,
         into: &mut Parameters<F>,
     ) -> f64 {
@@ -202,13 +201,7 @@ impl<F: Scalar> NativeEngine<F> {
     }
 
     /// Σ ℓ over `samples` samples, `batch` of them at a time.
-    pub(crate) fn loss<L: SampleLoss<F>>(
-        &mut self,
-        theta: &Parameters<F>,
-        samples: usize,
-        batch: usize,
-        data: &Samples<F, L>,
-    ) -> f64 {
+    pub(crate) fn loss(&mut self, theta: &Parameters<F>, samples: usize, batch: usize, data: &AnySamples<F>) -> f64 {
         let rest = samples % batch;
         let full = self.loss_plan(batch);
         let ragged = if rest > 0 { self.loss_plan(rest) } else { full };
@@ -232,14 +225,14 @@ impl<F: Scalar> NativeEngine<F> {
     /// # Errors
     /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the
     /// moments would not be.
-    pub(crate) fn descend<L: SampleLoss<F>>(
+    pub(crate) fn descend(
         &mut self,
         theta: &mut Parameters<F>,
         moments: &mut Moments<F>,
         Batches { samples, batch }: Batches,
         steps: Range<usize>,
-        data: &Samples<F, L>,
-        policy: &mut impl StepPolicy<F>,
+        data: &AnySamples<F>,
+        policy: &mut dyn StepPolicy<F>,
     ) -> Result<(), Diverged> {
         let (whole, rest) = (samples / batch, samples % batch);
         // A caller may come with batches of ever new sizes.
@@ -292,17 +285,17 @@ impl<F: Scalar> NativeEngine<F> {
 }
 
 /// One step, about to be made.
-struct Step<'a, 's, F: Scalar, L> {
+struct Step<'a, 's, F: Scalar> {
     engine: &'a mut NativeEngine<F>,
     team: &'a ActiveTeam<'a>,
     batch: usize,
-    data: &'a Samples<'s, F, L>,
+    data: &'a AnySamples<'s, F>,
     /// The batch's first sample.
     first: usize,
     rule: &'a Rule,
 }
 
-impl<F: Scalar, L: SampleLoss<F>> Step<'_, '_, F, L> {
+impl<F: Scalar> Step<'_, '_, F> {
     /// Runs the pass, or both of SAM's, and the update. Returns Σ ℓ before the update, and ‖g‖ if
     /// the rule has it. `bounds` are there if overflow is watched.
     fn make(&mut self, bounds: &mut Option<OverflowBounds>) -> Result<(f64, Option<f64>), NotFinite> {

@@ -8,12 +8,12 @@
 //! ```
 
 use ndarray::{ArrayView1, ArrayView2};
-use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::{Scalar, all_finite};
 use crate::network::parameters::{Bias, Parameters, ParametersMut, layers};
 use crate::network::products::Products;
+use crate::normal::standard_normal;
 use crate::random::{Generator, Stream, generator};
 
 /// A fully connected ReLU network.
@@ -51,8 +51,7 @@ impl<F: Scalar> Mlp<F> {
         let depth = widths.len().saturating_sub(2);
         Self::from_weights(widths, bias, seed, |t, fan_in, generator| {
             let gain = if t == depth { 1.0 } else { 2.0 };
-            let normal: f64 = StandardNormal.sample(generator);
-            normal * (gain / fan_in as f64).sqrt()
+            standard_normal(generator) * (gain / fan_in as f64).sqrt()
         })
     }
 
@@ -86,11 +85,17 @@ impl<F: Scalar> Mlp<F> {
         Ok(Self { widths: widths.to_vec(), bias, theta, products: Products::default() })
     }
 
-    /// The same network, whose products are computed by these means from now on.
-    #[must_use]
-    pub fn with_products(mut self, products: Products) -> Self {
+    /// The same network, whose products are computed by these means from now on: in training, in
+    /// predictions, and in its Hessian.
+    ///
+    /// # Errors
+    /// [`Error::NoBlas`] for [`Products::Blas`] without the feature `blas`.
+    pub fn with_products(mut self, products: Products) -> Result<Self> {
+        if products == Products::Blas && !cfg!(feature = "blas") {
+            return Err(Error::NoBlas);
+        }
         self.products = products;
-        self
+        Ok(self)
     }
 
     /// Who computes the products of this network.

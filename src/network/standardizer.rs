@@ -133,7 +133,10 @@ impl Standardizer {
         if z.is_empty() {
             return Ok(z);
         }
-        crate::linalg::rows::gather(x, Some, Some(self.slices()), z.view_mut());
+        for (x, mut z) in x.outer_iter().zip(z.outer_iter_mut()) {
+            let columns = z.iter_mut().zip(x).zip(self.mean.iter().zip(&self.factor));
+            columns.for_each(|((z, x), (mean, factor))| *z = F::from_f64((x.to_f64() - mean) * factor));
+        }
         let Some((row, column, becomes)) = not_finite(z.view()) else { return Ok(z) };
         let found = x[(row, column)].to_f64();
         Err(if found.is_finite() {

@@ -144,15 +144,16 @@ impl LearningRate {
         let SchedulePoint { steps, epoch, fraction, epochs, plateaus } = *point;
         let eta = match self.schedule {
             Schedule::Constant => self.eta,
-            Schedule::Step { every, factor } => self.eta * factor.powf((epoch / every) as f64),
+            Schedule::Step { every, factor } => self.eta * libm::pow(factor, (epoch / every) as f64),
             Schedule::Cosine { least } if epoch >= epochs => least,
             Schedule::Cosine { least } => {
                 let done = (epoch as f64 + fraction) / epochs as f64;
                 // ½ (1 + cos πd) as cos²(πd/2), because the sum is rounded to 0 before d is 1.
-                least + (self.eta - least) * (0.5 * PI * done).cos().powi(2)
+                let cosine = libm::cos(0.5 * PI * done);
+                least + (self.eta - least) * (cosine * cosine)
             }
-            Schedule::InverseScaling { power } => self.eta / (steps as f64 + 1.0).powf(power),
-            Schedule::OnPlateau { factor, .. } => self.eta * factor.powf(f64::from(plateaus)),
+            Schedule::InverseScaling { power } => self.eta / libm::pow(steps as f64 + 1.0, power),
+            Schedule::OnPlateau { factor, .. } => self.eta * libm::pow(factor, f64::from(plateaus)),
         };
         if steps < self.warm_up { eta * (steps as f64 + 1.0) / self.warm_up as f64 } else { eta }
     }

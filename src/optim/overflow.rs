@@ -54,7 +54,7 @@ impl OverflowBounds {
             Optimizer::Momentum { mu } => ([mu * first + g, 0.0], mu * first + g),
             Optimizer::Nesterov { mu } => ([mu * first + g, 0.0], g + mu * (mu * first + g)),
             Optimizer::Adam { beta1, beta2, epsilon } => {
-                let correction1 = 1.0 - beta1.powf(step as f64);
+                let correction1 = 1.0 - libm::pow(beta1, step as f64);
                 rate = eta / correction1;
                 let first = beta1 * first + (1.0 - beta1) * g;
                 // At most m̂/ε; and m̂ for ε > 1, as η m̂ is formed before it is divided.
@@ -66,7 +66,8 @@ impl OverflowBounds {
         // number is added to it: rounding takes that away before it leaves the range.
         let theta_is_finite = theta < limit || (self.theta.is_finite() && eta * change < 0.25 * F::EPSILON * F::MAX);
         // ‖ΔᵀZ‖ ≤ ‖Δ‖ ‖Z‖ over all layers; the square of ‖g‖ is summed in double precision.
-        let squared_norm = (0.25 * squares * squares + samples as f64 * squares) / (samples as f64).powi(2);
+        let samples = samples as f64;
+        let squared_norm = (0.25 * squares * squares + samples * squares) / (samples * samples);
         let norm_is_finite = (rule.clip.is_none() && !rule.norm) || squared_norm < f64::MAX / 2.0;
         // The comparison is false for NaN.
         let rest_is_finite = [sums, rate, eta * change, moments[0], moments[1]].iter().all(|&bound| bound < limit);

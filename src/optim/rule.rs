@@ -15,15 +15,15 @@ pub(crate) struct WeightDecay {
 impl WeightDecay {
     /// The weight decay of a step with learning rate η, where `pending` is p before the step.
     pub(crate) fn next<F: Scalar>(eta: f64, lambda: f64, pending: f64) -> Self {
-        let due = pending - (-eta * lambda).ln_1p();
+        let due = pending - libm::log1p(-eta * lambda);
         if due < 256.0 * F::EPSILON {
             return Self { beta: 1.0, pending: due };
         }
         // As a product of two factors, because with nothing pending β is then 1 − ηλ to the last
         // bit.
-        let beta = F::from_f64((1.0 - eta * lambda) * (-pending).exp()).to_f64();
+        let beta = F::from_f64((1.0 - eta * lambda) * libm::exp(-pending)).to_f64();
         // After a β of 0 there is nothing left to decay.
-        Self { beta, pending: if beta > 0.0 { due + beta.ln() } else { 0.0 } }
+        Self { beta, pending: if beta > 0.0 { due + libm::log(beta) } else { 0.0 } }
     }
 
     /// Whether the factor 1 − ηλ at the largest learning rate is above 0 and at most 1.
@@ -114,7 +114,7 @@ impl<F: Scalar> Adam<F> {
     fn new(eta: f64, betas: [f64; 2], epsilon: f64, step: u64) -> Self {
         // Rounded to the type first, so that β + (1 − β) = 1 and 1 − βᵏ is the sum of the weights.
         let [beta1, beta2] = betas.map(|beta| F::from_f64(beta).to_f64());
-        let [correction1, correction2] = [beta1, beta2].map(|beta| 1.0 - beta.powf(step as f64));
+        let [correction1, correction2] = [beta1, beta2].map(|beta| 1.0 - libm::pow(beta, step as f64));
         Self {
             beta1: F::from_f64(beta1),
             beta2: F::from_f64(beta2),

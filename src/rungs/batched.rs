@@ -15,12 +15,13 @@ use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, ArrayView2, Ix2};
 
+use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::kernels::number::relu;
+use crate::linalg::affine::Affine;
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::{copied, row_major};
-use crate::linalg::rows;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, check_outputs};
@@ -36,13 +37,9 @@ use crate::steps::samples::Samples;
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2>> {
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
+    let products = Affine::new(is_native(mlp, x.nrows()));
     let theta = mlp.parameters();
-    let affine = |t: usize, z: &Array2<F>| {
-        let mut u = Array2::from_elem((x.nrows(), mlp.widths()[t + 1]), F::ZERO);
-        rows::weighted_inputs(z.view(), theta.w[t].view(), u.view_mut());
-        rows::add_bias(theta.c[t].view(), u.view_mut());
-        u
-    };
+    let affine = |t: usize, z: &Array2<F>| products.apply(z.view(), theta.w[t].view(), theta.c[t].view());
     let mut z = vec![copied(x)];
     let mut u = Vec::with_capacity(mlp.depth());
     for t in 0..mlp.depth() {

@@ -9,11 +9,13 @@
 use std::cell::Cell;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+#[cfg(feature = "blas")]
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
 use crate::kernels::number::Number;
 use crate::kernels::portable;
 use crate::kernels::table::{HasKernels, Table};
+#[cfg(feature = "blas")]
 use crate::linalg::products::{Kernels, assert_gemm_shapes, assert_gemv_shapes};
 use crate::linalg::scalar::Scalar;
 
@@ -119,22 +121,27 @@ impl Scalar for Counted {
         self.0
     }
     fn exp(self) -> Self {
-        Self(self.0.exp())
+        Self(Scalar::exp(self.0))
     }
     fn ln(self) -> Self {
-        Self(self.0.ln())
+        Self(Scalar::ln(self.0))
     }
     fn ln_1p(self) -> Self {
-        Self(self.0.ln_1p())
+        Self(Scalar::ln_1p(self.0))
     }
     fn sqrt(self) -> Self {
         Self(self.0.sqrt())
+    }
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        MULTIPLICATIONS.set(MULTIPLICATIONS.get() + 1);
+        Self(self.0.mul_add(b.0, c.0))
     }
     fn is_finite(self) -> bool {
         self.0.is_finite()
     }
 }
 
+#[cfg(feature = "blas")]
 /// α s + β c, without the multiplications by 1 and 0, which BLAS does not make either.
 fn scaled(alpha: Counted, s: Counted, beta: Counted, c: Counted) -> Counted {
     let s = if alpha == Counted::ONE { s } else { alpha * s };
@@ -147,6 +154,7 @@ fn scaled(alpha: Counted, s: Counted, beta: Counted, c: Counted) -> Counted {
     }
 }
 
+#[cfg(feature = "blas")]
 /// Σ aᵢ bᵢ
 fn dot(a: ArrayView1<Counted>, b: ArrayView1<Counted>) -> Counted {
     let mut sum = Counted::ZERO;
@@ -156,6 +164,7 @@ fn dot(a: ArrayView1<Counted>, b: ArrayView1<Counted>) -> Counted {
     sum
 }
 
+#[cfg(feature = "blas")]
 /// The products that BLAS computes, as loops in which each multiplication is counted.
 impl Kernels for Counted {
     fn gemm(alpha: Self, a: ArrayView2<Self>, b: ArrayView2<Self>, beta: Self, mut c: ArrayViewMut2<Self>) {

@@ -5,14 +5,18 @@
 //! δ[t] = (w[t]ᵀ δ[t+1]) ⊙ 1[z[t] > 0]            gemv
 //! ∂/∂w[t] = δ[t+1] z[t]ᵀ                         ger
 //! ```
+//!
+//! With native products each number is the chain that rung 2 computes, so both have the same bits.
 
 use ndarray::{Array1, ArrayView1, Ix1};
 
+use crate::engine::choice::is_native;
 use crate::error::Result;
 use crate::kernels::number::{masked, relu};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::copied;
 use crate::linalg::scalar::Scalar;
+use crate::linalg::vectors::VectorProducts;
 use crate::network::loss::{Loss, checked_target};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
@@ -28,15 +32,8 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1
     mlp.check_sample(x)?;
     let _one = one_blas_thread()?;
     let theta = mlp.parameters();
-    let affine = |t: usize, z: &Array1<F>| {
-        let (w, c) = (&theta.w[t], &theta.c[t]);
-        let mut u = Array1::from_elem(w.nrows(), F::ZERO);
-        F::gemv(F::ONE, w.view(), z.view(), F::ZERO, u.view_mut());
-        if !c.is_empty() {
-            u.zip_mut_with(c, |u, &c| *u += c);
-        }
-        u
-    };
+    let products = VectorProducts::new(is_native(mlp, 1));
+    let affine = |t: usize, z: &Array1<F>| products.affine(theta.w[t].view(), z.view(), theta.c[t].view());
     let mut z = vec![copied(x)];
     let mut u = Vec::with_capacity(mlp.depth());
     for t in 0..mlp.depth() {
@@ -93,17 +90,15 @@ pub fn loss_gradient<F: Scalar, L: Loss<F>>(
 /// `g` = Σ_k seed_k ∂ŷ_k/∂θ
 fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Array1<F>, g: &mut Parameters<F>) -> Result<()> {
     let _one = one_blas_thread()?;
+    let products = VectorProducts::new(is_native(mlp, 1));
     let mut delta = dy;
     for t in (0..=mlp.depth()).rev() {
         let z = &trace.z[t];
-        g.w[t].fill(F::ZERO);
-        F::ger(F::ONE, delta.view(), z.view(), g.w[t].view_mut());
-        if !g.c[t].is_empty() {
-            g.c[t].assign(&delta);
-        }
+        products.outer(delta.view(), z.view(), g.w[t].view_mut());
+        // 0 + δ, as every other sum of one gradient starts from 0.
+        g.c[t].iter_mut().zip(&delta).for_each(|(g, &delta)| *g = F::ZERO + delta);
         if t > 0 {
-            let mut below = Array1::from_elem(z.len(), F::ZERO);
-            F::gemv(F::ONE, mlp.parameters().w[t].t(), delta.view(), F::ZERO, below.view_mut());
+            let mut below = products.transposed(mlp.parameters().w[t].view(), delta.view());
             below.zip_mut_with(z, |delta, &z| *delta = masked(*delta, z));
             delta = below;
         }

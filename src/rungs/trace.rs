@@ -1,9 +1,13 @@
 //! The forward pass that keeps the inputs and outputs of all neurons, computed neuron by neuron.
+//!
+//! Each u is a chain of fused multiply-adds: it starts from c, or from 0 where there is no
+//! constant, and then u ← fma(w_ij, z_j, u) for ascending j.
 
-use ndarray::{Array, Array1, ArrayView1, Axis, Dimension, Ix1};
+use ndarray::{Array, Array1, ArrayView1, ArrayView2, Axis, Dimension, Ix1};
 
 use crate::error::{Error, Result};
 use crate::kernels::number::relu;
+use crate::linalg::fused::fused;
 use crate::linalg::layout::copied;
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::{Mlp, check_outputs};
@@ -75,16 +79,19 @@ pub(crate) fn check_output<F: Scalar>(y_hat: &Array1<F>) -> Result<()> {
     check_outputs(y_hat.view().insert_axis(Axis(0))).map_err(Error::of_one_sample)
 }
 
-/// u_i = Σ_j w_ij z_j, plus c_i, the edge from the constant 1, where there is one.
-fn neuron_inputs<F: Scalar>(w: ndarray::ArrayView2<F>, c: ArrayView1<F>, z: &Array1<F>) -> Array1<F> {
-    let mut u = Array1::from_elem(w.nrows(), F::ZERO);
-    for (i, w_i) in w.outer_iter().enumerate() {
+/// u_i = c_i + Σ_j w_ij z_j; c is empty where there is no constant.
+pub(crate) fn neuron_inputs<F: Scalar>(w: ArrayView2<F>, c: ArrayView1<F>, z: &Array1<F>) -> Array1<F> {
+    let mut u = if c.is_empty() { vec![F::ZERO; w.nrows()] } else { c.to_vec() };
+    fused(chains, (w.to_slice().expect("row-major"), z.as_slice().expect("in one piece"), &mut u));
+    u.into()
+}
+
+/// u_i ← fma(w_ij, z_j, u_i) for ascending j.
+#[inline(always)]
+fn chains<F: Scalar>((w, z, u): (&[F], &[F], &mut [F])) {
+    for (w_i, u_i) in w.chunks_exact(z.len()).zip(u) {
         for (&w_ij, &z_j) in w_i.iter().zip(z) {
-            u[i] += w_ij * z_j;
-        }
-        if !c.is_empty() {
-            u[i] += c[i];
+            *u_i = w_ij.mul_add(z_j, *u_i);
         }
     }
-    u
 }

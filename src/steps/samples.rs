@@ -1,10 +1,12 @@
 //! The samples of a step, where the caller keeps them.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::{ArrayView2, Axis, Slice};
 
 use crate::linalg::scalar::Scalar;
+use crate::network::loss::SampleLoss;
 
 /// The samples of a step. Sample i is x[order[i]], or x[i], shifted and scaled if that is asked
 /// for; `loss` counts the rows of x.
@@ -34,5 +36,62 @@ impl<F: Scalar, L> Samples<'_, F, L> {
     pub(crate) fn in_place(&self, samples: Range<usize>) -> Option<ArrayView2<'_, F>> {
         let as_they_are = self.order.is_none() && self.standardize.is_none() && self.weights.is_none();
         (as_they_are && self.x.is_standard_layout()).then(|| self.x.slice_axis(Axis(0), Slice::from(samples)))
+    }
+}
+
+/// Samples whose losses are added up first: their sum does not depend on how a batch is cut, if
+/// tiles of samples are whole groups.
+pub(crate) const GROUP: usize = 16;
+
+/// ŷ and s ∂ℓ/∂ŷ of some samples of a batch.
+pub(crate) struct Outputs<'a, F> {
+    /// The samples, counted from the first of the batch.
+    pub(crate) samples: Range<usize>,
+    /// ŷ of each, `stride` numbers apart.
+    pub(crate) y_hat: &'a [F],
+    /// s ∂ℓ/∂ŷ, likewise; to be written.
+    pub(crate) d: &'a mut [F],
+    pub(crate) stride: usize,
+    /// m
+    pub(crate) outputs: usize,
+    /// s
+    pub(crate) scale: F,
+}
+
+/// The losses of a batch, whatever the loss and its targets: so that an engine is compiled once and
+/// not for each of them.
+pub(crate) trait BatchLoss<F>: Sync {
+    /// Writes s ∂ℓ/∂ŷ, and Σ ℓ of each group of the batch, as the bits of an f64. The batch begins
+    /// with sample `first`.
+    fn losses(&self, first: usize, of: Outputs<F>, groups: &[AtomicU64]);
+}
+
+/// Samples whose loss is an object.
+pub(crate) type AnySamples<'a, F> = Samples<'a, F, &'a dyn BatchLoss<F>>;
+
+impl<F: Scalar, L: SampleLoss<F>> Samples<'_, F, L> {
+    /// The same samples, whose loss is an object.
+    pub(crate) fn any(&self) -> AnySamples<'_, F> {
+        let Self { x, order, standardize, weights, .. } = *self;
+        Samples { x, order, standardize, weights, loss: self }
+    }
+}
+
+impl<F: Scalar, L: SampleLoss<F>> BatchLoss<F> for Samples<'_, F, L> {
+    fn losses(&self, first: usize, of: Outputs<F>, groups: &[AtomicU64]) {
+        let Outputs { samples, y_hat, d, stride, outputs, scale } = of;
+        let rows = y_hat.chunks_exact(stride).zip(d.chunks_exact_mut(stride));
+        let mut group = 0.0;
+        for ((y_hat, d), r) in rows.zip(samples.clone()) {
+            let (y_hat, d) = (&y_hat[..outputs], &mut d[..outputs]);
+            group += (self.loss)(self.row(first + r), y_hat, d);
+            if scale != F::ONE {
+                d.iter_mut().for_each(|d| *d = scale * *d);
+            }
+            if (r + 1) % GROUP == 0 || r + 1 == samples.end {
+                groups[r / GROUP].store(group.to_bits(), Ordering::Relaxed);
+                group = 0.0;
+            }
+        }
     }
 }

@@ -3,7 +3,6 @@
 
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
-use crate::engine::cut::loss_block;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -11,6 +10,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
 use crate::network::standardizer::Standardizer;
+use crate::steps::blocks::loss_block;
 use crate::train::dataset::Dataset;
 
 /// A network, and the standardisation of its inputs if it was trained with one.

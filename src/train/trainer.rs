@@ -18,7 +18,6 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use crate::engine::cut::loss_block;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -29,6 +28,7 @@ use crate::network::standardizer::Standardizer;
 use crate::optim::hyperparameter::check_not_0;
 use crate::optim::moments::Moments;
 use crate::random::{Generator, Stream, generator};
+use crate::steps::blocks::loss_block;
 use crate::steps::policy::Batches;
 use crate::train::dataset::{Dataset, Subset, TrainValidation};
 use crate::train::epoch::{EpochOrder, EpochSteps, LastStep, SingleStep, check_learning_rates};

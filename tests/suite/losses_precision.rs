@@ -2,7 +2,7 @@
 //! margins from 10⁻³⁰ to 10³⁰, for all labels, in both number types.
 //!
 //! To first order, with u the unit roundoff and η the smallest positive number; library functions
-//! are good to 4 ulp, 8u (glibc promises 1). A bound holds for the exact value of the numbers that
+//! are good to 4 ulp, 8u (libm promises 1). A bound holds for the exact value of the numbers that
 //! the loss is given; 1.01 has the second order.
 //!
 //! ```text

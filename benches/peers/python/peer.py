@@ -26,26 +26,32 @@ class Task:
             self.batches = list(zip(np.split(x, batches), np.split(y, batches)))
 
 
+class StepByStep:
+    """A peer with a method step(x, y) for batches that its method batch(x, y) has made its own; it returns the loss as a
+    number of Python's."""
+
+    def __init__(self, task):
+        self.batches = [self.batch(x, y) for x, y in task.batches]
+
+    def run(self, steps):
+        return [self.step(*self.batches[i % len(self.batches)]) for i in range(steps)]
+
+
 def serve(version, Peer):
-    """Answers the driver until it closes the line. Peer(task) has a method step(x, y) for batches that its method
-    batch(x, y) has made its own; it returns the loss as a number of Python's. finish() waits until all is computed."""
+    """Answers the driver until it closes the line. Peer(task) has a method run(steps) that makes this number of steps, from
+    the first batch on, and returns their losses when all is computed."""
     print(version, flush=True)
-    peer = batches = None
+    peer = None
     for line in sys.stdin:
         command, argument = line.rstrip("\n").split(" ", 1)
         if command == "load":
             # Before the next is read: both together may be too large.
-            peer = batches = None
-            task = Task(argument)
-            peer = Peer(task)
-            batches = [peer.batch(x, y) for x, y in task.batches]
-            print(*[peer.step(*batches[i % len(batches)]) for i in range(FIRST_STEPS)], flush=True)
+            peer = None
+            peer = Peer(Task(argument))
+            print(*peer.run(FIRST_STEPS), flush=True)
         elif command == "run":
-            steps = int(argument)
             start = time.perf_counter()
-            for i in range(steps):
-                peer.step(*batches[i % len(batches)])
-            peer.finish()
+            peer.run(int(argument))
             print(time.perf_counter() - start, flush=True)
         else:
             sys.exit(f"not understood: {line}")

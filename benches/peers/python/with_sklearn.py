@@ -5,9 +5,10 @@ import sklearn
 from sklearn.neural_network import MLPRegressor
 
 
-class Sklearn:
+class Sklearn(peer.StepByStep):
     def __init__(self, task):
-        x, y = task.batches[0]
+        super().__init__(task)
+        x, y = self.batches[0]
         self.model = MLPRegressor(
             hidden_layer_sizes=[c.size for _, c in task.layers[:-1]],
             solver="sgd",
@@ -19,7 +20,7 @@ class Sklearn:
             nesterovs_momentum=False,
         )
         # Makes its arrays, which then get the task's numbers.
-        self.step(*self.batch(x, y))
+        self.step(x, y)
         for i, (w, c) in enumerate(task.layers):
             self.model.coefs_[i][:], self.model.intercepts_[i][:] = w.T, c
 
@@ -28,9 +29,6 @@ class Sklearn:
 
     def step(self, x, y):
         return float(self.model.partial_fit(x, y).loss_)
-
-    def finish(self):
-        pass
 
 
 peer.serve(f"scikit-learn {sklearn.__version__}", Sklearn)

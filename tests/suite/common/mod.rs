@@ -17,6 +17,10 @@
 //!            and γ(B+3) (|δ̄| + 2g) (|z̄| + 2e) for the product, the sum and the mean
 //! ```
 //!
+//! A mean or a step may multiply ∂ by its factor before δ goes down, rather than the gradient after
+//! it. The factor's own rounding is common to all numbers and in γ(B+3); that of the product with
+//! each ∂_k is in the seed's error.
+//!
 //! Where θ itself is known only to within E, of each number, as at a point uphill that each rung
 //! went to by itself, w̄ is off by E too: w ẑ by E (|z̄| + 2e) more, wᵀ δ̂ by Eᵀ (|δ̄| + 2g), and
 //! |w| + E stands for |w| in what is rounded.
@@ -122,6 +126,8 @@ pub(crate) trait BoundedLoss<F: Real>: Loss<F> + Loss<f64> {
         let mut value = vec![0.0; forward.y_hat.len()];
         let loss = Loss::<f64>::value_and_derivative(self, &forward.y_hat, &Self::target(y), &mut value);
         let (error, loss_error) = Self::errors(u, &value, loss, &forward.y_hat, &forward.e_y_hat);
+        let scaled = |(d, error): (&f64, f64)| error + gamma(1, u) * (d.abs() + 2.0 * error);
+        let error = value.iter().zip(error).map(scaled).collect();
         Seed { value, error, loss, loss_error }
     }
 }
@@ -145,9 +151,9 @@ impl<F: Real> BoundedLoss<F> for gemmprop::Logistic {
         y.iter().map(|y| y.to_f64()).collect()
     }
 
-    /// ∂ = σ(ŷ) − y: |σ′| ≤ ¼. Evaluation: the exponential is good to 4 ulp (glibc promises 1;
-    /// others may be worse), then 1 +, the quotient and the difference, all of numbers up to 1: 8
-    /// roundings with one to spare. ℓ = (1 − y) ŷ + ln(1 + e^−ŷ) or its mirror: |∂| ≤ 1 hands e on;
+    /// ∂ = σ(ŷ) − y: |σ′| ≤ ¼. Evaluation: the exponential is good to 4 ulp (libm promises 1), then
+    /// 1 +, the quotient and the difference, all of numbers up to 1: 8 roundings with one to spare.
+    /// ℓ = (1 − y) ŷ + ln(1 + e^−ŷ) or its mirror: |∂| ≤ 1 hands e on;
     /// terms up to |ŷ| and ln 2, with logarithm and exponential 10 roundings.
     fn errors(u: f64, _d: &[f64], _loss: f64, y_hat: &[f64], e: &[f64]) -> (Vec<f64>, f64) {
         (vec![e[0] / 4.0 + gamma(8, u)], e[0] + gamma(12, u) * (y_hat[0].abs() + 2.0 * e[0] + 1.0))

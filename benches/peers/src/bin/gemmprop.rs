@@ -12,15 +12,19 @@ struct Single {
     batch: usize,
 }
 
+fn network(task: &Task) -> Result<Mlp<f32>> {
+    let mut mlp = Mlp::he(&task.widths, Bias::EveryLayer, 1)?;
+    for ((mut w, mut c), layer) in mlp.parameters_mut().layers_mut().zip(&task.layers) {
+        w.assign(&layer.0);
+        c.assign(&layer.1);
+    }
+    Ok(mlp)
+}
+
 impl Peer for Single {
     fn load(task: Task) -> Result<Self> {
-        let mut mlp = Mlp::he(&task.widths, Bias::EveryLayer, 1)?;
-        for ((mut w, mut c), layer) in mlp.parameters_mut().layers_mut().zip(&task.layers) {
-            w.assign(&layer.0);
-            c.assign(&layer.1);
-        }
         let sgd = Sgd::new(task.batch, task.eta, 1)?;
-        Ok(Self { mlp, sgd, x: task.x, y: task.y, batch: task.batch })
+        Ok(Self { mlp: network(&task)?, sgd, x: task.x, y: task.y, batch: task.batch })
     }
 
     fn step(&mut self, i: usize) -> Result<f64> {
@@ -53,10 +57,12 @@ impl Peer for Epochs {
     }
 }
 
+/// Whether this is among the program's arguments.
+fn told(argument: &str) -> bool {
+    std::env::args().skip(1).any(|told| told == argument)
+}
+
 fn main() -> Result {
     let version = format!("gemmprop {}, {}", version_of("gemmprop"), gemmprop::blas_description());
-    match std::env::args().nth(1).as_deref() {
-        Some("epoch") => serve::<Epochs>(&version),
-        _ => serve::<Single>(&version),
-    }
+    if told("epoch") { serve::<Epochs>(&version) } else { serve::<Single>(&version) }
 }
