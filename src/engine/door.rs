@@ -69,7 +69,7 @@ impl<F: Scalar> Engine<F> {
     ) -> f64 {
         match self {
             #[cfg(feature = "blas")]
-            Self::Blas(engine) => engine.gradient(theta, samples, data, a, into),
+            Self::Blas(engine) => engine.gradient(theta, samples, &data.any(), a, into),
             Self::Native(engine) => engine.gradient(theta, samples, &data.any(), a, into),
         }
     }
@@ -85,7 +85,7 @@ impl<F: Scalar> Engine<F> {
     ) -> f64 {
         match self {
             #[cfg(feature = "blas")]
-            Self::Blas(engine) => engine.loss(theta, samples, batch, data),
+            Self::Blas(engine) => engine.loss(theta, samples, batch, &data.any()),
             Self::Native(engine) => engine.loss(theta, samples, batch, &data.any()),
         }
     }
@@ -107,7 +107,7 @@ impl<F: Scalar> Engine<F> {
     ) -> Result<(), Diverged> {
         match self {
             #[cfg(feature = "blas")]
-            Self::Blas(engine) => engine.descend(theta, moments, batches, steps, data, policy),
+            Self::Blas(engine) => engine.descend(theta, moments, batches, steps, &data.any(), policy),
             Self::Native(engine) => engine.descend(theta, moments, batches, steps, &data.any(), policy),
         }
     }

@@ -50,15 +50,19 @@ unsafe fn long_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F::
 /// The sums over one block: 0 + the first + …
 #[inline(always)]
 unsafe fn block_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F::Line) {
+    const MOST: usize = 16;
     let (from, to) = (lines.as_ptr().cast::<F>(), (&raw mut *sum).cast::<F>());
-    for v in (0..F::LINE).step_by(E::WIDTH) {
-        // SAFETY: the lines have LINE numbers each, and the CPU has the extension.
-        unsafe {
-            let mut acc = E::zero();
-            for row in 0..lines.len() {
-                acc = E::add(acc, E::load(from.add(row * F::LINE + v)));
+    // SAFETY: the lines have LINE numbers each, and the CPU has the extension.
+    unsafe {
+        // All vectors of a line side by side.
+        let mut acc = [E::zero(); MOST];
+        for row in 0..lines.len() {
+            for v in 0..F::LINE / E::WIDTH {
+                acc[v] = E::add(acc[v], E::load(from.add(row * F::LINE + v * E::WIDTH)));
             }
-            E::store(to.add(v), acc);
+        }
+        for v in 0..F::LINE / E::WIDTH {
+            E::store(to.add(v * E::WIDTH), acc[v]);
         }
     }
 }
