@@ -4,9 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::number::Number;
 use crate::kernels::table::table;
-use crate::kernels::tile::{Extension, Operands, tile, tiles};
+use crate::kernels::tile::extension;
 
 /// See the head of this file.
 pub(crate) struct Avx2;
@@ -32,89 +31,36 @@ fn most_rows(vectors: usize) -> usize {
     }
 }
 
-macro_rules! extension {
-    ($f:ty, $vector:ty, $width:literal, $function:ident, $zero:ident $broadcast:ident $load:ident $store:ident
-        $fma:ident $mul:ident $add:ident $and:ident $compare:ident, $transpose:ident) => {
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn $function<const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(o: &Operands<$f>) {
-            // SAFETY: the caller's, with the extension enabled.
-            unsafe { tile::<$f, Avx2, ROWS, VECTORS, ALONG_COLUMNS>(o) }
-        }
+extension!(Avx2, "avx2,fma", 8 f32: __m256, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps
+    _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps relu_f32 masked_f32 transpose_f32,
+    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 4: 1 2 3; 8: 1; });
+extension!(Avx2, "avx2,fma", 4 f64: __m256d, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd
+    _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd relu_f64 masked_f64 transpose_f64,
+    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 4: 1 2 3; 8: 1; });
 
-        impl Extension<$f> for Avx2 {
-            type Vector = $vector;
-            const WIDTH: usize = $width;
-
-            fn vectors(rows: usize, left: usize) -> usize {
-                vectors(rows, left)
-            }
-
-            fn most_rows(vectors: usize) -> usize {
-                most_rows(vectors)
-            }
-
-            #[inline(always)]
-            unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<$f>) {
-                // SAFETY: the caller's.
-                unsafe {
-                    tiles!($function, ALONG_COLUMNS, (rows, vectors, o);
-                        1: 1 2 3 4 5 6 7 8 9 10 11 12;
-                        2: 1 2 3 4 5 6;
-                        4: 1 2 3;
-                        8: 1;
-                    );
-                }
-            }
-
-            // SAFETY, for all of these: the trait's, which the caller keeps.
-            #[inline(always)]
-            unsafe fn zero() -> $vector {
-                unsafe { $zero() }
-            }
-            #[inline(always)]
-            unsafe fn broadcast(a: *const $f) -> $vector {
-                unsafe { $broadcast(&*a) }
-            }
-            #[inline(always)]
-            unsafe fn load(a: *const $f) -> $vector {
-                unsafe { $load(a) }
-            }
-            #[inline(always)]
-            unsafe fn store(a: *mut $f, v: $vector) {
-                unsafe { $store(a, v) }
-            }
-            #[inline(always)]
-            unsafe fn mul_add(a: $vector, b: $vector, c: $vector) -> $vector {
-                unsafe { $fma(a, b, c) }
-            }
-            #[inline(always)]
-            unsafe fn mul(a: $vector, b: $vector) -> $vector {
-                unsafe { $mul(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn add(a: $vector, b: $vector) -> $vector {
-                unsafe { $add(a, b) }
-            }
-            #[inline(always)]
-            unsafe fn relu(u: $vector) -> $vector {
-                unsafe { $and(u, $compare::<_CMP_NLE_UQ>(u, $zero())) }
-            }
-            #[inline(always)]
-            unsafe fn masked(a: $vector, z: $vector) -> $vector {
-                unsafe { $and(a, $compare::<_CMP_GT_OQ>(z, $zero())) }
-            }
-            #[inline(always)]
-            unsafe fn transpose(from: *const <$f as Number>::Line, to: *mut <$f as Number>::Line) {
-                unsafe { $transpose(from.cast(), to.cast()) }
-            }
-        }
-    };
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn relu_f32(u: __m256) -> __m256 {
+    _mm256_and_ps(u, _mm256_cmp_ps::<_CMP_NLE_UQ>(u, _mm256_setzero_ps()))
 }
 
-extension!(f32, __m256, 8, tile_f32, _mm256_setzero_ps _mm256_broadcast_ss _mm256_loadu_ps _mm256_storeu_ps
-    _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps _mm256_and_ps _mm256_cmp_ps, transpose_f32);
-extension!(f64, __m256d, 4, tile_f64, _mm256_setzero_pd _mm256_broadcast_sd _mm256_loadu_pd _mm256_storeu_pd
-    _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd _mm256_and_pd _mm256_cmp_pd, transpose_f64);
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn relu_f64(u: __m256d) -> __m256d {
+    _mm256_and_pd(u, _mm256_cmp_pd::<_CMP_NLE_UQ>(u, _mm256_setzero_pd()))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn masked_f32(a: __m256, z: __m256) -> __m256 {
+    _mm256_and_ps(a, _mm256_cmp_ps::<_CMP_GT_OQ>(z, _mm256_setzero_ps()))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn masked_f64(a: __m256d, z: __m256d) -> __m256d {
+    _mm256_and_pd(a, _mm256_cmp_pd::<_CMP_GT_OQ>(z, _mm256_setzero_pd()))
+}
 
 /// 16 lines of 16 numbers, as four squares of 8.
 #[target_feature(enable = "avx2,fma")]
@@ -165,4 +111,4 @@ fn transposed_4(r: [__m256d; 4]) -> [__m256d; 4] {
     [low(a0, b0), low(a1, b1), high(a0, b0), high(a1, b1)]
 }
 
-table!(Avx2, "AVX2", "avx2,fma", TABLE_F32: f32, TABLE_F64: f64);
+table!(Avx2, "avx2", "avx2,fma", TABLE_F32: f32, TABLE_F64: f64);

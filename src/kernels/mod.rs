@@ -51,6 +51,12 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(test)]
+mod kernels_tests;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub(crate) mod number;
 pub(crate) mod panels;
 pub(crate) mod portable;

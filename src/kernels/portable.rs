@@ -27,32 +27,19 @@ impl<F: Number> Extension<F> for Portable {
         F::LINE
     }
 
+    // More would be compiled for a long time, and would not be faster.
     fn most_rows(_vectors: usize) -> usize {
-        4
+        1
     }
 
     #[inline(always)]
     unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<F>) {
-        macro_rules! tile {
-            ($rows:literal, $vectors:literal) => {
-                portable_tile::<F, $rows, $vectors, ALONG_COLUMNS>
-            };
-        }
         // SAFETY: the caller's.
         unsafe {
             match (vectors, rows) {
-                (1, 1) => tile!(1, 1)(o),
-                (1, 2) => tile!(2, 1)(o),
-                (1, 3) => tile!(3, 1)(o),
-                (1, 4) => tile!(4, 1)(o),
-                (8, 1) => tile!(1, 8)(o),
-                (8, 2) => tile!(2, 8)(o),
-                (8, 3) => tile!(3, 8)(o),
-                (8, 4) => tile!(4, 8)(o),
-                (16, 1) => tile!(1, 16)(o),
-                (16, 2) => tile!(2, 16)(o),
-                (16, 3) => tile!(3, 16)(o),
-                (16, 4) => tile!(4, 16)(o),
+                (1, 1) => portable_tile::<F, 1, 1, ALONG_COLUMNS>(o),
+                (8, 1) => portable_tile::<F, 1, 8, ALONG_COLUMNS>(o),
+                (16, 1) => portable_tile::<F, 1, 16, ALONG_COLUMNS>(o),
                 (vectors, rows) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
             }
         }

@@ -71,7 +71,8 @@ pub(crate) enum End<'a, F: Number> {
     Relu,
     /// C = sum where the number at the same place is positive, else 0.
     Mask(PanelsRef<'a, F>),
-    /// C = β C + sum, or C + sum for β = 1. The start must be zero, and k at most [`ADD_DEPTH`].
+    /// C = β C + sum, or C + sum for β = 1. The start must be zero, B must not be transposed, and k
+    /// is at most [`ADD_DEPTH`].
     AddTo(F),
 }
 
@@ -130,7 +131,9 @@ impl<F: Number> Product<'_, F> {
         };
         let end_fits = match self.end {
             End::Mask(z) => has(z, panels, rows),
-            End::AddTo(_) => depth <= ADD_DEPTH && matches!(self.start, Start::Zero),
+            End::AddTo(_) => {
+                depth <= ADD_DEPTH && matches!(self.start, Start::Zero) && matches!(self.b, Right::Panels(_))
+            }
             End::Store | End::Relu => true,
         };
         let fits = a_fits && b_fits && self.c.panels() >= panels && start_fits && end_fits;

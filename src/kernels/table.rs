@@ -61,60 +61,53 @@ pub trait HasKernels: Number {
     fn kernels() -> &'static Table<Self>;
 }
 
-/// The vector extensions, each better than the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-}
-
-impl Choice {
-    /// All that this CPU has, with the names of the environment variable.
-    fn available() -> Vec<(&'static str, Self)> {
-        let mut available = vec![("portable", Self::Portable)];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            available.push(("avx2", Self::Avx2));
-        }
-        available
-    }
-
-    fn best() -> Self {
-        let available = Self::available();
-        match std::env::var("GEMMPROP_KERNELS") {
-            Err(_) => available[available.len() - 1].1,
-            Ok(asked) => match available.iter().find(|(name, _)| *name == asked) {
-                Some((_, choice)) => *choice,
-                None => {
-                    let names: Vec<_> = available.iter().map(|(name, _)| *name).collect();
-                    panic!("GEMMPROP_KERNELS={asked}: this CPU has {}", names.join(", "))
-                }
-            },
-        }
+/// The best of these, or the one that is asked for.
+pub(crate) fn choose<F: Number>(all: &[&'static Table<F>], asked: Option<&str>) -> &'static Table<F> {
+    match asked {
+        None => all[all.len() - 1],
+        Some(asked) => match all.iter().find(|table| table.name == asked) {
+            Some(table) => table,
+            None => {
+                let names: Vec<_> = all.iter().map(|table| table.name).collect();
+                panic!("GEMMPROP_KERNELS={asked}: this CPU has {}", names.join(", "))
+            }
+        },
     }
 }
-
-/// The extension that this process computes with.
-static CHOICE: LazyLock<Choice> = LazyLock::new(Choice::best);
 
 macro_rules! has_kernels {
-    ($f:ty, $table:ident) => {
-        impl HasKernels for $f {
-            fn kernels() -> &'static Table<$f> {
-                static PORTABLE: Table<$f> = portable::table();
-                match *CHOICE {
-                    Choice::Portable => &PORTABLE,
-                    #[cfg(target_arch = "x86_64")]
-                    Choice::Avx2 => &crate::kernels::avx2::$table,
+    ($f:ty, $all:ident, $table:ident) => {
+        /// All that this CPU runs, each better than the ones before it.
+        pub(crate) fn $all() -> Vec<&'static Table<$f>> {
+            static PORTABLE: Table<$f> = portable::table();
+            let mut all = vec![&PORTABLE];
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                all.push(&crate::kernels::avx2::$table);
+                if is_x86_feature_detected!("avx512f") {
+                    all.push(&crate::kernels::avx512::$table);
                 }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if std::arch::is_aarch64_feature_detected!("neon") {
+                all.push(&crate::kernels::neon::$table);
+            }
+            all
+        }
+
+        impl HasKernels for $f {
+            #[inline]
+            fn kernels() -> &'static Table<$f> {
+                static CHOSEN: LazyLock<&Table<$f>> =
+                    LazyLock::new(|| choose(&$all(), std::env::var("GEMMPROP_KERNELS").ok().as_deref()));
+                *CHOSEN
             }
         }
     };
 }
 
-has_kernels!(f32, TABLE_F32);
-has_kernels!(f64, TABLE_F64);
+has_kernels!(f32, all_f32, TABLE_F32);
+has_kernels!(f64, all_f64, TABLE_F64);
 
 /// Makes the tables of an extension: its functions, compiled for its features.
 macro_rules! table {
@@ -153,5 +146,5 @@ macro_rules! table {
     };
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use table;

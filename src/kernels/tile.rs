@@ -250,6 +250,87 @@ unsafe fn write<F: Number, E: Extension<F>, const ROWS: usize, const VECTORS: us
     }
 }
 
+/// Implements [`Extension`] for a number type by functions of one kind of vector. Those from
+/// `$splat`, which puts a number in all lanes, to `$transpose` have the meaning and the order of the
+/// trait's; `$vectors` and `$most_rows` choose among `$shapes`, which are as in [`tiles!`].
+macro_rules! extension {
+    ($extension:ident, $features:literal, $width:literal $f:ty: $vector:ty, $splat:ident $load:ident $store:ident
+        $mul_add:ident $mul:ident $add:ident $relu:ident $masked:ident $transpose:ident,
+        $vectors:ident $most_rows:ident { $($shapes:tt)+ }) => {
+        const _: () = {
+            use crate::kernels::number::Number;
+            use crate::kernels::tile::{Extension, Operands, tile, tiles};
+
+            #[target_feature(enable = $features)]
+            unsafe fn compiled<const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(o: &Operands<$f>) {
+                // SAFETY: the caller's, with the extension enabled.
+                unsafe { tile::<$f, $extension, ROWS, VECTORS, ALONG_COLUMNS>(o) }
+            }
+
+            impl Extension<$f> for $extension {
+                type Vector = $vector;
+                const WIDTH: usize = $width;
+
+                fn vectors(rows: usize, left: usize) -> usize {
+                    $vectors(rows, left)
+                }
+
+                fn most_rows(vectors: usize) -> usize {
+                    $most_rows(vectors)
+                }
+
+                #[inline(always)]
+                unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<$f>) {
+                    // SAFETY: the caller's.
+                    unsafe { tiles!(compiled, ALONG_COLUMNS, (rows, vectors, o); $($shapes)+) }
+                }
+
+                // SAFETY, for all of these: the trait's, which the caller keeps.
+                #[inline(always)]
+                unsafe fn zero() -> $vector {
+                    unsafe { $splat(0.0) }
+                }
+                #[inline(always)]
+                unsafe fn broadcast(a: *const $f) -> $vector {
+                    unsafe { $splat(*a) }
+                }
+                #[inline(always)]
+                unsafe fn load(a: *const $f) -> $vector {
+                    unsafe { $load(a) }
+                }
+                #[inline(always)]
+                unsafe fn store(a: *mut $f, v: $vector) {
+                    unsafe { $store(a, v) }
+                }
+                #[inline(always)]
+                unsafe fn mul_add(a: $vector, b: $vector, c: $vector) -> $vector {
+                    unsafe { $mul_add(a, b, c) }
+                }
+                #[inline(always)]
+                unsafe fn mul(a: $vector, b: $vector) -> $vector {
+                    unsafe { $mul(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn add(a: $vector, b: $vector) -> $vector {
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn relu(u: $vector) -> $vector {
+                    unsafe { $relu(u) }
+                }
+                #[inline(always)]
+                unsafe fn masked(a: $vector, z: $vector) -> $vector {
+                    unsafe { $masked(a, z) }
+                }
+                #[inline(always)]
+                unsafe fn transpose(from: *const <$f as Number>::Line, to: *mut <$f as Number>::Line) {
+                    unsafe { $transpose(from.cast(), to.cast()) }
+                }
+            }
+        };
+    };
+}
+
 /// The `match` from the shape of a tile to its function: `tiles!(function, ALONG_COLUMNS, (rows,
 /// vectors, operands); 2: 1 2 3; …)` has tiles with 2 vectors beside each other of 1, 2 or 3 rows.
 macro_rules! tiles {
@@ -261,4 +342,5 @@ macro_rules! tiles {
     };
 }
 
-pub(crate) use tiles;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use {extension, tiles};

@@ -397,12 +397,18 @@ impl<F: Scalar> Step<'_, '_, F> {
         let theta = self.engine.theta;
         let moments = self.rule.optimizer.moments();
         if self.is_plain() {
+            let sink = Sink::Plain { theta, beta: F::from_f64(self.rule.decay.beta) };
             // The layers have the factor −η.
             let norm = self.rule.norm.then(|| self.gradient_norm() / self.rule.eta);
-            let sink = Sink::Plain { theta, beta: F::from_f64(self.rule.decay.beta) };
+            let gradient = self.engine.others.gradient;
             let team = self.team;
             self.updates(|update, set, batch| {
-                update.run(team, set, batch.of_theta[0].as_ref().expect("prepared"), &sink, None);
+                let table = batch.of_theta[0].as_ref().expect("prepared");
+                match (norm, gradient) {
+                    // The gradient is there already, with the bits that the product would add.
+                    (Some(_), Some(gradient)) => update.take_stored(team, set, table, gradient, &sink),
+                    _ => update.run(team, set, table, &sink, None),
+                }
             });
             return norm;
         }

@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Logistic, Mlp, Model, Optimizer, Parameters, Result, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Standardizer, Trainer, Training,
+    Bias, Dataset, LearningRate, Logistic, Mlp, Model, Optimizer, Parameters, Products, Result, Sgd,
+    SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training,
     curvature::Hessian,
     rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
@@ -383,9 +383,11 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Every weight is 1, every bias 0: what overflows does so whatever the kernels.
+/// Every weight is 1, every bias 0, so that it is plain what overflows; and native products, since
+/// what an overflow becomes, ∞ or NaN, depends on the order of a sum.
 fn ones(widths: &[usize]) -> Mlp<f32> {
-    Mlp::from_weights(widths, Bias::EveryLayer, 0, |_, _, _| 1.0).unwrap()
+    let mlp = Mlp::from_weights(widths, Bias::EveryLayer, 0, |_, _, _| 1.0).unwrap();
+    mlp.with_products(Products::Native).unwrap()
 }
 
 fn of_x(page: &mut String) {

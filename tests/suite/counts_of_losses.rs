@@ -9,7 +9,7 @@ use crate::common;
 
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
-    Bias, Logistic, Loss, Mlp, Sgd, SoftmaxCrossEntropy, SquaredError,
+    Bias, Logistic, Loss, Mlp, Products, Sgd, SoftmaxCrossEntropy, SquaredError,
     rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
 use ndarray::{Array1, Array2};
@@ -57,17 +57,28 @@ fn loss_gradients<L: Loss<Counted>>(
     assert_eq!(by_neuron, forward + backward + of_loss, "per_neuron {widths:?}");
     let by_matrix = count(|| matrix_vector::loss_gradient(mlp, x_0, y_0, loss, &mut g()).unwrap());
     assert_eq!(by_matrix, forward + backward + of_loss, "matrix_vector {widths:?}");
-    // The factor 1/B, or −η/B, once for each parameter; BLAS does not multiply by 1.
-    let of_batch = batch * (forward + backward + of_loss);
-    let by_batch = count(|| batched::loss_gradient(mlp, x.view(), y.view(), loss, &mut g()).unwrap());
-    assert_eq!(by_batch, of_batch + if batch == 1 { 0 } else { parameters }, "batched {widths:?}");
-    let mut stepped = mlp.clone();
-    let by_step = count(|| Sgd::new(x.nrows(), 0.1, 0).unwrap().step(&mut stepped, x.view(), y.view(), loss).unwrap());
     // Where θ is small beside the batch a step looks at it, and otherwise sums up the squares of
     // all z and δ.
     let numbers = batch * (widths[0] + 2 * widths[1..].iter().sum::<usize>()) as u64;
     let squares = if 2 * parameters > numbers { numbers } else { 0 };
-    assert_eq!(by_step, of_batch + parameters + squares, "step {widths:?}");
+    let of_batch = batch * (forward + backward + of_loss);
+    for products in both_products() {
+        let mlp = mlp.clone().with_products(products).unwrap();
+        // The factor 1/B, or −η/B: once for each parameter over BLAS, once for each output of a
+        // sample on the native engine. Neither multiplies by 1.
+        let factors = if products == Products::Native { batch * outputs } else { parameters };
+        let by_batch = count(|| batched::loss_gradient(&mlp, x.view(), y.view(), loss, &mut g()).unwrap());
+        assert_eq!(by_batch, of_batch + if batch == 1 { 0 } else { factors }, "batched {products:?} {widths:?}");
+        let mut stepped = mlp.clone();
+        let by_step =
+            count(|| Sgd::new(x.nrows(), 0.1, 0).unwrap().step(&mut stepped, x.view(), y.view(), loss).unwrap());
+        assert_eq!(by_step, of_batch + factors + squares, "step {products:?} {widths:?}");
+    }
+}
+
+/// All that this build has.
+fn both_products() -> Vec<Products> {
+    if cfg!(feature = "blas") { vec![Products::Native, Products::Blas] } else { vec![Products::Native] }
 }
 
 fn all_losses(widths: &[usize], constant: Bias, batch: usize) {

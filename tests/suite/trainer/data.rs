@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// On small whole numbers the gradient is exact, so that a step with it has the same bits, roots
-/// and all.
+/// On small whole numbers and with η a power of 2 the gradient is exact, also where its terms are
+/// scaled by η/B, so that a step with it has the same bits, roots and all.
 fn weights_are_repetitions<F: common::Real>() {
     let counts = [1, 2, 0, 3, 0, 1, 0, 1];
     let repeated: Vec<usize> = (0..8).flat_map(|i| std::iter::repeat_n(i, counts[i])).collect();
@@ -17,7 +17,8 @@ fn weights_are_repetitions<F: common::Real>() {
         for clip_norm in [None, Some(0.5), Some(1e30)] {
             let step = |data: Dataset<F, F>| {
                 let mlp = common::integer_network::<F>(&[5, 7, 8, 3], Bias::EveryLayer, 4);
-                let training = Training { optimizer, clip_norm, ..Training::default() };
+                let learning_rate = LearningRate::constant(1.0 / 128.0);
+                let training = Training { optimizer, learning_rate, clip_norm, ..Training::default() };
                 let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
                 let loss = trainer.step(data).unwrap();
                 (loss, model_bits(trainer.model()))
