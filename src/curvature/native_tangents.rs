@@ -239,9 +239,9 @@ impl<F: Scalar> TangentPass<'_, F> {
         };
         // R Z[0] = 0
         if t == 0 {
-            chain.first(tile, to)
+            chain.first(tile, to);
         } else {
-            chain.both(tile, to)
+            chain.both(tile, to);
         }
         if is_by_samples {
             tile.transpose_neurons(t + 1);
