@@ -4,9 +4,6 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::number::{Number, masked, relu};
-use crate::kernels::product;
-use crate::kernels::sums;
-use crate::kernels::table::Table;
 use crate::kernels::tile::{Extension, Operands, tile};
 
 /// See the head of this file. A vector is a single number.
@@ -105,16 +102,5 @@ impl<F: Number> Extension<F> for Portable {
                 unsafe { *to.add(j * F::LINE + i) = *from.add(i * F::LINE + j) };
             }
         }
-    }
-}
-
-/// The kernels for any CPU and any number type.
-pub(crate) const fn table<F: Number>() -> Table<F> {
-    Table {
-        name: "portable",
-        product: product::run::<F, Portable>,
-        transpose: product::transpose::<F, Portable>,
-        bias_sums: sums::bias_sums::<F, Portable>,
-        squares: sums::squares::<F, Portable>,
     }
 }
