@@ -2,10 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use crate::kernels::BIAS_BLOCK;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{PanelsRef, numbers, numbers_mut};
 use crate::kernels::tile::Extension;
+
+/// Samples of one chain of a gradient.
+pub(crate) const SAMPLE_BLOCK: usize = 2048;
+
+/// Samples of a bias's gradient that are added in the network's own type.
+pub(crate) const BIAS_BLOCK: usize = 64;
 
 /// `sums` = the sums of the columns, over the rows in order. As the head of the folder says: blocks
 /// of [`BIAS_BLOCK`] rows are summed in the type itself; if there are several, they are added in

@@ -11,10 +11,10 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
-use crate::kernels::SAMPLE_BLOCK;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_range};
 use crate::kernels::product::{ADD_DEPTH, End, Left, Product, Right, Start};
+use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
 use crate::native::plan::{PER_NUMBER, Part, UpdateTiles, store};
