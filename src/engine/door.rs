@@ -16,6 +16,7 @@ use crate::steps::samples::Samples;
 
 /// The engine of a network: buffers for all batches up to a capacity, and steps that run on them.
 #[derive(Debug)]
+#[cfg_attr(feature = "blas", expect(clippy::large_enum_variant, reason = "there is one in a run"))]
 pub(crate) enum Engine<F: Scalar> {
     #[cfg(feature = "blas")]
     Blas(BlasEngine<F>),

@@ -62,12 +62,12 @@ unsafe fn block_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F:
         // All vectors of a line side by side.
         let mut acc = [E::zero(); MOST];
         for row in 0..lines.len() {
-            for v in 0..F::LINE / E::WIDTH {
-                acc[v] = E::add(acc[v], E::load(from.add(row * F::LINE + v * E::WIDTH)));
+            for (v, acc) in acc.iter_mut().enumerate().take(F::LINE / E::WIDTH) {
+                *acc = E::add(*acc, E::load(from.add(row * F::LINE + v * E::WIDTH)));
             }
         }
-        for v in 0..F::LINE / E::WIDTH {
-            E::store(to.add(v * E::WIDTH), acc[v]);
+        for (v, acc) in acc.into_iter().enumerate().take(F::LINE / E::WIDTH) {
+            E::store(to.add(v * E::WIDTH), acc);
         }
     }
 }

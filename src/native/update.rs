@@ -94,6 +94,9 @@ fn plain<F: Scalar>(beta: F, g: &[F], w: &mut [F]) {
     }
 }
 
+/// A function that receives a claimed tile, a place of it, and the gradient there.
+type WithGradient<'a, F> = dyn Fn(&mut RegionGuard<F>, &Place, &[F]) + Sync + 'a;
+
 /// An update from the layers of a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct Update<'a> {
@@ -228,7 +231,7 @@ impl Update<'_> {
         set: &mut PanelSet<F>,
         table: &RegionTable,
         gradient: Theta,
-        work: &(dyn Fn(&mut RegionGuard<F>, &Place, &[F]) + Sync),
+        work: &WithGradient<F>,
     ) {
         let shared = set.share(table);
         let flops = self.tiles.flops / self.samples * PER_NUMBER;
