@@ -53,6 +53,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod few;
 #[cfg(test)]
 mod kernels_tests;
 #[cfg(target_arch = "aarch64")]

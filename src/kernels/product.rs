@@ -14,6 +14,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::kernels::few::{self, FEW};
 use crate::kernels::number::Number;
 use crate::kernels::panels::{PanelsMut, PanelsRef, panels_of};
 use crate::kernels::tile::{Extension, Operands, TileEnd, TileStart};
@@ -102,7 +103,15 @@ pub(crate) unsafe fn run<F: Number, E: Extension<F>>(product: &mut Product<F>) {
     unsafe {
         match (product.a, product.b) {
             (Left::Rows(a), Right::Panels(b)) => product.blocked::<E, false>(a, b),
-            (Left::Columns(a), Right::Panels(b)) => product.blocked::<E, true>(a, b),
+            (Left::Columns(a), Right::Panels(b)) => match product.end {
+                End::AddTo(beta) if product.depth <= FEW => few::add::<F, E>(product, (a, b), beta),
+                _ => product.blocked::<E, true>(a, b),
+            },
+            (Left::Rows(a), Right::Transposed(b))
+                if product.c.rows() <= FEW && matches!(product.end, End::Store | End::Relu) =>
+            {
+                few::rows::<F, E>(product, a, b);
+            }
             (Left::Rows(a), Right::Transposed(b)) => product.transposed::<E>(a, b),
             (Left::Columns(_), Right::Transposed(_)) => unreachable!("a product that nothing needs"),
         }

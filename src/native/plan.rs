@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::kernels::few::FEW;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{panel_range, panels_of};
 use crate::native::matrices::{Layers, Theta};
@@ -38,9 +39,6 @@ pub(crate) struct Shape {
     by_samples: Vec<bool>,
 }
 
-/// Up to this many samples do not fill a vector.
-const FEW_SAMPLES: usize = 4;
-
 impl Shape {
     pub(crate) fn new(widths: &[usize], samples: usize) -> Self {
         let head = widths.len() - 2;
@@ -48,7 +46,7 @@ impl Shape {
         for (t, &width) in widths[..=head].iter().enumerate() {
             // To transpose w[t] costs little beside many samples, and is cheaper than to fill
             // vectors of samples with few of them. A head has few neurons.
-            let few_or_many = samples <= FEW_SAMPLES || samples >= 2 * width;
+            let few_or_many = samples <= FEW || samples >= 2 * width;
             by_samples.push(if t == head && t > 0 { by_samples[t - 1] } else { !few_or_many });
         }
         Self { widths: widths.to_vec(), samples, by_samples }

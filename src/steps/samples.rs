@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{ArrayView2, Axis, Slice};
+use ndarray::ArrayView2;
+#[cfg(feature = "blas")]
+use ndarray::{Axis, Slice};
 
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
@@ -33,6 +35,7 @@ impl<F: Scalar, L> Samples<'_, F, L> {
     }
 
     /// Z[0] of some samples without gathering them, if they lie in x as they are needed.
+    #[cfg(feature = "blas")]
     pub(crate) fn in_place(&self, samples: Range<usize>) -> Option<ArrayView2<'_, F>> {
         let as_they_are = self.order.is_none() && self.standardize.is_none() && self.weights.is_none();
         (as_they_are && self.x.is_standard_layout()).then(|| self.x.slice_axis(Axis(0), Slice::from(samples)))
@@ -65,6 +68,7 @@ pub(crate) trait BatchLoss<F>: Sync {
     /// with sample `first`.
     fn losses(&self, first: usize, of: Outputs<F>, groups: &[AtomicU64]);
     /// Writes s ∂ℓ/∂ŷ. Returns Σ ℓ, added in the order of the samples.
+    #[cfg(feature = "blas")]
     fn loss(&self, first: usize, of: Outputs<F>) -> f64;
 }
 
@@ -93,6 +97,7 @@ impl<F: Scalar, L: SampleLoss<F>> BatchLoss<F> for Samples<'_, F, L> {
         });
     }
 
+    #[cfg(feature = "blas")]
     fn loss(&self, first: usize, of: Outputs<F>) -> f64 {
         let mut sum = 0.0;
         self.for_each_loss(first, of, |loss| sum += loss);
