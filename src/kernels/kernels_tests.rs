@@ -168,7 +168,8 @@ impl<F: Number> Operands<F> {
     }
 }
 
-/// Fails unless C's numbers are those `expected`, and all around it as before. Padding may be either.
+/// Fails unless C's numbers are those `expected`, and all around it as before. Padding may be
+/// either.
 fn assert_written<F: Number>(c: &Part<F>, before: &Part<F>, columns: usize, expected: &[F], what: impl Fn() -> String) {
     let (now, then) = (c.whole.view(), before.whole.view());
     for panel in 0..now.panels() {

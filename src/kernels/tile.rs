@@ -251,8 +251,8 @@ unsafe fn write<F: Number, E: Extension<F>, const ROWS: usize, const VECTORS: us
 }
 
 /// Implements [`Extension`] for a number type by functions of one kind of vector. Those from
-/// `$splat`, which puts a number in all lanes, to `$transpose` have the meaning and the order of the
-/// trait's; `$vectors` and `$most_rows` choose among `$shapes`, which are as in [`tiles!`].
+/// `$splat`, which puts a number in all lanes, to `$transpose` have the meaning and the order of
+/// the trait's; `$vectors` and `$most_rows` choose among `$shapes`, which are as in [`tiles!`].
 macro_rules! extension {
     ($extension:ident, $features:literal, $width:literal $f:ty: $vector:ty, $splat:ident $load:ident $store:ident
         $mul_add:ident $mul:ident $add:ident $relu:ident $masked:ident $transpose:ident,

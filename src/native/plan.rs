@@ -33,8 +33,9 @@ pub(crate) enum Operation {
 pub(crate) struct Shape {
     pub(crate) widths: Vec<usize>,
     pub(crate) samples: usize,
-    /// For each layer, whether its forward product is computed with samples side by side, from Z[t]ᵀ;
-    /// otherwise with neurons side by side, from Z[t], for which w[t] is transposed block by block.
+    /// For each layer, whether its forward product is computed with samples side by side, from
+    /// Z[t]ᵀ; otherwise with neurons side by side, from Z[t], for which w[t] is transposed block by
+    /// block.
     by_samples: Vec<bool>,
 }
 

@@ -2,7 +2,7 @@
 //! tile.
 //!
 //! ```text
-//! plain      w ← β w + G,  G = Δᵀ Z, Δ scaled by −η/B         in one product: no gradient is stored
+//! plain      w ← β w + G,  G = Δᵀ Z, Δ scaled by −η/B        in one product: no gradient is stored
 //! by rule    G = Δᵀ Z, Δ scaled by 1/B                        chunk by chunk; each stays in cache,
 //!            m, v, w ← rule(G, m, v, w)                       and is used at once
 //! stored     G and ‖G‖; then m, v, w ← rule(s G, m, v, w)     s = min(1, c / ‖G‖)
@@ -297,7 +297,8 @@ fn gradient<F: Scalar>(terms: &[[PanelsRef<F>; 2]], g: &mut [F::Line]) {
     }
 }
 
-/// Σ a² in double precision: for each place in a line over the lines in order, then over the places.
+/// Σ a² in double precision: for each place in a line over the lines in order, then over the
+/// places.
 fn squares<F: Scalar>(lines: &[F::Line]) -> f64 {
     const MOST: usize = 16;
     let mut sums = [0.0; MOST];

@@ -234,8 +234,8 @@ impl<'s, F: Number> RegionGuard<'s, '_, F> {
     /// in the tile's own region; and the tile's region of another one, to be written.
     ///
     /// # Panics
-    /// If a part may be written by another tile, or is of the matrix `to`, or the tile has no region
-    /// of that.
+    /// If a part may be written by another tile, or is of the matrix `to`, or the tile has no
+    /// region of that.
     #[track_caller]
     pub(crate) fn read_and_write<const N: usize>(
         &mut self,
