@@ -2,7 +2,7 @@
 //! tile.
 //!
 //! ```text
-//! plain      w ← β w + G,  G = Δᵀ Z, Δ scaled by −η/B         in one product; no gradient isored
+//! plain      w ← β w + G,  G = Δᵀ Z, Δ scaled by −η/B         in one product; nothing is stored
 //! by rule    G = Δᵀ Z, Δ scaled by 1/B                        chunk by chunk; each stays in cache,
 //!            m, v, w ← rule(G, m, v, w)                       and is used at once
 //! stored     G and ‖G‖; then m, v, w ← rule(s G, m, v, w)     s = min(1, c / ‖G‖)
