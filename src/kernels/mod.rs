@@ -25,8 +25,8 @@
 //! No sum is ever divided otherwise: not by tiles, threads, caches or vector registers. These hold
 //! different numbers of C side by side, never parts of one. So the bits depend neither on them nor
 //! on the CPU: an FMA instruction and [`mul_add`](f32::mul_add) in software round alike. The error
-//! of a chain over n numbers is at most γ(n) = n u/(1 − n u) times that of the sum of the absolute
-//! values.
+//! of a chain over n numbers is at most γ(n) = n u/(1 − n u) times the sum of the absolute values,
+//! |start| + Σ |a\[k\] b\[k\]|, where u is the unit roundoff.
 //!
 //! # The storage form
 //!
@@ -40,8 +40,10 @@
 //! gradient   G[t]    (j × i) = Δᵀ[t+1](j × b)  Z[t]  (b × i)      A along its columns
 //! ```
 //!
-//! So w is neither copied nor transposed; only Z exists in both directions. `docs/kernels.md` has
-//! drawings and measurements.
+//! So w is neither copied nor transposed; only Z exists in both directions. (Where samples are few
+//! or very many, the forward product is Z\[t+1\] = Z\[t\] w\[t\]ᵀ instead, whose B is transposed
+//! block by block in the L1 cache. The chains are the same.) `docs/kernels.md` explains all of
+//! this, with a drawing.
 //!
 //! # The files
 //!

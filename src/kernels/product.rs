@@ -79,7 +79,8 @@ pub(crate) enum End<'a, F: Number> {
 /// The k of a block: a panel of B, with so many lines, takes half of an L1 cache of 32 KiB.
 const DEPTH: usize = 256;
 
-/// The largest k with which [`End::AddTo`] goes: its sums have no place but the registers.
+/// The largest k with which [`End::AddTo`] goes. C holds what the sums are added to, so they stay
+/// in registers to the end, and all k are one block: here, a panel of B that fills an L1 cache.
 pub(crate) const ADD_DEPTH: usize = 512;
 
 /// Lines of a block of A: 192 KiB of an L2 cache.

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Each accumulator holds as many chains as it has lanes, so what a number comes to does not depend
-//! on the shape of the tile. The shape decides the speed: rows × vectors independent chains have to
-//! cover the latency of an FMA (4 cycles, 2 a cycle), and fit into the registers beside b and a.
+//! on the shape of the tile. The shape decides the speed. rows × vectors accumulators, none of
+//! which waits for another, have to cover the latency of an FMA: 4 cycles, in each of which 2 can
+//! begin, so that 8 are the least. They have to fit into the registers beside b and a. And the
+//! loads of each k, of which 2 begin in a cycle as well, have to be fewer than its FMAs.
 
 #![allow(unsafe_code)]
 
@@ -32,7 +34,7 @@ pub(crate) trait Extension<F: Number>: 'static {
     /// Multiplies a tile of one of the shapes above: [`tile`], compiled for the extension.
     unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, operands: &Operands<F>);
 
-    /// All lanes 0.
+    /// +0 in all lanes.
     unsafe fn zero() -> Self::Vector;
     /// The number at `a` in all lanes.
     unsafe fn broadcast(a: *const F) -> Self::Vector;
