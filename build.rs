@@ -34,7 +34,7 @@ gemmprop links the system's OpenBLAS, and pkg-config does not find it ({reason})
   Arch              sudo pacman -S openblas pkgconf
   macOS             brew install openblas pkg-config
 
-Without any C library:   --no-default-features                                 (ndarray's own kernels; slower)
+Without any C library:   --no-default-features                                 (the crate's own kernels)
 OpenBLAS from source:    --no-default-features --features openblas-static      (takes minutes to build)
 "
     )

@@ -1,5 +1,5 @@
-//! Backpropagation as batched GEMM: fully connected ReLU networks at the speed of BLAS, with the
-//! naive method kept as oracle.
+//! Backpropagation as batched GEMM: fully connected ReLU networks at the speed of BLAS or of
+//! kernels below it, with the naive method kept as oracle.
 //!
 //! # The model
 //!
@@ -35,6 +35,7 @@
 //! | to | see | feature |
 //! |---|---|---|
 //! | train by plain mini-batch SGD | [`Sgd`] | |
+//! | choose who multiplies: BLAS, or the crate's own kernels | [`Products`] | |
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
@@ -43,9 +44,16 @@
 //! | multiply with the Hessian | [`curvature::Hessian`] | |
 //! | find eigenvalues, trace, density, sharpness | `curvature::lanczos`, `curvature::sharpness` | `curvature` |
 //!
-//! To follow a training step: [`Sgd::step`] in `train/sgd.rs` → `engine/step.rs`, one step →
-//! `plan.rs` and `pass.rs` beside it, its phases and operations → `linalg/rows.rs`, the products of
-//! an operation → `linalg/cblas.rs`, the call of BLAS. The update is in `engine/update.rs`.
+//! To follow a training step: [`Sgd::step`] in `train/sgd.rs` → `engine/door.rs`, which has both
+//! engines behind it. Each has its step, its phases and their operations in `step.rs`, `plan.rs`
+//! and `pass.rs`, and its update in `update.rs`:
+//!
+//! ```text
+//! over BLAS   engine/step.rs → plan.rs, pass.rs → linalg/rows.rs, the products of an operation
+//!             → linalg/cblas.rs, the call of BLAS
+//! native      native/step.rs → plan.rs, pass.rs → kernels/product.rs, the loops around a tile
+//!             → kernels/tile.rs, the tile → kernels/avx2.rs, its instructions
+//! ```
 //!
 //! # The house
 //!
@@ -58,21 +66,29 @@
 //! data         samples from files
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
 //! rungs        one gradient four ways
-//! engine       a training step as phases of batched products over fixed tiles: the hot path;
-//!              prediction
+//! engine       the engine over BLAS: a training step as phases of batched products over fixed
+//!              tiles; and the choice between the engines, for steps and predictions
+//! native       the engine without BLAS: the same on matrices in panels
+//! steps        what the engines have in common: the samples that a step reads, what a run decides
 //! optim        what a step does with a gradient
 //! network      the function that is learned, and the losses
 //! parallel     whose threads compute the tiles of a call, how many, and when sharing pays
-//! linalg       number types, and the products of matrices and vectors
+//! linalg       number types, and the products of matrices and vectors, by BLAS or as plain loops
+//! kernels      matrix products without BLAS, and the definition of their bits
 //! ```
 //!
 //! # Threads and bits
 //!
-//! Each product runs on one OpenBLAS thread, and rayon workers spread fixed tiles over the cores.
-//! The tiles depend on shapes alone, so the same call gives the same bits for any number of
-//! threads. (ŷ of a sample alone and in a batch may differ in the last bits.) OpenBLAS's own number
-//! of threads is global to the process. It is 1 while a call of this crate computes, for other
-//! callers of OpenBLAS too, and is restored afterwards.
+//! Each product runs on one thread, and rayon workers spread fixed tiles over the cores. The tiles
+//! depend on shapes alone, so the same call gives the same bits for any number of threads.
+//!
+//! With [`Products::Native`], it gives them on every CPU as well, and ŷ of a sample has the same
+//! bits alone and in any batch. Over BLAS, another CPU or another batch may change the last bits,
+//! and so may the change of engines with the size of a batch by [`Products::Auto`].
+//!
+//! OpenBLAS's own number of threads is global to the process. Where OpenBLAS is linked, it is 1
+//! while a call of this crate computes, for other callers of OpenBLAS too, and is restored
+//! afterwards.
 //!
 //! Losses, optimisers, schedules and normal draws take exp, ln, cos and pow from the crate libm,
 //! whose bits depend neither on the CPU nor on the C library of the system.

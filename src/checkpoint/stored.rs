@@ -40,7 +40,8 @@ pub struct Saved<T> {
     pub damaged: Vec<Damaged>,
     /// The BLAS that the checkpoint was written with, as
     /// [`blas_description`](crate::blas_description) had it. A resumed run has the bits of an
-    /// uninterrupted one only with the same BLAS and the same version of this crate.
+    /// uninterrupted one with the same version of this crate and the same BLAS; with
+    /// [`Products::Native`](crate::Products::Native), also with another BLAS or none.
     pub blas: String,
     /// The version of this crate that the checkpoint was written with.
     pub version: String,

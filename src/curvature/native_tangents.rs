@@ -18,8 +18,8 @@
 use std::ops::Range;
 
 use crate::curvature::inputs::BLOCK;
+use crate::kernels::operands::{End, Left, Product, Right, Start};
 use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_range, panels_of};
-use crate::kernels::product::{End, Left, Product, Right, Start};
 use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};

@@ -1,5 +1,5 @@
-//! Products with the Hessian on the engine over BLAS: the tangent pass, the derivative of a gradient
-//! pass as θ moves in a direction v, on the tiles of the same plan.
+//! Products with the Hessian on the engine over BLAS: the tangent pass, the derivative of a
+//! gradient pass as θ moves in a direction v, on the tiles of the same plan.
 //!
 //! The equations stand in [`Hessian`](crate::curvature::Hessian), whose products these are the
 //! passes of. R Z, R Ŷ, R ∂ℓ/∂Ŷ and R Δ lie in the slots of Z, Ŷ, ∂ℓ/∂Ŷ and Δ, so each operation

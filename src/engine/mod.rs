@@ -1,7 +1,8 @@
-//! The hot path: a training step as phases of batched products over fixed tiles.
+//! The engine over BLAS, a training step as phases of batched products over fixed tiles; and the
+//! choice between it and the [native](crate::native) one (`choice`), behind one door (`door`).
 //!
 //! ```text
-//! step(batch):                                       `step`: Engine::descend
+//! step(batch):                                       `step`: BlasEngine::descend
 //!     for each phase of the plan:                    `plan`: Plan::run
 //!         for each tile of the phase, on any thread:
 //!             for each operation of the phase:       `pass`: what each of them computes
@@ -16,7 +17,7 @@
 //!
 //! Each phase ends when all of its tiles are done. Tiles depend on shapes alone (`cut`,
 //! `parameter_tiles`), so the bits do not depend on the number of threads. All buffers are made
-//! once; `samples` says what a step reads. `predict` runs the forward operations alone.
+//! once. `predict` lets either engine run the forward operations alone.
 
 #[cfg(feature = "blas")]
 mod blas_predict;

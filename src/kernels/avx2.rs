@@ -20,7 +20,8 @@ fn vectors(rows: usize, left: usize) -> usize {
     }
 }
 
-/// Rows × vectors accumulators, the vectors of b and one of a are at most 16 registers.
+/// Rows × vectors accumulators; the vectors of b or, if there are fewer rows, those of a; and one
+/// of the other are at most 16 registers.
 fn most_rows(vectors: usize) -> usize {
     match vectors {
         1 => 12,

@@ -21,8 +21,8 @@ fn vectors(rows: usize, left: usize) -> usize {
     }
 }
 
-/// Rows × vectors accumulators: at most 24 of the 32 registers. A lower tile beside the last panel
-/// would not read fewer numbers for each FMA, but more than 12 rows of it would not either.
+/// Rows × vectors accumulators: at most 24 of the 32 registers. With one vector there could be more
+/// rows, but that would not save loads: each row has one FMA for its number of A.
 fn most_rows(vectors: usize) -> usize {
     match vectors {
         1 | 2 => 12,

@@ -6,8 +6,9 @@
 use std::mem::MaybeUninit;
 
 use crate::kernels::number::Number;
+use crate::kernels::operands::{End, Product, Start};
 use crate::kernels::panels::{PanelsRef, panels_of};
-use crate::kernels::product::{End, Product, Start};
+
 use crate::kernels::tile::Extension;
 
 /// The largest number of samples that are few.

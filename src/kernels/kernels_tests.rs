@@ -4,8 +4,8 @@
 use proptest::prelude::{ProptestConfig, proptest};
 
 use crate::kernels::number::Number;
+use crate::kernels::operands::{ADD_DEPTH, End, Left, Product, Right, Start};
 use crate::kernels::panels::{Panels, PanelsMut, PanelsRef, numbers, numbers_mut, panels_of};
-use crate::kernels::product::{ADD_DEPTH, End, Left, Product, Right, Start};
 use crate::kernels::sums::BIAS_BLOCK;
 use crate::kernels::table::{Table, all_f32, all_f64, choose};
 
@@ -168,7 +168,8 @@ impl<F: Number> Operands<F> {
     }
 }
 
-/// Fails unless C's numbers are those `expected`, and all around it as before. Padding may be either.
+/// Fails unless C's numbers are those `expected`, and all around it as before. Padding may be
+/// either.
 fn assert_written<F: Number>(c: &Part<F>, before: &Part<F>, columns: usize, expected: &[F], what: impl Fn() -> String) {
     let (now, then) = (c.whole.view(), before.whole.view());
     for panel in 0..now.panels() {

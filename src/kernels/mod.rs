@@ -15,8 +15,8 @@
 //!
 //! - The derivative of the loss is multiplied by the factor of the sum (1/B, or −η/B for plain
 //!   descent) before the backward pass, so that δ and g have it already.
-//! - Samples are summed in blocks of [`SAMPLE_BLOCK`](sums::SAMPLE_BLOCK): a chain for each, added in order. (One chain
-//!   over a million samples would lose half of a `f32`'s digits.)
+//! - Samples are summed in blocks of [`SAMPLE_BLOCK`](sums::SAMPLE_BLOCK): a chain for each, added
+//!   in order. (One chain over a million samples would lose half of a `f32`'s digits.)
 //! - The gradient of a bias, whose numbers have no factors, is summed in the type itself over
 //!   [`BIAS_BLOCK`](sums::BIAS_BLOCK) samples; such blocks are added in double precision.
 //! - Plain descent is w ← β w + g: a product, which β = 1 leaves out, and an addition. (A chain
@@ -25,8 +25,8 @@
 //! No sum is ever divided otherwise: not by tiles, threads, caches or vector registers. These hold
 //! different numbers of C side by side, never parts of one. So the bits depend neither on them nor
 //! on the CPU: an FMA instruction and [`mul_add`](f32::mul_add) in software round alike. The error
-//! of a chain over n numbers is at most γ(n) = n u/(1 − n u) times that of the sum of the absolute
-//! values.
+//! of a chain over n numbers is at most γ(n) = n u/(1 − n u) times the sum of the absolute values,
+//! |start| + Σ |a\[k\] b\[k\]|, where u is the unit roundoff.
 //!
 //! # The storage form
 //!
@@ -40,8 +40,10 @@
 //! gradient   G[t]    (j × i) = Δᵀ[t+1](j × b)  Z[t]  (b × i)      A along its columns
 //! ```
 //!
-//! So w is neither copied nor transposed; only Z exists in both directions. `docs/kernels.md` has
-//! drawings and measurements.
+//! So w is neither copied nor transposed; only Z exists in both directions. (Where samples are few
+//! or very many, the forward product is Z\[t+1\] = Z\[t\] w\[t\]ᵀ instead, whose B is transposed
+//! block by block in the L1 cache. The chains are the same.) `docs/kernels.md` explains all of
+//! this, with a drawing.
 //!
 //! # The files
 //!
@@ -59,6 +61,7 @@ mod kernels_tests;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub(crate) mod number;
+pub(crate) mod operands;
 pub(crate) mod panels;
 pub(crate) mod portable;
 pub(crate) mod product;

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use std::ops::{Add, Mul};
 
 /// A number type that the kernels compute with. (Its names are not those of
-/// [`Scalar`](crate::Scalar), so that both can be in scope.) A public trait in a private module, which seals
-/// [`Scalar`](crate::Scalar).
+/// [`Scalar`](crate::Scalar), so that both can be in scope.) A public trait in a private module,
+/// which seals [`Scalar`](crate::Scalar).
 ///
 /// # Safety
 /// `Line` consists of [`LINE`](Self::LINE) numbers one beside the other, and of nothing else.

@@ -11,6 +11,10 @@
 //! The lines of a panel lie one behind the other. The last panel is padded with columns of zeros,
 //! and the rows with further rows up to a multiple of the numbers in a line, so that a block of
 //! that order can always be transposed as a whole.
+//!
+//! What the padding holds reaches no other number of a product: each column of C comes from the
+//! same column of B, and the number of k is told. In θ and what is shaped like it, the padding
+//! stays 0.
 
 #![allow(unsafe_code)]
 

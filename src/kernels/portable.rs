@@ -1,6 +1,6 @@
 //! Any CPU: numbers one by one, with `mul_add`. A build for any x86-64 calls a function of the C
-//! library for each: right in any case, but against 0.02 ns at AVX2's peak, glibc's takes 3 ns where
-//! it finds an FMA instruction, and 350 ns in single precision where it does not.
+//! library for each: right in any case, but against 0.02 ns at AVX2's peak, glibc's takes 3 ns
+//! where it finds an FMA instruction, and 350 ns in single precision where it does not.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Sums over samples: the gradient of a bias.
+//! Sums down the columns: the gradient of a bias, and squares that prove a step finite.
 
 #![allow(unsafe_code)]
 
@@ -73,7 +73,8 @@ unsafe fn block_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F:
 }
 
 /// Σ a² in the numbers' own type, down each column; infinite where a sum overflows. Its order
-/// depends on the vector extension, so it serves for bounds alone.
+/// depends on the vector extension, so it serves for bounds alone: these decide whether a step is
+/// first made on a copy, and never what it computes.
 ///
 /// # Safety
 /// The CPU has the extension.

@@ -9,9 +9,10 @@
 use std::sync::LazyLock;
 
 use crate::kernels::number::Number;
+use crate::kernels::operands::Product;
 use crate::kernels::panels::{PanelsMut, PanelsRef};
 use crate::kernels::portable::Portable;
-use crate::kernels::product::{self, Product};
+use crate::kernels::product;
 use crate::kernels::sums;
 
 /// The kernels of a vector extension for a number type.

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Each accumulator holds as many chains as it has lanes, so what a number comes to does not depend
-//! on the shape of the tile. The shape decides the speed: rows × vectors independent chains have to
-//! cover the latency of an FMA (4 cycles, 2 a cycle), and fit into the registers beside b and a.
+//! on the shape of the tile. The shape decides the speed. rows × vectors accumulators, none of
+//! which waits for another, have to cover the latency of an FMA: 4 cycles, in each of which 2 can
+//! begin, so that 8 are the least. They have to fit into the registers beside b and a. And the
+//! loads of each k, of which 2 begin in a cycle as well, have to be fewer than its FMAs.
 
 #![allow(unsafe_code)]
 
@@ -32,7 +34,7 @@ pub(crate) trait Extension<F: Number>: 'static {
     /// Multiplies a tile of one of the shapes above: [`tile`], compiled for the extension.
     unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, operands: &Operands<F>);
 
-    /// All lanes 0.
+    /// +0 in all lanes.
     unsafe fn zero() -> Self::Vector;
     /// The number at `a` in all lanes.
     unsafe fn broadcast(a: *const F) -> Self::Vector;
@@ -251,8 +253,8 @@ unsafe fn write<F: Number, E: Extension<F>, const ROWS: usize, const VECTORS: us
 }
 
 /// Implements [`Extension`] for a number type by functions of one kind of vector. Those from
-/// `$splat`, which puts a number in all lanes, to `$transpose` have the meaning and the order of the
-/// trait's; `$vectors` and `$most_rows` choose among `$shapes`, which are as in [`tiles!`].
+/// `$splat`, which puts a number in all lanes, to `$transpose` have the meaning and the order of
+/// the trait's; `$vectors` and `$most_rows` choose among `$shapes`, which are as in [`tiles!`].
 macro_rules! extension {
     ($extension:ident, $features:literal, $width:literal $f:ty: $vector:ty, $splat:ident $load:ident $store:ident
         $mul_add:ident $mul:ident $add:ident $relu:ident $masked:ident $transpose:ident,

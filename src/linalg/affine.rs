@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
+use crate::kernels::operands::{End, Left, Product, Right, Start};
 use crate::kernels::panels::{Panels, numbers};
-use crate::kernels::product::{End, Left, Product, Right, Start};
 #[cfg(feature = "blas")]
 use crate::linalg::rows;
 use crate::linalg::scalar::Scalar;

@@ -17,8 +17,8 @@
 //! no locks, or that have 64-bit integers are refused, and a few products are checked before the
 //! first call (`self_test`).
 //!
-//! `openblas`, `host_blas` and `no_blas` have the same two functions and the same guard; one of them
-//! is compiled.
+//! `openblas`, `host_blas` and `no_blas` have the same two functions and the same guard; one of
+//! them is compiled.
 
 #[cfg(all(feature = "blas", not(any(feature = "openblas-system", feature = "openblas-static"))))]
 use crate::linalg::host_blas as provider;

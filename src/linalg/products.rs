@@ -1,4 +1,4 @@
-//! The four products that all computation of the crate is made of.
+//! The four products that the engine over BLAS is made of.
 //!
 //! ```text
 //! gemm   C ← α A B + β C       A: (m, k)   B: (k, n)   C: (m, n)
@@ -10,8 +10,8 @@
 //! A transposed operand is a transposed view (`a.t()`); nothing is copied. β = 0 overwrites the
 //! output, even where it holds NaN.
 //!
-//! Each provider implements [`Kernels`] for `f32` and `f64` in a file of its own, of which one is
-//! compiled: `cblas` with the feature `blas`, `native` without it.
+//! `cblas` implements [`Kernels`] for `f32` and `f64`. In a build without the feature `blas`,
+//! `no_blas` stands in place of both files, and nothing is required.
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 

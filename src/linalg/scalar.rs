@@ -12,7 +12,8 @@ use crate::linalg::products::Kernels;
 /// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that
 /// counts its multiplications.
 ///
-/// Sealed: only this crate implements the products (`gemm`, `gemv`, `ger`, `dot`) that it requires.
+/// Sealed: only this crate implements what it requires, native kernels, and with the feature `blas`
+/// the products `gemm`, `gemv`, `ger` and `dot`.
 pub trait Scalar:
     HasKernels
     + Kernels

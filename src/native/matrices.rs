@@ -7,7 +7,8 @@ use crate::network::parameters::Parameters;
 use crate::parallel::panel_set::PanelSet;
 
 /// Where the layers of a batch lie in the set: Z[0], …, Z[T], Ŷ; the same transposed; Δ[1], …,
-/// Δ[T], ∂ℓ/∂Ŷ; and Ŷ and ∂ℓ/∂Ŷ sample by sample, for a loss whose outputs fill several panels.
+/// Δ[T], ∂ℓ/∂Ŷ; and Ŷ and ∂ℓ/∂Ŷ sample by sample, for outputs that fill several panels: a loss
+/// reads and writes those of a sample as one slice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layers {
     pub(crate) base: usize,
@@ -150,7 +151,7 @@ impl Theta {
         }
     }
 
-    /// Whether all numbers are finite.
+    /// A number that is not finite, if there is one.
     pub(crate) fn find_not_finite<F: Scalar>(self, set: &PanelSet<F>) -> Option<f64> {
         self.matrices().find_map(|matrix| {
             let matrix = set.get(matrix);

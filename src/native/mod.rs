@@ -12,9 +12,9 @@
 //!         U[t]           G = Δ[t+1]ᵀ Z[t];  w[t] ← the optimiser's rule
 //! ```
 //!
-//! What each number is, is defined at the head of [`kernels`](crate::kernels): neither tiles nor
-//! threads nor the CPU change it. So tiles are cut as speed wants it, by shapes alone because that
-//! is enough.
+//! What each number of a product is, is defined at the head of [`kernels`](crate::kernels): neither
+//! tiles nor threads nor the CPU change it, so tiles are cut as speed wants it. Only ‖g‖ is summed
+//! tile by tile. Tiles are cut by shapes alone, so it has the same bits everywhere as well.
 
 pub(crate) mod matrices;
 pub(crate) mod pass;

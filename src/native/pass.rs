@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use crate::kernels::number::Number;
+use crate::kernels::operands::{End, Left, Product, Right, Start};
 use crate::kernels::panels::{numbers, numbers_mut, panel_range, panels_of};
-use crate::kernels::product::{End, Left, Product, Right, Start};
 use crate::kernels::table::Table;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};

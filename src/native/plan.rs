@@ -34,8 +34,9 @@ pub(crate) enum Operation {
 pub(crate) struct Shape {
     pub(crate) widths: Vec<usize>,
     pub(crate) samples: usize,
-    /// For each layer, whether its forward product is computed with samples side by side, from Z[t]ᵀ;
-    /// otherwise with neurons side by side, from Z[t], for which w[t] is transposed block by block.
+    /// For each layer, whether its forward product is computed with samples side by side, from
+    /// Z[t]ᵀ; otherwise with neurons side by side, from Z[t], for which w[t] is transposed block by
+    /// block.
     by_samples: Vec<bool>,
 }
 
@@ -44,8 +45,9 @@ impl Shape {
         let head = widths.len() - 2;
         let mut by_samples = Vec::new();
         for (t, &width) in widths[..=head].iter().enumerate() {
-            // To transpose w[t] costs little beside many samples, and is cheaper than to fill
-            // vectors of samples with few of them. A head has few neurons.
+            // Vectors of few samples would be mostly padding. Beside many samples, to transpose
+            // w[t] costs less than to transpose Z. The head takes Z[T] as the layer below leaves
+            // it, since it has too few neurons to make up for a transposition.
             let few_or_many = samples <= FEW || samples >= 2 * width;
             by_samples.push(if t == head && t > 0 { by_samples[t - 1] } else { !few_or_many });
         }

@@ -2,7 +2,7 @@
 //! tile.
 //!
 //! ```text
-//! plain      w ← β w + G,  G = Δᵀ Z, Δ scaled by −η/B         in one product: no gradient is stored
+//! plain      w ← β w + G,  G = Δᵀ Z, Δ scaled by −η/B         in one product; nothing is stored
 //! by rule    G = Δᵀ Z, Δ scaled by 1/B                        chunk by chunk; each stays in cache,
 //!            m, v, w ← rule(G, m, v, w)                       and is used at once
 //! stored     G and ‖G‖; then m, v, w ← rule(s G, m, v, w)     s = min(1, c / ‖G‖)
@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use crate::kernels::number::Number;
+use crate::kernels::operands::{ADD_DEPTH, End, Left, Product, Right, Start};
 use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_range};
-use crate::kernels::product::{ADD_DEPTH, End, Left, Product, Right, Start};
 use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
@@ -300,7 +300,8 @@ fn gradient<F: Scalar>(terms: &[[PanelsRef<F>; 2]], g: &mut [F::Line]) {
     }
 }
 
-/// Σ a² in double precision: for each place in a line over the lines in order, then over the places.
+/// Σ a² in double precision: for each place in a line over the lines in order, then over the
+/// places.
 fn squares<F: Scalar>(lines: &[F::Line]) -> f64 {
     const MOST: usize = 16;
     let mut sums = [0.0; MOST];

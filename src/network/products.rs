@@ -4,8 +4,10 @@
 ///
 /// | | speed | bits |
 /// |---|---|---|
-/// | `Blas` | as fast as the library for layers from a thousand neurons on | the same for any number of threads on one CPU |
-/// | `Native` | faster for narrow layers and small batches | the same on every CPU, too, and for a sample alone and in any batch |
+/// | `Blas` | that of the library, which copies its operands: little work beside large products, much beside small ones | the same for any number of threads, on one CPU with one build of the library |
+/// | `Native` | copies nothing, so narrow layers and small batches are fast as well | the same for any number of threads, on every CPU, and of a sample alone and in any batch |
+///
+/// Native products are fast on x86-64 with AVX2 and FMA and on aarch64, and slow on other CPUs.
 ///
 /// It is a setting of the network ([`Mlp::with_products`](crate::Mlp::with_products)), for its
 /// training, its predictions and its Hessian.

@@ -11,8 +11,9 @@
 //!    [`RegionTable::new`] panics otherwise.
 //! 2. A tile is claimed once at a time, and a set is shared with one table at a time.
 //! 3. A guard gives a mutable view of its own regions only, and takes `&mut self` for it.
-//! 4. A guard gives shared views only of matrices that no tile writes, for as long as the set is
-//!    shared, and of its own regions beside a mutable view of another one.
+//! 4. A guard gives shared views only of matrices that no tile of the table writes, for as long as
+//!    the set is shared; and of its own regions, together with a mutable view of its region of
+//!    another matrix, for as long as the guard is borrowed.
 
 #![allow(unsafe_code)]
 
@@ -229,8 +230,8 @@ impl<'s, F: Number> RegionGuard<'s, '_, F> {
     /// in the tile's own region; and the tile's region of another one, to be written.
     ///
     /// # Panics
-    /// If a part may be written by another tile, or is of the matrix `to`, or the tile has no region
-    /// of that.
+    /// If a part may be written by another tile, or is of the matrix `to`, or the tile has no
+    /// region of that.
     #[track_caller]
     pub(crate) fn read_and_write<const N: usize>(
         &mut self,

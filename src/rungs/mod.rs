@@ -10,6 +10,9 @@
 //! | [`matrix_vector`] | δ\[t\] = (w\[t\]ᵀ δ\[t+1\]) ⊙ mask | O(edges + nodes) | gemv, ger |
 //! | [`batched`] | Δ\[t\] = (Δ\[t+1\] w\[t\]) ⊙ mask, G = ΔᵀZ | O(edges + nodes) a sample | gemm |
 //!
+//! With native products, the last three are the same chains of fused multiply-adds and have the
+//! same bits; the first adds up in another order.
+//!
 //! [`count`] counts the multiplications of any of them while it runs.
 
 pub mod batched;

@@ -132,8 +132,7 @@ impl<F: Scalar> Sgd<F> {
 
     /// Makes one step with a batch x of any size: θ ← (1 − ηλ) θ − η (1/B) Σ ∇θ ℓ. Returns the mean
     /// ℓ before it. It allocates nothing once a batch of that size, or of that size and a larger
-    /// one, has been seen. (Without the feature `blas`, the products do; and rayon boxes a job when
-    /// a helper has to be called.)
+    /// one, has been seen. (But rayon boxes a job when a helper has to be called.)
     ///
     /// # Errors
     /// As [`train`](Self::train); the network is unchanged then.

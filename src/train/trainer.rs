@@ -12,8 +12,9 @@
 //!
 //! With plain descent, this gives the bits of [`Sgd::train`](crate::Sgd::train). The history
 //! records the norm of the gradient of an epoch's last step. Most steps yield that norm at no cost;
-//! the exception is plain descent with small batches (fewer than 256 samples, or fewer than four
-//! times the widest layer), where the gradient of that one step is computed a second time.
+//! the exception is plain descent, whose gradient is otherwise never stored. Of that one step, the
+//! native engine stores it; BLAS computes it a second time, if the batch is small (fewer than 256
+//! samples, or fewer than four times the widest layer).
 
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -17,8 +17,8 @@
 //! and two products.
 //!
 //! A chain of fused multiply-adds has fewer: 2d on the way through a layer; 2n of the sums over
-//! samples, since blocks of them are shorter by more than what adding them up rounds; and two of the
-//! factor 1/n, which the loss's derivatives then have from the start.
+//! samples, since blocks of them are shorter by more than what adding them up rounds; and two of
+//! the factor 1/n, which the loss's derivatives then have from the start.
 
 use gemmprop::{Loss, Mlp, Parameters, Scalar};
 use ndarray::{Array1, Array2, ArrayView2};
