@@ -156,7 +156,7 @@ impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
 impl<F: Scalar> Passes<F> {
     fn new(mlp: &Mlp<F>, samples: usize) -> Self {
         #[cfg(feature = "blas")]
-        if !is_native(mlp, samples.min(BLOCK)) {
+        if !is_native(mlp, samples.min(BLOCK), samples) {
             return Self::Blas(BlasPasses::new(mlp, samples));
         }
         Self::Native(NativePasses::new(mlp.widths(), mlp.parameters(), samples))

@@ -46,6 +46,7 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut1};
 use crate::curvature::hessian::Hessian;
 use crate::curvature::inputs::{BLOCK, Inputs};
 use crate::curvature::lanczos::Operator;
+use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -166,7 +167,7 @@ impl<'a, F: Scalar, L: Loss<F>> Landscape<'a, F, L> {
     pub fn new(model: impl Into<ModelRef<'a, F>>, data: Dataset<'a, F, L::Target>, loss: &'a L) -> Result<Self> {
         let model = model.into();
         let (mlp, inputs) = (model.mlp, Inputs::new(&model, data, loss)?);
-        let engine = Engine::new(mlp, inputs.len().min(BLOCK));
+        let engine = Engine::new(mlp, inputs.len().min(BLOCK), is_native(mlp, inputs.len().min(BLOCK), inputs.len()));
         Ok(Self { theta: mlp.parameters(), inputs, loss, engine, part: mlp.zero_gradient() })
     }
 

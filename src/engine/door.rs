@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::engine::choice::is_native;
 #[cfg(feature = "blas")]
 use crate::engine::step::BlasEngine;
 use crate::linalg::scalar::Scalar;
@@ -24,19 +23,20 @@ pub(crate) enum Engine<F: Scalar> {
 }
 
 impl<F: Scalar> Engine<F> {
-    /// Buffers for batches of up to `capacity` samples of this network.
-    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
+    /// Buffers for batches of up to `capacity` samples of this network. Whether the engine is
+    /// `native` is for [`is_native`](crate::engine::choice::is_native) to say.
+    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize, native: bool) -> Self {
         #[cfg(feature = "blas")]
-        if !is_native(mlp, capacity) {
+        if !native {
             return Self::Blas(BlasEngine::new(mlp, capacity));
         }
+        debug_assert!(native, "without BLAS, all is native");
         Self::Native(NativeEngine::new(mlp, capacity))
     }
 
     /// The engine kept from the last call, or a new one if that does not fit the network or the
     /// batch.
-    pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize) -> &'e mut Self {
-        let native = is_native(mlp, batch);
+    pub(crate) fn kept<'e>(kept: &'e mut Option<Self>, mlp: &Mlp<F>, batch: usize, native: bool) -> &'e mut Self {
         let fits = match kept {
             #[cfg(feature = "blas")]
             Some(Self::Blas(engine)) => !native && engine.fits(mlp, batch),
@@ -44,7 +44,7 @@ impl<F: Scalar> Engine<F> {
             None => false,
         };
         if !fits {
-            *kept = Some(Self::new(mlp, batch));
+            *kept = Some(Self::new(mlp, batch, native));
         }
         kept.as_mut().expect("just made")
     }

@@ -21,7 +21,7 @@ impl<F: Scalar> Mlp<F> {
     pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
-        let y_hat = match is_native(self, x.nrows()) {
+        let y_hat = match is_native(self, x.nrows(), x.nrows()) {
             true => native_predict::predict(self, x),
             #[cfg(feature = "blas")]
             false => blas_predict::predict(self, x),

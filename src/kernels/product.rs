@@ -98,7 +98,8 @@ impl<F: Number> Product<'_, F> {
                     // SAFETY: the shapes were checked.
                     unsafe {
                         let b = b.as_ptr().add(panel * b.stride() + k);
-                        let of = Block { row, height, k, depth, panel, vectors, is_last };
+                        let has_next = v + vectors < self.vectors::<E>();
+                        let of = Block { row, height, k, depth, panel, vectors, is_last, has_next };
                         self.column::<E, ALONG_COLUMNS>(a, b, self.b_stride(), &of);
                     }
                     v += vectors;
@@ -130,7 +131,7 @@ impl<F: Number> Product<'_, F> {
         let most = E::most_rows(block.vectors);
         // SAFETY: the shapes were checked.
         unsafe {
-            let mut operands = self.operands::<ALONG_COLUMNS>(a, b, b_stride, block);
+            let mut operands = self.operands::<E, ALONG_COLUMNS>(a, b, b_stride, block);
             if ALONG_COLUMNS {
                 // A tile stays within a line of A.
                 for first in (0..block.height).step_by(F::LINE) {
@@ -147,7 +148,7 @@ impl<F: Number> Product<'_, F> {
 
     /// The operands of a block's first tile.
     #[inline(always)]
-    unsafe fn operands<const ALONG_COLUMNS: bool>(
+    unsafe fn operands<E: Extension<F>, const ALONG_COLUMNS: bool>(
         &mut self,
         a: PanelsRef<F>,
         b: *const F::Line,
@@ -188,6 +189,8 @@ impl<F: Number> Product<'_, F> {
                 c_stride: c_stride * F::LINE,
                 start,
                 end,
+                next_b: b.wrapping_add(block.panels::<F, E>() * b_stride).cast(),
+                next_b_lines: if block.has_next { block.depth } else { 0 },
             }
         }
     }
@@ -214,7 +217,16 @@ impl<F: Number> Product<'_, F> {
                             E::transpose(b.as_ptr().add(from), buffer.add(p * block + square * F::LINE));
                         }
                     }
-                    let of = Block { row: 0, height, k, depth, panel, vectors, is_last: k + depth == self.depth };
+                    let of = Block {
+                        row: 0,
+                        height,
+                        k,
+                        depth,
+                        panel,
+                        vectors,
+                        is_last: k + depth == self.depth,
+                        has_next: false,
+                    };
                     self.column::<E, false>(a, buffer, block, &of);
                 }
                 k += depth;
@@ -263,6 +275,15 @@ struct Block {
     /// The vectors beside each other from the first of that panel on.
     vectors: usize,
     is_last: bool,
+    /// Whether further panels follow.
+    has_next: bool,
+}
+
+impl Block {
+    /// The panels that the vectors lie in.
+    fn panels<F: Number, E: Extension<F>>(&self) -> usize {
+        (self.vectors * E::WIDTH).div_ceil(F::LINE)
+    }
 }
 
 /// `to` = `from`ᵀ, whole squares of LINE lines at a time.

@@ -77,10 +77,13 @@ pub(crate) fn choose<F: Number>(all: &[&'static Table<F>], asked: Option<&str>) 
     }
 }
 
+/// The name of the kernels for any CPU.
+pub(crate) const PORTABLE: &str = "portable";
+
 /// The kernels for any CPU and any number type.
 pub(crate) const fn portable<F: Number>() -> Table<F> {
     Table {
-        name: "portable",
+        name: PORTABLE,
         product: product::run::<F, Portable>,
         transpose: product::transpose::<F, Portable>,
         bias_sums: sums::bias_sums::<F, Portable>,

@@ -98,7 +98,19 @@ pub(crate) struct Operands<F> {
     pub(crate) c_stride: usize,
     pub(crate) start: TileStart<F>,
     pub(crate) end: TileEnd<F>,
+    /// The panel of B that comes next: while a tile is multiplied, the lines of later tiles are
+    /// asked for, since the caches' own guess is often too late, and far too late beside other
+    /// programs.
+    pub(crate) next_b: *const F,
+    /// Lines of that panel that are still to be asked for.
+    pub(crate) next_b_lines: usize,
 }
+
+/// Lines of the next panel of B that are asked for with each line of k.
+const AHEAD_B: usize = 2;
+
+/// How many lines ahead those of C are asked for where it is large and read before it is written.
+const AHEAD_C: usize = 16;
 
 impl<F: Number> Operands<F> {
     /// Moves on by a number of rows, which are so many numbers of A.
@@ -107,6 +119,9 @@ impl<F: Number> Operands<F> {
         let lines = rows * F::LINE;
         self.a = self.a.wrapping_add(of_a);
         self.c = self.c.wrapping_add(lines);
+        let asked = (AHEAD_B * (self.depth / F::LINE)).min(self.next_b_lines);
+        self.next_b_lines -= asked;
+        self.next_b = self.next_b.wrapping_add(asked * F::LINE);
         if let TileStart::Rows(bias) = &mut self.start {
             *bias = bias.wrapping_add(rows);
         }
@@ -114,6 +129,20 @@ impl<F: Number> Operands<F> {
             *z = z.wrapping_add(lines);
         }
     }
+}
+
+/// Asks for the cache line at `a`, which need not be there. Does nothing where stable Rust has no
+/// way to ask.
+#[inline(always)]
+fn prefetch<F>(a: *const F) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless, and every x86-64 CPU has the instruction.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(a.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = a;
 }
 
 /// The distance of vector v from the first one of its row, with so many numbers from one panel to
@@ -138,15 +167,27 @@ where
     // SAFETY: the caller's.
     unsafe {
         let mut acc = start::<F, E, ROWS, VECTORS>(o);
-        let (mut a, mut b) = (o.a, o.b);
+        let (mut a, mut b, mut next_b) = (o.a, o.b, o.next_b);
         let (a_row, a_k) = if ALONG_COLUMNS { (1, F::LINE) } else { (F::LINE, 1) };
+        if ALONG_COLUMNS {
+            (0..ROWS).for_each(|i| prefetch(o.c.wrapping_add((AHEAD_C + i) * F::LINE)));
+        }
+        let asks = o.next_b_lines > 0;
         // A line of k at a time, unrolled.
         for _ in 0..o.depth / F::LINE {
+            if !ALONG_COLUMNS {
+                // The rows of the next tile.
+                (0..ROWS).for_each(|i| prefetch(a.wrapping_add((ROWS + i) * F::LINE)));
+            }
+            if asks {
+                (0..AHEAD_B).for_each(|i| prefetch(next_b.wrapping_add(i * F::LINE)));
+            }
             for k in 0..F::LINE {
                 step::<F, E, ROWS, VECTORS>(&mut acc, a.add(k * a_k), a_row, b.add(k * F::LINE), o.b_stride);
             }
             a = a.wrapping_add(if ALONG_COLUMNS { F::LINE * F::LINE } else { o.a_stride });
             b = b.wrapping_add(F::LINE * F::LINE);
+            next_b = next_b.wrapping_add(AHEAD_B * F::LINE);
         }
         for k in 0..o.depth % F::LINE {
             step::<F, E, ROWS, VECTORS>(&mut acc, a.add(k * a_k), a_row, b.add(k * F::LINE), o.b_stride);

@@ -245,7 +245,7 @@ impl Shape {
         let count = (flops / TILE).clamp(2, ENOUGH_TILES);
         let by_neurons = count.min(columns.div_ceil(4 * GROUP));
         let by_samples = count.div_ceil(by_neurons).min(self.samples.div_ceil(4 * GROUP));
-        let by_neurons = count.div_ceil(by_samples);
+        let by_neurons = by_neurons.min(count.div_ceil(by_samples));
         let mut tiles = Vec::new();
         for neurons in split(columns, by_neurons, GROUP) {
             for samples in split(self.samples, by_samples, GROUP) {

@@ -37,7 +37,7 @@ use crate::steps::samples::Samples;
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2>> {
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
-    let products = Affine::new(is_native(mlp, x.nrows()));
+    let products = Affine::new(is_native(mlp, x.nrows(), x.nrows()));
     let theta = mlp.parameters();
     let affine = |t: usize, z: &Array2<F>| products.apply(z.view(), theta.w[t].view(), theta.c[t].view());
     let mut z = vec![copied(x)];
@@ -121,7 +121,13 @@ fn sum_of_gradients<F: Scalar>(
         }
     };
     let data = Samples { x, order: None, standardize: None, weights: None, loss: checked };
-    let sum = Engine::new(mlp, x.nrows()).gradient(mlp.parameters(), x.nrows(), &data, a, g);
+    let sum = Engine::new(mlp, x.nrows(), is_native(mlp, x.nrows(), x.nrows())).gradient(
+        mlp.parameters(),
+        x.nrows(),
+        &data,
+        a,
+        g,
+    );
     match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((row, output, found)) => Err(Error::Output { row: Some(row), output, found }),
         None if sum.is_nan() => Err(Error::Diverged { what: "loss", at: None, found: sum, last: None }),

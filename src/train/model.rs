@@ -3,6 +3,7 @@
 
 use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
+use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -103,7 +104,12 @@ impl<F: Scalar> Model<F> {
         let (samples, block) = (data.samples(), loss_block(data.samples()));
         let prepared = data.prepared();
         let read = prepared.samples(None, self.standardizer.as_ref(), loss);
-        let sum = Engine::new(&self.mlp, block).loss(self.mlp.parameters(), samples, block, &read);
+        let sum = Engine::new(&self.mlp, block, is_native(&self.mlp, block, samples)).loss(
+            self.mlp.parameters(),
+            samples,
+            block,
+            &read,
+        );
         if !sum.is_finite() {
             // If an output is not finite, predict returns an error that says where. Samples of
             // weight 0 do not count.

@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 
+use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -193,7 +194,7 @@ impl<F: Scalar> Descent<F> {
         epoch: Option<usize>,
     ) -> Result<f64> {
         self.steps.loss_sum = 0.0;
-        let engine = Engine::kept(&mut self.engine, mlp, batches.batch);
+        let engine = Engine::kept(&mut self.engine, mlp, batches.batch, is_native(mlp, batches.batch, batches.samples));
         let theta = mlp.theta_mut();
         let copy_and_look = 2 * theta.count();
         let sums_of_squares = engine.numbers(batches.batch).saturating_mul(batches.count().min(STEPS_BETWEEN_LOOKS));

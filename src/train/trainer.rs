@@ -19,6 +19,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
@@ -294,7 +295,9 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let LastStep { learning_rate, gradient_norm, mut flow, .. } = last?;
 
         if let (true, Some(gradient_norm)) = (self.position.batch == batches, gradient_norm) {
-            let validation_loss = validation.as_ref().map(|validation| self.mean_loss(validation));
+            // The engine that is kept from the training.
+            let native = is_native(&self.model.mlp, batch, samples);
+            let validation_loss = validation.as_ref().map(|validation| self.mean_loss(validation, native));
             let position = &mut self.position;
             position.seconds = seconds_before + start.elapsed().as_secs_f64();
             let record = Record {
@@ -341,7 +344,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let data = prepared.samples(order, model.standardizer.as_ref(), loss);
         let range = position.batch..batches;
         let mut steps = EpochSteps::new(training, position, observer, batches);
-        let engine = Engine::kept(engine, &model.mlp, batch);
+        let native = is_native(&model.mlp, batch, samples);
+        let engine = Engine::kept(engine, &model.mlp, batch, native);
         let made = engine.descend(model.mlp.theta_mut(), moments, Batches { samples, batch }, range, &data, &mut steps);
         let last = steps.last();
         match made {
@@ -363,7 +367,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let prepared = batch.prepared();
         let data = prepared.samples(None, standardizer.as_ref(), loss);
         let mut step = SingleStep { rule, loss: 0.0 };
-        let engine = Engine::kept(engine, mlp, samples);
+        let engine = Engine::kept(engine, mlp, samples, is_native(mlp, samples, samples));
         let made =
             engine.descend(mlp.theta_mut(), moments, Batches { samples, batch: samples }, 0..1, &data, &mut step);
         made.map_err(|diverged| diverged.error(None, position.last_loss))?;
@@ -374,14 +378,14 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// The mean ℓ over a data set, or some of its rows, in blocks whose size is independent of the
-    /// batches of training.
-    fn mean_loss(&mut self, subset: &Subset<'_, F, L::Target>) -> f64 {
+    /// batches of training. `native` is what the training is.
+    fn mean_loss(&mut self, subset: &Subset<'_, F, L::Target>, native: bool) -> f64 {
         let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
         let prepared = subset.data.prepared();
         let data = prepared.samples(subset.rows.as_deref(), standardizer.as_ref(), loss);
         let samples = subset.samples();
         let block = loss_block(samples);
-        Engine::kept(engine, mlp, block).loss(mlp.parameters(), samples, block, &data) / samples as f64
+        Engine::kept(engine, mlp, block, native).loss(mlp.parameters(), samples, block, &data) / samples as f64
     }
 
     /// Moves the run on to the point between this epoch and the next.
