@@ -1,8 +1,14 @@
-//! The files of the suite whose tests compare bits with the oracle, as a program that builds
-//! quickly.
+//! The files of the suite whose tests compare bits, with the oracle or with constants, as a program
+//! that builds quickly.
 
 #[path = "../../tests/suite/common/mod.rs"]
 mod common;
 
+#[path = "../../tests/suite/chains.rs"]
+mod chains;
+
 #[path = "../../tests/suite/rungs_agree.rs"]
 mod rungs_agree;
+
+#[path = "../../tests/suite/same_bits.rs"]
+mod same_bits;
