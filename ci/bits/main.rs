@@ -1,5 +1,5 @@
-//! The files of the suite whose tests compare bits, with the oracle or with constants, as a program
-//! that builds quickly.
+//! The files of the suite whose tests compare bits, with the oracle or with constants, and the
+//! kernels with their own tests, as a program that builds quickly.
 
 #[path = "../../tests/suite/common/mod.rs"]
 mod common;
@@ -12,3 +12,7 @@ mod rungs_agree;
 
 #[path = "../../tests/suite/same_bits.rs"]
 mod same_bits;
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../src/kernels/mod.rs"]
+mod kernels;

@@ -16,7 +16,8 @@
 //!
 //! Z and Δ are made once and kept. A product then costs 6E − 4 d\[0\] d\[1\] multiplications a
 //! sample, E = Σ d\[t\] d\[t+1\] with the head's; a gradient costs 3E − d\[0\] d\[1\]. R Z and R Δ
-//! are laid out as Z and Δ are, so both run on the tiles of the same plan.
+//! are laid out as Z and Δ are, so both run on the same tiles. Which engine does it, the network's
+//! [`Products`](crate::Products) say.
 
 #[cfg(feature = "blas")]
 use crate::curvature::inputs::BLOCK;
@@ -41,7 +42,8 @@ use crate::train::model::ModelRef;
 /// The loss is the one that a [`Trainer`](crate::Trainer) minimises: with inputs standardised by
 /// the model, and with the weights of the data. It borrows the model, so θ cannot change under it.
 /// In memory, beside what it borrows: Z and Δ of all samples, 2 (d\[1\] + … + d\[T\] + m) numbers
-/// each, and as much again for up to 2048 of them.
+/// each, and as much again for up to 2048 of them. Native products keep x as well, and Z twice for
+/// layers with more than half as many neurons as 2048 or all samples, whichever are fewer.
 ///
 /// ```
 /// use gemmprop::{Bias, Dataset, Mlp, SoftmaxCrossEntropy, curvature::Hessian};

@@ -18,9 +18,9 @@
 use std::ops::Range;
 
 use crate::curvature::inputs::BLOCK;
-use crate::kernels::SAMPLE_BLOCK;
 use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_range, panels_of};
 use crate::kernels::product::{End, Left, Product, Right, Start};
+use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
 use crate::native::pass::{Pass, Tile};
@@ -239,9 +239,9 @@ impl<F: Scalar> TangentPass<'_, F> {
         };
         // R Z[0] = 0
         if t == 0 {
-            chain.first(tile, to)
+            chain.first(tile, to);
         } else {
-            chain.both(tile, to)
+            chain.both(tile, to);
         }
         if is_by_samples {
             tile.transpose_neurons(t + 1);

@@ -74,7 +74,7 @@ impl<F: Scalar> BlasPasses<F> {
             let sums = blocks.map(|(rows, layers)| {
                 let plan = plan_of(plans, rows.len());
                 team.step(work(plan), || {
-                    let sum = plan.run(team, layers, &GradientPass::new(plan, theta, data, rows.start, false));
+                    let sum = plan.run(team, layers, &GradientPass::new(plan, theta, &data.any(), rows.start, false));
                     let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
                     let z_0 = Some(data.x.slice(s![rows.clone(), ..]));
                     let batch = BatchLayers { layers, z_0, samples: rows.len() };

@@ -40,8 +40,8 @@ impl<F: Scalar> Forward<F> {
     fn run(&mut self, team: &ActiveTeam, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
         let no_loss = |_, _: &[F], _: &mut [F]| 0.0;
         let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss };
-        let Self { layers, plan } = self;
-        let pass = GradientPass::new(plan, mlp.parameters(), &data, first, false);
+        let (any, Self { layers, plan }) = (data.any(), self);
+        let pass = GradientPass::new(plan, mlp.parameters(), &any, first, false);
         team.step(plan.workload(), || plan.run(team, layers, &pass));
         layers[mlp.depth() + 1].view()
     }

@@ -16,6 +16,7 @@ use crate::steps::samples::Samples;
 
 /// The engine of a network: buffers for all batches up to a capacity, and steps that run on them.
 #[derive(Debug)]
+#[cfg_attr(feature = "blas", expect(clippy::large_enum_variant, reason = "there is one in a run"))]
 pub(crate) enum Engine<F: Scalar> {
     #[cfg(feature = "blas")]
     Blas(BlasEngine<F>),
@@ -69,7 +70,7 @@ impl<F: Scalar> Engine<F> {
     ) -> f64 {
         match self {
             #[cfg(feature = "blas")]
-            Self::Blas(engine) => engine.gradient(theta, samples, data, a, into),
+            Self::Blas(engine) => engine.gradient(theta, samples, &data.any(), a, into),
             Self::Native(engine) => engine.gradient(theta, samples, &data.any(), a, into),
         }
     }
@@ -85,7 +86,7 @@ impl<F: Scalar> Engine<F> {
     ) -> f64 {
         match self {
             #[cfg(feature = "blas")]
-            Self::Blas(engine) => engine.loss(theta, samples, batch, data),
+            Self::Blas(engine) => engine.loss(theta, samples, batch, &data.any()),
             Self::Native(engine) => engine.loss(theta, samples, batch, &data.any()),
         }
     }
@@ -107,7 +108,7 @@ impl<F: Scalar> Engine<F> {
     ) -> Result<(), Diverged> {
         match self {
             #[cfg(feature = "blas")]
-            Self::Blas(engine) => engine.descend(theta, moments, batches, steps, data, policy),
+            Self::Blas(engine) => engine.descend(theta, moments, batches, steps, &data.any(), policy),
             Self::Native(engine) => engine.descend(theta, moments, batches, steps, &data.any(), policy),
         }
     }

@@ -5,14 +5,13 @@ use ndarray::{ArrayView2, Axis};
 use crate::engine::plan::{LayerSlots, LayerTile, Operations, Plan};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::SampleLoss;
 use crate::network::parameters::Parameters;
-use crate::steps::samples::Samples;
+use crate::steps::samples::{AnySamples, Outputs};
 
 /// What all tiles of a pass read beside the layers.
-pub(crate) struct GradientPass<'a, 's, F, L> {
+pub(crate) struct GradientPass<'a, 's, F> {
     theta: &'a Parameters<F>,
-    samples: &'a Samples<'s, F, L>,
+    samples: &'a AnySamples<'s, F>,
     /// The batch's first sample.
     first: usize,
     /// Z[0], if it is read in place.
@@ -21,13 +20,13 @@ pub(crate) struct GradientPass<'a, 's, F, L> {
     slots: LayerSlots,
 }
 
-impl<'a, 's, F: Scalar, L: SampleLoss<F>> GradientPass<'a, 's, F, L> {
+impl<'a, 's, F: Scalar> GradientPass<'a, 's, F> {
     /// A pass at θ over the samples from `first` on. If it is `watched`, [`Plan::squares`] is known
     /// afterwards.
     pub(crate) fn new(
         plan: &Plan,
         theta: &'a Parameters<F>,
-        samples: &'a Samples<'s, F, L>,
+        samples: &'a AnySamples<'s, F>,
         first: usize,
         watched: bool,
     ) -> Self {
@@ -41,7 +40,7 @@ impl<'a, 's, F: Scalar, L: SampleLoss<F>> GradientPass<'a, 's, F, L> {
     }
 }
 
-impl<F: Scalar, L: SampleLoss<F>> Operations<F> for GradientPass<'_, '_, F, L> {
+impl<F: Scalar> Operations<F> for GradientPass<'_, '_, F> {
     const PRODUCTS: usize = 1;
 
     fn gathers(&self) -> bool {
@@ -82,9 +81,13 @@ impl<F: Scalar, L: SampleLoss<F>> Operations<F> for GradientPass<'_, '_, F, L> {
 
     /// ∂ℓ/∂Ŷ
     fn loss(&self, tile: &mut LayerTile<F>) -> f64 {
-        let first = self.first + tile.rows.start;
-        let ([y_hat], dy) = tile.read_and_write([self.slots.y_hat()], self.slots.d_y_hat());
-        rows::losses(y_hat, dy, |r, y_hat, dy| (self.samples.loss)(self.samples.row(first + r), y_hat, dy))
+        let samples = tile.rows.clone();
+        let ([y_hat], mut dy) = tile.read_and_write([self.slots.y_hat()], self.slots.d_y_hat());
+        let outputs = y_hat.ncols();
+        let y_hat = y_hat.to_slice().expect("whole rows");
+        let d = dy.as_slice_mut().expect("whole rows");
+        let of = Outputs { samples, y_hat, d, stride: outputs, outputs, scale: F::ONE };
+        self.samples.loss.loss(self.first, of)
     }
 
     /// Δ[t] = (Δ[t+1] w[t]) ⊙ 1[Z[t] > 0]

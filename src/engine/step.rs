@@ -10,7 +10,6 @@ use crate::engine::pass::GradientPass;
 use crate::engine::plan::{LayerSlots, Plan};
 use crate::engine::update::{Scratch, Update};
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::SampleLoss;
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::optim::moments::Moments;
@@ -18,7 +17,7 @@ use crate::optim::overflow::OverflowBounds;
 use crate::optim::rule::Rule;
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
-use crate::steps::samples::Samples;
+use crate::steps::samples::AnySamples;
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
@@ -84,11 +83,11 @@ impl<F: Scalar> BlasEngine<F> {
 
     /// `into` ← a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been
     /// written.
-    pub(crate) fn gradient<L: SampleLoss<F>>(
+    pub(crate) fn gradient(
         &mut self,
         theta: &Parameters<F>,
         samples: usize,
-        data: &Samples<F, L>,
+        data: &AnySamples<F>,
         a: F,
         into: &mut Parameters<F>,
     ) -> f64 {
@@ -110,13 +109,7 @@ impl<F: Scalar> BlasEngine<F> {
 
     /// Σ ℓ over `samples` samples, `batch` of them at a time. The caller says how many, since the
     /// capacity depends on what came before.
-    pub(crate) fn loss<L: SampleLoss<F>>(
-        &mut self,
-        theta: &Parameters<F>,
-        samples: usize,
-        batch: usize,
-        data: &Samples<F, L>,
-    ) -> f64 {
+    pub(crate) fn loss(&mut self, theta: &Parameters<F>, samples: usize, batch: usize, data: &AnySamples<F>) -> f64 {
         let rest = samples % batch;
         let full = self.loss_plan(batch);
         let ragged = if rest > 0 { self.loss_plan(rest) } else { full };
@@ -138,14 +131,14 @@ impl<F: Scalar> BlasEngine<F> {
     /// # Errors
     /// The first step whose Σ ℓ is not finite, or, if overflow is watched, after which θ or the
     /// moments would not be.
-    pub(crate) fn descend<L: SampleLoss<F>>(
+    pub(crate) fn descend(
         &mut self,
         theta: &mut Parameters<F>,
         moments: &mut Moments<F>,
         Batches { samples, batch }: Batches,
         steps: Range<usize>,
-        data: &Samples<F, L>,
-        policy: &mut impl StepPolicy<F>,
+        data: &AnySamples<F>,
+        policy: &mut dyn StepPolicy<F>,
     ) -> Result<(), Diverged> {
         let (whole, rest) = (samples / batch, samples % batch);
         // A caller may come with batches of ever new sizes.
@@ -191,12 +184,12 @@ fn find_or_make<F>(
 }
 
 /// One step, about to be made.
-struct Step<'a, 's, F, L> {
+struct Step<'a, 's, F> {
     team: &'a ActiveTeam<'a>,
     plan: &'a Plan,
     tiles: &'a ParameterTiles,
     layers: &'a mut [Array2<F>],
-    data: &'a Samples<'s, F, L>,
+    data: &'a AnySamples<'s, F>,
     /// The batch's first sample.
     first: usize,
     rule: &'a Rule,
@@ -212,7 +205,7 @@ enum Overflow {
     Possible,
 }
 
-impl<F: Scalar, L: SampleLoss<F>> Step<'_, '_, F, L> {
+impl<F: Scalar> Step<'_, '_, F> {
     /// Runs the pass, or both of SAM's, and the update. Returns Σ ℓ before the update, and ‖g‖ if
     /// the rule has it.
     fn make(

@@ -4,7 +4,6 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::table::table;
 use crate::kernels::tile::extension;
 
 /// See the head of this file.
@@ -110,5 +109,3 @@ fn transposed_4(r: [__m256d; 4]) -> [__m256d; 4] {
     let high = |a, b| _mm256_permute2f128_pd::<0x31>(a, b);
     [low(a0, b0), low(a1, b1), high(a0, b0), high(a1, b1)]
 }
-
-table!(Avx2, "avx2", "avx2,fma", TABLE_F32: f32, TABLE_F64: f64);

@@ -5,7 +5,6 @@
 use std::arch::x86_64::*;
 
 use crate::kernels::avx2::{transpose_f32, transpose_f64};
-use crate::kernels::table::table;
 use crate::kernels::tile::extension;
 
 /// See the head of this file.
@@ -62,5 +61,3 @@ fn masked_f32(a: __m512, z: __m512) -> __m512 {
 fn masked_f64(a: __m512d, z: __m512d) -> __m512d {
     _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(z, _mm512_setzero_pd()), a)
 }
-
-table!(Avx512, "avx512", "avx512f", TABLE_F32: f32, TABLE_F64: f64);

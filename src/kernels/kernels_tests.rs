@@ -3,10 +3,10 @@
 
 use proptest::prelude::{ProptestConfig, proptest};
 
-use crate::kernels::BIAS_BLOCK;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{Panels, PanelsMut, PanelsRef, numbers, numbers_mut, panels_of};
 use crate::kernels::product::{ADD_DEPTH, End, Left, Product, Right, Start};
+use crate::kernels::sums::BIAS_BLOCK;
 use crate::kernels::table::{Table, all_f32, all_f64, choose};
 
 type Tables<F> = [&'static Table<F>];
@@ -229,7 +229,7 @@ fn check_odd_shapes<F: Number>(tables: &Tables<F>) {
     for (i, &rows) in ODD.iter().enumerate() {
         for (j, &columns) in ODD.iter().enumerate() {
             let mut depths = ODD.iter().cycle().skip(7 * i + 4 * j).take(ODD.len());
-            if let Some(&depth) = depths.find(|depth| rows * columns * **depth <= 60_000) {
+            if let Some(&depth) = depths.find(|depth| rows * columns * **depth <= 20_000) {
                 check_products(tables, rows, columns, depth);
             }
         }

@@ -15,10 +15,10 @@
 //!
 //! - The derivative of the loss is multiplied by the factor of the sum (1/B, or −η/B for plain
 //!   descent) before the backward pass, so that δ and g have it already.
-//! - Samples are summed in blocks of [`SAMPLE_BLOCK`]: a chain for each, added in order. (One chain
+//! - Samples are summed in blocks of [`SAMPLE_BLOCK`](sums::SAMPLE_BLOCK): a chain for each, added in order. (One chain
 //!   over a million samples would lose half of a `f32`'s digits.)
 //! - The gradient of a bias, whose numbers have no factors, is summed in the type itself over
-//!   [`BIAS_BLOCK`] samples; such blocks are added in double precision.
+//!   [`BIAS_BLOCK`](sums::BIAS_BLOCK) samples; such blocks are added in double precision.
 //! - Plain descent is w ← β w + g: a product, which β = 1 leaves out, and an addition. (A chain
 //!   that started from w would round the share of each sample at the size of w.)
 //!
@@ -64,9 +64,3 @@ pub(crate) mod product;
 pub(crate) mod sums;
 pub(crate) mod table;
 pub(crate) mod tile;
-
-/// Samples of one chain of a gradient.
-pub(crate) const SAMPLE_BLOCK: usize = 2048;
-
-/// Samples of a bias's gradient that are added in the network's own type.
-pub(crate) const BIAS_BLOCK: usize = 64;

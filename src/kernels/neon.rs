@@ -4,7 +4,6 @@
 
 use std::arch::aarch64::*;
 
-use crate::kernels::table::table;
 use crate::kernels::tile::extension;
 
 /// See the head of this file.
@@ -118,5 +117,3 @@ unsafe fn transpose_f64(from: *const f64, to: *mut f64) {
         }
     }
 }
-
-table!(Neon, "neon", "neon", TABLE_F32: f32, TABLE_F64: f64);

@@ -201,10 +201,6 @@ impl<F: Number> PanelsMut<'_, F> {
         }
     }
 
-    pub(crate) fn view_mut(&mut self) -> PanelsMut<'_, F> {
-        PanelsMut { borrowed: PhantomData, ..*self }
-    }
-
     /// The rows of one panel, to be written.
     #[inline]
     #[track_caller]

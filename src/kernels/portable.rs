@@ -1,12 +1,10 @@
-//! Any CPU: numbers one by one, with `mul_add`. Where the CPU has no FMA instruction, that is a
-//! function of the C library or of the compiler: correct, and slow.
+//! Any CPU: numbers one by one, with `mul_add`. A build for any x86-64 calls a function of the C
+//! library for each: right in any case, but against 0.02 ns at AVX2's peak, glibc's takes 3 ns where
+//! it finds an FMA instruction, and 350 ns in single precision where it does not.
 
 #![allow(unsafe_code)]
 
 use crate::kernels::number::{Number, masked, relu};
-use crate::kernels::product;
-use crate::kernels::sums;
-use crate::kernels::table::Table;
 use crate::kernels::tile::{Extension, Operands, tile};
 
 /// See the head of this file. A vector is a single number.
@@ -92,16 +90,5 @@ impl<F: Number> Extension<F> for Portable {
                 unsafe { *to.add(j * F::LINE + i) = *from.add(i * F::LINE + j) };
             }
         }
-    }
-}
-
-/// The kernels for any CPU and any number type.
-pub(crate) const fn table<F: Number>() -> Table<F> {
-    Table {
-        name: "portable",
-        product: product::run::<F, Portable>,
-        transpose: product::transpose::<F, Portable>,
-        bias_sums: sums::bias_sums::<F, Portable>,
-        squares: sums::squares::<F, Portable>,
     }
 }

@@ -148,12 +148,18 @@ impl<F: Number> Product<'_, F> {
     #[inline(always)]
     unsafe fn blocked<E: Extension<F>, const ALONG_COLUMNS: bool>(&mut self, a: PanelsRef<F>, b: PanelsRef<F>) {
         let rows = self.c.rows();
-        let blocks = match self.end {
-            End::AddTo(_) => 1,
-            _ => self.depth.div_ceil(DEPTH).max(1),
+        let is_one_block = self.depth <= DEPTH || matches!(self.end, End::AddTo(_));
+        let block = match is_one_block {
+            true => self.depth.next_multiple_of(F::LINE).max(1),
+            // Blocks of about equal depth.
+            false => self.depth.div_ceil(self.depth.div_ceil(DEPTH)).next_multiple_of(F::LINE),
         };
-        let block = self.depth.div_ceil(blocks).next_multiple_of(F::LINE).max(1);
-        let most_rows = (BLOCK_LINES * F::LINE / block).next_multiple_of(F::LINE);
+        // Divisions are avoided where the operands are small, since they would be a noticeable part
+        // of a small product.
+        let most_rows = match rows * block <= BLOCK_LINES * F::LINE {
+            true => rows,
+            false => (BLOCK_LINES * F::LINE / block).next_multiple_of(F::LINE),
+        };
         let mut k = 0;
         loop {
             let depth = block.min(self.depth - k);
@@ -162,7 +168,10 @@ impl<F: Number> Product<'_, F> {
             while row < rows {
                 // Blocks of about equal height.
                 let left = rows - row;
-                let height = left.div_ceil(left.div_ceil(most_rows)).next_multiple_of(F::LINE).min(left);
+                let height = match left <= most_rows {
+                    true => left,
+                    false => left.div_ceil(left.div_ceil(most_rows)).next_multiple_of(F::LINE).min(left),
+                };
                 let mut v = 0;
                 while v < self.vectors::<E>() {
                     let vectors = E::vectors(height, self.vectors::<E>() - v);
@@ -313,7 +322,7 @@ unsafe fn tiles_of_rows<F: Number, E: Extension<F>, const ALONG_COLUMNS: bool>(
 ) {
     // 32-bit divisions are several times faster.
     let (rows, most) = (rows as u32, most as u32);
-    let tiles = rows.div_ceil(most);
+    let tiles = if rows <= most { 1 } else { rows.div_ceil(most) };
     let (low, higher) = if tiles == 1 { (rows, 0) } else { (rows / tiles, rows % tiles) };
     for tile in 0..tiles {
         let height = (low + u32::from(tile < higher)) as usize;

@@ -2,10 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use crate::kernels::BIAS_BLOCK;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{PanelsRef, numbers, numbers_mut};
 use crate::kernels::tile::Extension;
+
+/// Samples of one chain of a gradient.
+pub(crate) const SAMPLE_BLOCK: usize = 2048;
+
+/// Samples of a bias's gradient that are added in the network's own type.
+pub(crate) const BIAS_BLOCK: usize = 64;
 
 /// `sums` = the sums of the columns, over the rows in order. As the head of the folder says: blocks
 /// of [`BIAS_BLOCK`] rows are summed in the type itself; if there are several, they are added in
@@ -50,15 +55,19 @@ unsafe fn long_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F::
 /// The sums over one block: 0 + the first + …
 #[inline(always)]
 unsafe fn block_sums<F: Number, E: Extension<F>>(lines: &[F::Line], sum: &mut F::Line) {
+    const MOST: usize = 16;
     let (from, to) = (lines.as_ptr().cast::<F>(), (&raw mut *sum).cast::<F>());
-    for v in (0..F::LINE).step_by(E::WIDTH) {
-        // SAFETY: the lines have LINE numbers each, and the CPU has the extension.
-        unsafe {
-            let mut acc = E::zero();
-            for row in 0..lines.len() {
-                acc = E::add(acc, E::load(from.add(row * F::LINE + v)));
+    // SAFETY: the lines have LINE numbers each, and the CPU has the extension.
+    unsafe {
+        // All vectors of a line side by side.
+        let mut acc = [E::zero(); MOST];
+        for row in 0..lines.len() {
+            for (v, acc) in acc.iter_mut().enumerate().take(F::LINE / E::WIDTH) {
+                *acc = E::add(*acc, E::load(from.add(row * F::LINE + v * E::WIDTH)));
             }
-            E::store(to.add(v), acc);
+        }
+        for (v, acc) in acc.into_iter().enumerate().take(F::LINE / E::WIDTH) {
+            E::store(to.add(v * E::WIDTH), acc);
         }
     }
 }

@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 
 use crate::kernels::number::Number;
 use crate::kernels::panels::{PanelsMut, PanelsRef};
-use crate::kernels::portable;
-use crate::kernels::product::Product;
+use crate::kernels::portable::Portable;
+use crate::kernels::product::{self, Product};
+use crate::kernels::sums;
 
 /// The kernels of a vector extension for a number type.
 ///
@@ -75,22 +76,62 @@ pub(crate) fn choose<F: Number>(all: &[&'static Table<F>], asked: Option<&str>) 
     }
 }
 
+/// The kernels for any CPU and any number type.
+pub(crate) const fn portable<F: Number>() -> Table<F> {
+    Table {
+        name: "portable",
+        product: product::run::<F, Portable>,
+        transpose: product::transpose::<F, Portable>,
+        bias_sums: sums::bias_sums::<F, Portable>,
+        squares: sums::squares::<F, Portable>,
+    }
+}
+
+/// The table of an extension: its functions, compiled for its features.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! table {
+    ($extension:path, $name:literal, $features:literal, $f:ty) => {{
+        #[target_feature(enable = $features)]
+        unsafe fn product(product: &mut Product<$f>) {
+            // SAFETY: the caller's, with the extension enabled.
+            unsafe { product::run::<$f, $extension>(product) }
+        }
+        #[target_feature(enable = $features)]
+        unsafe fn transpose(from: PanelsRef<$f>, to: PanelsMut<$f>) {
+            // SAFETY: as above.
+            unsafe { product::transpose::<$f, $extension>(from, to) }
+        }
+        #[target_feature(enable = $features)]
+        unsafe fn bias_sums(columns: PanelsRef<$f>, sums: &mut [<$f as Number>::Line]) {
+            // SAFETY: as above.
+            unsafe { sums::bias_sums::<$f, $extension>(columns, sums) }
+        }
+        #[target_feature(enable = $features)]
+        unsafe fn squares(of: PanelsRef<$f>) -> f64 {
+            // SAFETY: as above.
+            unsafe { sums::squares::<$f, $extension>(of) }
+        }
+        static TABLE: Table<$f> = Table { name: $name, product, transpose, bias_sums, squares };
+        &TABLE
+    }};
+}
+
 macro_rules! has_kernels {
-    ($f:ty, $all:ident, $table:ident) => {
+    ($f:ty, $all:ident) => {
         /// All that this CPU runs, each better than the ones before it.
         pub(crate) fn $all() -> Vec<&'static Table<$f>> {
-            static PORTABLE: Table<$f> = portable::table();
+            static PORTABLE: Table<$f> = portable();
             let mut all = vec![&PORTABLE];
             #[cfg(target_arch = "x86_64")]
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.push(&crate::kernels::avx2::$table);
+                all.push(table!(crate::kernels::avx2::Avx2, "avx2", "avx2,fma", $f));
                 if is_x86_feature_detected!("avx512f") {
-                    all.push(&crate::kernels::avx512::$table);
+                    all.push(table!(crate::kernels::avx512::Avx512, "avx512", "avx512f", $f));
                 }
             }
             #[cfg(target_arch = "aarch64")]
             if std::arch::is_aarch64_feature_detected!("neon") {
-                all.push(&crate::kernels::neon::$table);
+                all.push(table!(crate::kernels::neon::Neon, "neon", "neon", $f));
             }
             all
         }
@@ -106,45 +147,5 @@ macro_rules! has_kernels {
     };
 }
 
-has_kernels!(f32, all_f32, TABLE_F32);
-has_kernels!(f64, all_f64, TABLE_F64);
-
-/// Makes the tables of an extension: its functions, compiled for its features.
-macro_rules! table {
-    ($extension:ident, $name:literal, $features:literal, $($table:ident: $f:ty),+) => {
-        $(
-            pub(crate) static $table: crate::kernels::table::Table<$f> = {
-                #[target_feature(enable = $features)]
-                unsafe fn product(product: &mut crate::kernels::product::Product<$f>) {
-                    // SAFETY: the caller's, with the extension enabled.
-                    unsafe { crate::kernels::product::run::<$f, $extension>(product) }
-                }
-                #[target_feature(enable = $features)]
-                unsafe fn transpose(
-                    from: crate::kernels::panels::PanelsRef<$f>,
-                    to: crate::kernels::panels::PanelsMut<$f>,
-                ) {
-                    // SAFETY: as above.
-                    unsafe { crate::kernels::product::transpose::<$f, $extension>(from, to) }
-                }
-                #[target_feature(enable = $features)]
-                unsafe fn bias_sums(
-                    columns: crate::kernels::panels::PanelsRef<$f>,
-                    sums: &mut [<$f as crate::kernels::number::Number>::Line],
-                ) {
-                    // SAFETY: as above.
-                    unsafe { crate::kernels::sums::bias_sums::<$f, $extension>(columns, sums) }
-                }
-                #[target_feature(enable = $features)]
-                unsafe fn squares(of: crate::kernels::panels::PanelsRef<$f>) -> f64 {
-                    // SAFETY: as above.
-                    unsafe { crate::kernels::sums::squares::<$f, $extension>(of) }
-                }
-                crate::kernels::table::Table { name: $name, product, transpose, bias_sums, squares }
-            };
-        )+
-    };
-}
-
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) use table;
+has_kernels!(f32, all_f32);
+has_kernels!(f64, all_f64);

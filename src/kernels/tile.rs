@@ -285,45 +285,54 @@ macro_rules! extension {
                     unsafe { tiles!(compiled, ALONG_COLUMNS, (rows, vectors, o); $($shapes)+) }
                 }
 
-                // SAFETY, for all of these: the trait's, which the caller keeps.
                 #[inline(always)]
                 unsafe fn zero() -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $splat(0.0) }
                 }
                 #[inline(always)]
                 unsafe fn broadcast(a: *const $f) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $splat(*a) }
                 }
                 #[inline(always)]
                 unsafe fn load(a: *const $f) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $load(a) }
                 }
                 #[inline(always)]
                 unsafe fn store(a: *mut $f, v: $vector) {
+                    // SAFETY: the trait's.
                     unsafe { $store(a, v) }
                 }
                 #[inline(always)]
                 unsafe fn mul_add(a: $vector, b: $vector, c: $vector) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $mul_add(a, b, c) }
                 }
                 #[inline(always)]
                 unsafe fn mul(a: $vector, b: $vector) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $mul(a, b) }
                 }
                 #[inline(always)]
                 unsafe fn add(a: $vector, b: $vector) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $add(a, b) }
                 }
                 #[inline(always)]
                 unsafe fn relu(u: $vector) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $relu(u) }
                 }
                 #[inline(always)]
                 unsafe fn masked(a: $vector, z: $vector) -> $vector {
+                    // SAFETY: the trait's.
                     unsafe { $masked(a, z) }
                 }
                 #[inline(always)]
                 unsafe fn transpose(from: *const <$f as Number>::Line, to: *mut <$f as Number>::Line) {
+                    // SAFETY: the trait's.
                     unsafe { $transpose(from.cast(), to.cast()) }
                 }
             }

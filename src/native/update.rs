@@ -11,10 +11,10 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
-use crate::kernels::SAMPLE_BLOCK;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_range};
 use crate::kernels::product::{ADD_DEPTH, End, Left, Product, Right, Start};
+use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
 use crate::native::plan::{PER_NUMBER, Part, UpdateTiles, store};
@@ -93,6 +93,9 @@ fn plain<F: Scalar>(beta: F, g: &[F], w: &mut [F]) {
         numbers.for_each(|(w, &g)| *w = beta * *w + g);
     }
 }
+
+/// A function that receives a claimed tile, a place of it, and the gradient there.
+type WithGradient<'a, F> = dyn Fn(&mut RegionGuard<F>, &Place, &[F]) + Sync + 'a;
 
 /// An update from the layers of a batch.
 #[derive(Clone, Copy)]
@@ -228,7 +231,7 @@ impl Update<'_> {
         set: &mut PanelSet<F>,
         table: &RegionTable,
         gradient: Theta,
-        work: &(dyn Fn(&mut RegionGuard<F>, &Place, &[F]) + Sync),
+        work: &WithGradient<F>,
     ) {
         let shared = set.share(table);
         let flops = self.tiles.flops / self.samples * PER_NUMBER;

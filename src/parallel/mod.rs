@@ -10,5 +10,6 @@ pub(crate) mod panel_set;
 pub(crate) mod pool;
 pub(crate) mod sync;
 pub(crate) mod team;
+#[cfg(feature = "blas")]
 pub(crate) mod tiles;
 pub(crate) mod workload;

@@ -213,11 +213,6 @@ impl<'s, F: Number> RegionGuard<'s, '_, F> {
         found.unwrap_or_else(|| panic!("matrix {matrix} does not belong to {:?}", self.tile.regions))
     }
 
-    /// The regions of the tile.
-    pub(crate) fn regions(&self) -> &'s [Region] {
-        &self.tile.regions
-    }
-
     /// The tile's region of a matrix, to be written.
     ///
     /// # Panics

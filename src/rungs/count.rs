@@ -13,8 +13,7 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
 use crate::kernels::number::Number;
-use crate::kernels::portable;
-use crate::kernels::table::{HasKernels, Table};
+use crate::kernels::table::{HasKernels, Table, portable};
 #[cfg(feature = "blas")]
 use crate::linalg::products::{Kernels, assert_gemm_shapes, assert_gemv_shapes};
 use crate::linalg::scalar::Scalar;
@@ -104,7 +103,7 @@ unsafe impl Number for Counted {
 
 impl HasKernels for Counted {
     fn kernels() -> &'static Table<Self> {
-        static TABLE: Table<Counted> = portable::table();
+        static TABLE: Table<Counted> = portable();
         &TABLE
     }
 }

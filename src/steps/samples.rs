@@ -64,6 +64,8 @@ pub(crate) trait BatchLoss<F>: Sync {
     /// Writes s ∂ℓ/∂ŷ, and Σ ℓ of each group of the batch, as the bits of an f64. The batch begins
     /// with sample `first`.
     fn losses(&self, first: usize, of: Outputs<F>, groups: &[AtomicU64]);
+    /// Writes s ∂ℓ/∂ŷ. Returns Σ ℓ, added in the order of the samples.
+    fn loss(&self, first: usize, of: Outputs<F>) -> f64;
 }
 
 /// Samples whose loss is an object.
@@ -79,19 +81,38 @@ impl<F: Scalar, L: SampleLoss<F>> Samples<'_, F, L> {
 
 impl<F: Scalar, L: SampleLoss<F>> BatchLoss<F> for Samples<'_, F, L> {
     fn losses(&self, first: usize, of: Outputs<F>, groups: &[AtomicU64]) {
+        let mut group = 0.0;
+        let (end, mut r) = (of.samples.end, of.samples.start);
+        self.for_each_loss(first, of, |loss| {
+            group += loss;
+            r += 1;
+            if r % GROUP == 0 || r == end {
+                groups[(r - 1) / GROUP].store(group.to_bits(), Ordering::Relaxed);
+                group = 0.0;
+            }
+        });
+    }
+
+    fn loss(&self, first: usize, of: Outputs<F>) -> f64 {
+        let mut sum = 0.0;
+        self.for_each_loss(first, of, |loss| sum += loss);
+        sum
+    }
+}
+
+impl<F: Scalar, L: SampleLoss<F>> Samples<'_, F, L> {
+    /// Writes s ∂ℓ/∂ŷ, and calls `take(ℓ)` for sample after sample.
+    #[inline]
+    fn for_each_loss(&self, first: usize, of: Outputs<F>, mut take: impl FnMut(f64)) {
         let Outputs { samples, y_hat, d, stride, outputs, scale } = of;
         let rows = y_hat.chunks_exact(stride).zip(d.chunks_exact_mut(stride));
-        let mut group = 0.0;
-        for ((y_hat, d), r) in rows.zip(samples.clone()) {
+        for ((y_hat, d), r) in rows.zip(samples) {
             let (y_hat, d) = (&y_hat[..outputs], &mut d[..outputs]);
-            group += (self.loss)(self.row(first + r), y_hat, d);
+            let loss = (self.loss)(self.row(first + r), y_hat, d);
             if scale != F::ONE {
                 d.iter_mut().for_each(|d| *d = scale * *d);
             }
-            if (r + 1) % GROUP == 0 || r + 1 == samples.end {
-                groups[r / GROUP].store(group.to_bits(), Ordering::Relaxed);
-                group = 0.0;
-            }
+            take(loss);
         }
     }
 }

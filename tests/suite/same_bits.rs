@@ -1,6 +1,6 @@
 //! With native products, a training run has the same bits on every CPU: SHA-256 of its parameters
-//! and of its history are constants. `ci/test` runs these tests with every vector extension that the
-//! CPU has, and `ci/aarch64` on another architecture.
+//! and of its history are constants. `ci/test` runs these tests with every vector extension that
+//! the CPU has, and `ci/aarch64` on another architecture.
 
 use gemmprop::{
     Bias, Dataset, LearningRate, Logistic, Loss, Mlp, Optimizer, Products, Scalar, Sgd, SoftmaxCrossEntropy,

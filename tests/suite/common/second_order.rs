@@ -15,6 +15,10 @@
 //! and a constant, 2d + 4 roundings; then through 2n + 6 of the sum over samples and its mean, and
 //! 4 (m + 16) of the loss: its exponentials, of arguments of at most 8 in size and to 4 ulp, a sum
 //! and two products.
+//!
+//! A chain of fused multiply-adds has fewer: 2d on the way through a layer; 2n of the sums over
+//! samples, since blocks of them are shorter by more than what adding them up rounds; and two of the
+//! factor 1/n, which the loss's derivatives then have from the start.
 
 use gemmprop::{Loss, Mlp, Parameters, Scalar};
 use ndarray::{Array1, Array2, ArrayView2};
