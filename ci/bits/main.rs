@@ -1,6 +1,7 @@
 //! The files of the suite whose tests compare bits, with the oracle or with constants, and the
 //! kernels with their own tests, as a program that builds quickly.
 
+#[allow(unexpected_cfgs, reason = "this package has no feature `blas`")]
 #[path = "../../tests/suite/common/mod.rs"]
 mod common;
 
