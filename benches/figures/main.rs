@@ -188,7 +188,7 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
         "speedup" => entry(complexity::speedup_figure(&results.read(name)?, facts), vec![]),
         "step" => {
             let rows = results.read(name)?;
-            entry(step::ratio_figure(&rows, facts), vec![step::table(&rows)])
+            entry(step::share_figure(&rows, facts), vec![step::table(&rows)])
         }
         "gflops" => entry(step::gflops_figure(&results.read(name)?, facts), vec![]),
         "training" => {

@@ -60,17 +60,22 @@ const PAUSE: Duration = Duration::from_millis(250);
 const WARM_UP: f64 = 0.02;
 const WINDOW: f64 = 0.1;
 
-/// The library by whose times the others are divided.
+/// The one by whose times the others are divided: gemmprop over BLAS, by single steps.
 const OURS: &str = "gemmprop";
 const OURS_BY_EPOCHS: &str = "gemmprop, epoch";
+const NATIVE: &str = "gemmprop, native";
+const NATIVE_BY_EPOCHS: &str = "gemmprop, native, epoch";
 
 /// All of ours, with what their program is told.
-const ALL_OURS: [(&str, &[&str]); 2] = [(OURS, &[]), (OURS_BY_EPOCHS, &["epoch"])];
+const ALL_OURS: [(&str, &[&str]); 4] =
+    [(OURS, &[]), (OURS_BY_EPOCHS, &["epoch"]), (NATIVE, &["native"]), (NATIVE_BY_EPOCHS, &["native", "epoch"])];
 
 /// The libraries in the order of the table, which also shows those that are missing.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     OURS,
     OURS_BY_EPOCHS,
+    NATIVE,
+    NATIVE_BY_EPOCHS,
     "PyTorch",
     "PyTorch, compiled",
     "JAX",
@@ -408,7 +413,7 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
     let compared = Compared(rows);
     let shapes = compared.shapes();
     let mut series = vec![Series {
-        label: "gemmprop, single steps".to_owned(),
+        label: "gemmprop over BLAS".to_owned(),
         colour: colour::GREY,
         stroke: Stroke::Dashed,
         line: vec![(1.0, -0.6), (1.0, shapes.len() as f64 - 0.4)],
@@ -436,8 +441,8 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
         }],
         caption: format!(
             "f32, a bias on every layer, ReLU, squared error, plain SGD. Each library is called step by step, and the loss is fetched after \
-             each step: PyTorch eager or compiled, a jitted step in JAX, `partial_fit` in scikit-learn (gemmprop, epoch: many steps in one \
-             call of `train`; JAX, scan: in one call of a compiled loop). Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence, \
+             each step: PyTorch eager or compiled, a jitted step in JAX, `partial_fit` in scikit-learn (epoch: many steps in one \
+             call of `train`; JAX, scan: in one call of a compiled loop). gemmprop computes over BLAS or, native, in its own kernels. Every library is a process of its own with as many threads as there are cores. They took turns: {} ms of silence, \
              {} ms of warm-up, {} ms of steps. Before, the losses of the first {FIRST_STEPS} steps agreed. 1024×4-1 stands for \
              1024-1024-1024-1024-1, B for the batch. {}. {facts}",
             PAUSE.as_millis(),
@@ -464,6 +469,8 @@ fn look(peer: &str) -> Option<(RGBColor, Marker)> {
         "candle" => (colour::ORANGE, Marker::Triangle),
         "burn" => (colour::SKY, Marker::Plus),
         "LIBXSMM" => (colour::PURPLE, Marker::Circle),
+        NATIVE => (colour::VERMILION, Marker::Cross),
+        NATIVE_BY_EPOCHS => (colour::VERMILION, Marker::Square),
         _ => (colour::VERMILION, Marker::Diamond),
     })
 }

@@ -1,9 +1,12 @@
-//! A training step compared with its bare BLAS calls, in time and in GFLOP/s.
+//! A training step of both engines compared with its bare BLAS calls, and with the peak of
+//! multiply–adds.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use gemmprop::{Bias, Mlp, Sgd, SquaredError, rungs::per_neuron};
+use gemmprop::{
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Products, Sgd, SquaredError, Trainer, Training, rungs::per_neuron,
+};
 use ndarray::{Array2, s};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
@@ -14,12 +17,14 @@ use report::plot::{Axis, Figure, Marker, Panel, RGBColor, Scale, Series, Stroke,
 use report::progress::Progress;
 use rungs::integers;
 
-/// One shape in one number type with a number of threads.
+/// One shape in one number type on one engine with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call
     /// of `predict`, a forward pass.
     mode: String,
+    /// `blas` or `native`.
+    engine: String,
     widths: String,
     batch: usize,
     dtype: String,
@@ -30,8 +35,10 @@ pub(crate) struct Row {
     gemm_seconds: f64,
     /// GFLOP/s of the step, on all its threads.
     gflops: f64,
-    /// Peak GFLOP/s of as many cores as there are threads.
+    /// GFLOP/s of as many threads that do nothing but multiply and add, measured in the same run.
     peak_gflops: f64,
+    /// `gflops` ÷ `peak_gflops`.
+    share_of_peak: f64,
 }
 
 impl Row {
@@ -43,6 +50,11 @@ impl Row {
     /// Short, with the batch.
     fn name(&self) -> String {
         short(&self.widths, self.batch)
+    }
+
+    /// The share of the peak of the bare calls.
+    fn bare_share(&self) -> f64 {
+        self.share_of_peak * self.step_seconds / self.gemm_seconds
     }
 }
 
@@ -96,65 +108,93 @@ impl Shape {
     }
 }
 
-/// The shapes of the table; the quick run leaves out those that take seconds.
+/// The shapes of the table, from small to large; the quick run leaves out those that take seconds.
+const TABLE: [(&[usize], usize); 17] = [
+    (&[4, 32, 16, 4], WITH_ADAM),
+    (&[16, 16, 16, 1], 32),
+    (&[45, 45, 45, 1], 32),
+    (&[46, 46, 46, 1], 32),
+    (&[48, 48, 48, 1], 32),
+    (&[64, 64, 64, 1], 32),
+    (&[128, 128, 128, 1], 128),
+    (&[64, 256, 256, 1], 64),
+    (&[784, 300, 100, 1], 1),
+    (&[512, 512, 512, 1], 1),
+    (&[512, 512, 512, 1], 8),
+    (&[512, 512, 512, 1], 32),
+    (&[784, 512, 512, 1], 128),
+    (&[784, 512, 512, 10], 128),
+    (&[1024, 1024, 1024, 1024, 1], 32),
+    (&[1024, 1024, 1024, 1024, 1], 256),
+    (&[2048, 2048, 2048, 2048, 1], 512),
+];
+
+/// The batch of the shape that is trained with Adam, an epoch being a step.
+const WITH_ADAM: usize = 10_000;
+
 fn shapes(quick: bool) -> Vec<(Set, Shape)> {
-    let table: &[(&[usize], usize)] = &[
-        (&[16, 16, 16, 1], 32),
-        (&[45, 45, 45, 1], 32),
-        (&[46, 46, 46, 1], 32),
-        (&[64, 64, 64, 1], 32),
-        (&[64, 256, 256, 1], 64),
-        (&[784, 300, 100, 1], 1),
-        (&[784, 512, 512, 1], 128),
-        (&[784, 512, 512, 10], 128),
-        (&[1024, 1024, 1024, 1024, 1], 32),
-        (&[1024, 1024, 1024, 1024, 1], 256),
-        (&[2048, 2048, 2048, 2048, 1], 512),
-    ];
-    let table =
-        table.iter().take(if quick { 8 } else { 11 }).map(|(widths, batch)| (Set::Table, Shape::new(widths, *batch)));
+    let table = TABLE.iter().take(if quick { 13 } else { TABLE.len() });
+    let table = table.map(|(widths, batch)| (Set::Table, Shape::new(widths, *batch)));
     let widths: &[usize] = if quick { &[32, 128, 512] } else { &[16, 32, 64, 128, 256, 512, 1024, 2048] };
     let batches: &[usize] = if quick { &[4, 32, 256] } else { &[1, 4, 16, 64, 256, 1024] };
     let swept = widths.iter().map(|&n| (n, SWEPT.0)).chain(batches.iter().map(|&batch| (SWEPT.1, batch)));
     table.chain(swept.map(|(n, batch)| (Set::Sweeps, Shape::new(&[n, n, n, 1], batch)))).collect()
 }
 
+/// What is measured on both of them, in this order.
+const ENGINES: [(&str, Products); 2] = [("blas", Products::Blas), ("native", Products::Native)];
+
 const THREADS: [usize; 2] = [1, 2];
 
-/// Shapes of the table that are measured in f64 too, by their first width and batch: one of each
-/// size.
-const IN_F64: [(usize, usize); 5] = [(16, 32), (64, 32), (784, 128), (1024, 32), (1024, 256)];
+/// Shapes of the table whose epochs are measured in f64 too, by their first width and batch: one of
+/// each size.
+const IN_F64: [(usize, usize); 6] = [(16, 32), (64, 32), (64, 64), (784, 128), (1024, 32), (1024, 256)];
 
 /// How long OpenBLAS's own threads keep a core busy after a call before they sleep: 2²⁸ ticks of
 /// the CPU's clock counter, 107 ms at 2.5 GHz. Other computations meanwhile share that core with
 /// them.
 const BLAS_THREADS_SPIN: Duration = Duration::from_millis(120);
 
+/// The peak with each number of threads: the best of all rounds, since nothing else disturbed it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Peaks([f64; 2]);
+
+impl Peaks {
+    fn measure<F: BareScalar>(&mut self) {
+        for (peak, threads) in self.0.iter_mut().zip(THREADS) {
+            *peak = peak.max(F::peak_gflops(threads));
+        }
+    }
+}
+
 /// Measures every shape in f32, and some of the table in f64. The shapes take turns as well, so
 /// that each one's measurements are spread over the whole run: a machine that is busy for half a
 /// minute spoils no median.
 pub(crate) fn measure(quick: bool) -> [(Set, Vec<Row>); 2] {
     let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
-    let (peak_f32, peak_f64) = (f32::peak_gflops(), f64::peak_gflops());
     let mut subjects: Vec<(Set, Box<dyn Subject>)> = Vec::new();
     for (set, shape) in shapes(quick) {
         assert_step_is_right::<f32>(&shape, &pools);
-        subjects.push((set, Box::new(Timed::<f32>::new(&shape, peak_f32, quick))));
+        let kinds: &'static [Kind] = if set == Set::Table { &Kind::ALL } else { &Kind::OF_EPOCHS };
+        subjects.push((set, Box::new(Timed::<f32>::new(&shape, kinds, quick))));
         if set == Set::Table && !quick && IN_F64.contains(&(shape.widths[0], shape.batch)) {
             assert_step_is_right::<f64>(&shape, &pools);
-            subjects.push((set, Box::new(Timed::<f64>::new(&shape, peak_f64, quick))));
+            subjects.push((set, Box::new(Timed::<f64>::new(&shape, &Kind::OF_EPOCHS, quick))));
         }
     }
-    let rounds = if quick { 3 } else { 7 };
+    let rounds = if quick { 3 } else { 5 };
+    let (mut single, mut double) = (Peaks::default(), Peaks::default());
     let progress = Progress::new("step", rounds);
     for round in 1..=rounds {
         progress.begin(format!("round {round} of {} shapes", subjects.len()));
+        single.measure::<f32>();
+        double.measure::<f64>();
         subjects.iter_mut().for_each(|(_, subject)| subject.measure(&pools));
         progress.end();
     }
     [Set::Table, Set::Sweeps].map(|set| {
         let of_set = subjects.iter().filter(|(its, _)| *its == set);
-        (set, of_set.flat_map(|(_, subject)| subject.rows()).collect())
+        (set, of_set.flat_map(|(_, subject)| subject.rows(single, double)).collect())
     })
 }
 
@@ -162,44 +202,93 @@ pub(crate) fn measure(quick: bool) -> [(Set, Vec<Row>); 2] {
 trait Subject {
     /// All variants in turn.
     fn measure(&mut self, pools: &[ThreadPool; 2]);
-    /// The medians.
-    fn rows(&self) -> Vec<Row>;
+    /// The medians, with the peaks in f32 and f64.
+    fn rows(&self, single: Peaks, double: Peaks) -> Vec<Row>;
 }
 
-struct Timed<F> {
+/// What trains a network on one engine.
+struct Engine<F: BareScalar> {
+    mlp: Mlp<F>,
+    /// One for each number of threads.
+    sgd: [Sgd<F>; 2],
+    adam: Option<[Trainer<F, SquaredError>; 2]>,
+    /// The times of a step, for each [`Kind`] and number of threads.
+    seconds: [[Vec<f64>; 2]; 3],
+}
+
+impl<F: BareScalar> Engine<F> {
+    fn new(shape: &Shape, products: Products) -> Self {
+        let mlp = Mlp::he(&shape.widths, Bias::Input, 1).and_then(|mlp| mlp.with_products(products));
+        let mlp = mlp.expect("valid widths, and a BLAS");
+        // So small a learning rate that the work stays the same.
+        let eta = 1e-9;
+        let adam = || {
+            let training = Training {
+                optimizer: Optimizer::adam(),
+                learning_rate: LearningRate::constant(eta),
+                batch: shape.batch,
+                ..Training::default()
+            };
+            Trainer::new(mlp.clone(), SquaredError, training).expect("valid settings")
+        };
+        Self {
+            sgd: THREADS.map(|_| Sgd::new(shape.batch, eta, 1).expect("valid")),
+            adam: (shape.batch == WITH_ADAM).then(|| THREADS.map(|_| adam())),
+            mlp,
+            seconds: Default::default(),
+        }
+    }
+}
+
+struct Timed<F: BareScalar> {
     shape: Shape,
-    /// GFLOP/s of a core.
-    peak: f64,
+    kinds: &'static [Kind],
     /// In a measurement; and the batches that they go through, again and again.
     steps: usize,
     batches: usize,
     x: Array2<F>,
     y: Array2<F>,
+    engines: [Engine<F>; 2],
     bare: Bare<F>,
-    mlp: Mlp<F>,
-    /// One for each number of threads.
-    trainers: [Sgd<F>; 2],
-    /// The times of a step, for each [`Kind`] and number of threads.
-    seconds: [[Vec<f64>; 2]; 5],
+    /// The times of the bare calls of a step and of a forward pass, for each number of threads.
+    bare_seconds: [[Vec<f64>; 2]; 2],
 }
 
-/// What is measured, in this order.
-#[derive(Debug, Clone, Copy)]
+/// What is measured of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Epoch,
     Single,
     Predict,
-    BareStep,
-    BareForward,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Epoch, Self::Single, Self::Predict];
+    const OF_EPOCHS: [Self; 1] = [Self::Epoch];
+
+    /// The name in the CSV file.
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Single => "step",
+            Self::Predict => "predict",
+        }
+    }
+
+    /// The bare calls that it is compared with: of a step or of a forward pass.
+    fn bare(self) -> usize {
+        usize::from(self == Self::Predict)
+    }
 }
 
 impl<F: BareScalar> Timed<F> {
-    fn new(shape: &Shape, peak: f64, quick: bool) -> Self {
+    fn new(shape: &Shape, kinds: &'static [Kind], quick: bool) -> Self {
         // 20 ms of steps at 100 GFLOP/s (quick: 10), but at least one; the data of an epoch at most
         // 64 batches.
         let wanted = if quick { 0.01 } else { 0.02 };
         let steps = ((wanted * 1e11 / shape.flops()) as usize).clamp(1, 8192).next_power_of_two();
-        let batches = steps.min(64);
+        // With Adam an epoch is a step.
+        let batches = if shape.batch == WITH_ADAM { 1 } else { steps.min(64) };
         let x = Array2::from_shape_fn((batches * shape.batch, shape.widths[0]), |(i, j)| {
             F::from_f64(((i * 31 + j * 17) % 97) as f64 / 48.5 - 1.0)
         });
@@ -207,96 +296,112 @@ impl<F: BareScalar> Timed<F> {
         let y = Array2::from_shape_fn((x.nrows(), outputs), |(i, j)| F::from_f64(((i + j) % 3) as f64 - 1.0));
         Self {
             shape: shape.clone(),
-            peak,
+            kinds,
             steps,
             batches,
             x,
             y,
+            engines: ENGINES.map(|(_, products)| Engine::new(shape, products)),
             bare: Bare::new(&shape.widths, shape.batch),
-            mlp: Mlp::he(&shape.widths, Bias::Input, 1).expect("valid widths"),
-            // So small a learning rate that the work stays the same.
-            trainers: THREADS.map(|_| Sgd::new(shape.batch, 1e-9, 1).expect("valid")),
-            seconds: Default::default(),
+            bare_seconds: Default::default(),
         }
     }
 
-    fn run(&mut self, kind: Kind, steps: usize, trainer: usize) {
+    fn run(&mut self, kind: Kind, steps: usize, engine: usize, threads: usize) {
         let rows = |step: usize| {
             let first = step % self.batches * self.shape.batch;
             s![first..first + self.shape.batch, ..]
         };
-        let (x, y, mlp) = (&self.x, &self.y, &mut self.mlp);
-        match kind {
-            Kind::Epoch => {
+        let (x, y) = (&self.x, &self.y);
+        let Engine { mlp, sgd, adam, .. } = &mut self.engines[engine];
+        match (kind, adam) {
+            (Kind::Epoch, None) => {
                 let batches = self.batches.min(steps);
                 let (x, y) =
                     (x.slice(s![..batches * self.shape.batch, ..]), y.slice(s![..batches * self.shape.batch, ..]));
-                let trained = self.trainers[trainer].train(mlp, x, y, &SquaredError, steps / batches);
+                let trained = sgd[threads].train(mlp, x, y, &SquaredError, steps / batches);
                 trained.expect("a finite loss");
             }
-            Kind::Single => (0..steps).for_each(|i| {
+            (Kind::Epoch, Some(trainers)) => {
+                let trainer = &mut trainers[threads];
+                trainer.set_epochs(trainer.history().records.len() + steps);
+                trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).expect("a finite loss");
+            }
+            (Kind::Single, None) => (0..steps).for_each(|i| {
                 let (x, y) = (x.slice(rows(i)), y.slice(rows(i)));
-                self.trainers[trainer].step(mlp, x, y, &SquaredError).expect("a finite loss");
+                sgd[threads].step(mlp, x, y, &SquaredError).expect("a finite loss");
             }),
-            Kind::Predict => (0..steps).for_each(|i| {
+            (Kind::Single, Some(trainers)) => (0..steps).for_each(|_| {
+                trainers[threads].step(Dataset::new(x.view(), y.view())).expect("a finite loss");
+            }),
+            (Kind::Predict, _) => (0..steps).for_each(|i| {
                 black_box(mlp.predict(x.slice(rows(i))).expect("finite"));
             }),
-            Kind::BareStep => (0..steps).for_each(|_| F::step(&mut self.bare)),
-            Kind::BareForward => (0..steps).for_each(|_| F::forward(&mut self.bare)),
         }
     }
 
-    /// Wakes the threads and fills the caches, unless a step is so long that this does not matter,
-    /// and then measures.
-    fn time(&mut self, kind: Kind, trainer: usize) {
+    /// Seconds of a step. Before, wakes the threads and fills the caches, unless a step is so long
+    /// that this does not matter.
+    fn time(&mut self, run: impl Fn(&mut Self, usize)) -> f64 {
         if self.shape.flops() < 1e10 {
             // Half a measurement: a virtual machine's second core takes milliseconds to wake up.
-            self.run(kind, (self.steps / 2).max(2), trainer);
+            run(self, (self.steps / 2).max(2));
         }
         let start = Instant::now();
-        self.run(kind, self.steps, trainer);
-        let seconds = start.elapsed().as_secs_f64() / self.steps as f64;
-        self.seconds[kind as usize][trainer].push(seconds);
+        run(self, self.steps);
+        start.elapsed().as_secs_f64() / self.steps as f64
     }
 
-    fn median(&self, kind: Kind, trainer: usize) -> f64 {
-        median(self.seconds[kind as usize][trainer].clone())
+    /// The bare calls of a step (0) or of a forward pass (1).
+    fn run_bare(&mut self, what: usize, steps: usize) {
+        let calls = if what == 0 { F::step } else { F::forward };
+        (0..steps).for_each(|_| calls(&mut self.bare));
     }
 }
 
 impl<F: BareScalar> Subject for Timed<F> {
     fn measure(&mut self, pools: &[ThreadPool; 2]) {
-        for (i, pool) in pools.iter().enumerate() {
-            pool.install(|| [Kind::Epoch, Kind::Single, Kind::Predict].map(|kind| self.time(kind, i)));
-            with_blas_threads(THREADS[i] as i32, || [Kind::BareStep, Kind::BareForward].map(|kind| self.time(kind, i)));
+        for (threads, pool) in pools.iter().enumerate() {
+            for engine in 0..ENGINES.len() {
+                for &kind in self.kinds {
+                    let seconds = pool.install(|| self.time(|timed, steps| timed.run(kind, steps, engine, threads)));
+                    self.engines[engine].seconds[kind as usize][threads].push(seconds);
+                }
+            }
+            let forward = usize::from(self.kinds.contains(&Kind::Predict));
+            for what in 0..=forward {
+                let run = |timed: &mut Self, steps: usize| timed.run_bare(what, steps);
+                let seconds = with_blas_threads(THREADS[threads] as i32, || self.time(run));
+                self.bare_seconds[what][threads].push(seconds);
+            }
         }
         std::thread::sleep(BLAS_THREADS_SPIN);
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
+    fn rows(&self, single: Peaks, double: Peaks) -> Vec<Row> {
+        let peaks = if F::DTYPE == "f32" { single } else { double };
         let (step, forward) = (self.shape.flops(), self.shape.forward_flops());
-        for (mode, kind, bare, flops) in [
-            ("epoch", Kind::Epoch, Kind::BareStep, step),
-            ("step", Kind::Single, Kind::BareStep, step),
-            ("predict", Kind::Predict, Kind::BareForward, forward),
-        ] {
-            for (i, &threads) in THREADS.iter().enumerate() {
-                let seconds = self.median(kind, i);
-                rows.push(Row {
-                    mode: mode.to_owned(),
-                    widths: self.shape.name(),
-                    batch: self.shape.batch,
-                    dtype: F::DTYPE.to_owned(),
-                    threads,
-                    step_seconds: seconds,
-                    gemm_seconds: (0..=i).map(|i| self.median(bare, i)).fold(f64::INFINITY, f64::min),
-                    gflops: flops / seconds / 1e9,
-                    peak_gflops: self.peak * threads as f64,
-                });
+        let row = |kind: Kind, engine: usize, threads: usize| {
+            let seconds = median(self.engines[engine].seconds[kind as usize][threads].clone());
+            let bare = (0..=threads).map(|threads| median(self.bare_seconds[kind.bare()][threads].clone()));
+            let gflops = if kind == Kind::Predict { forward } else { step } / seconds / 1e9;
+            Row {
+                mode: kind.mode().to_owned(),
+                engine: ENGINES[engine].0.to_owned(),
+                widths: self.shape.name(),
+                batch: self.shape.batch,
+                dtype: F::DTYPE.to_owned(),
+                threads: THREADS[threads],
+                step_seconds: seconds,
+                gemm_seconds: bare.fold(f64::INFINITY, f64::min),
+                gflops,
+                peak_gflops: peaks.0[threads],
+                share_of_peak: gflops / peaks.0[threads],
             }
-        }
-        rows
+        };
+        let row = &row;
+        let of_kind = |&kind: &Kind| [0, 1].into_iter().flat_map(move |e| [0, 1].map(|t| row(kind, e, t)));
+        self.kinds.iter().flat_map(of_kind).collect()
     }
 }
 
@@ -322,12 +427,13 @@ fn assert_step_is_right<F: BareScalar>(shape: &Shape, pools: &[ThreadPool; 2]) {
         per_neuron::loss_gradient(&mlp, x.row(row), target, &SquaredError, &mut g).expect("fits");
         expected.parameters_mut().iter_mut().zip(g.iter()).for_each(|(theta, &g)| *theta = *theta - g);
     }
-    for pool in pools {
-        let mut stepped = mlp.clone();
+    for (pool, (name, products)) in pools.iter().flat_map(|pool| ENGINES.map(|engine| (pool, engine))) {
+        let mut stepped = mlp.clone().with_products(products).expect("a BLAS");
         // η = B: the mean's 1/B and it cancel exactly.
         let mut sgd = Sgd::new(shape.batch, shape.batch as f64, 1).expect("valid");
         pool.install(|| sgd.step(&mut stepped, x.view(), y.view(), &SquaredError)).expect("fits");
-        assert!(stepped == expected, "the step of {} B {} differs from the oracle's", shape.name(), shape.batch);
+        let same = stepped.parameters() == expected.parameters();
+        assert!(same, "the {name} step of {} B {} differs from the oracle's", shape.name(), shape.batch);
     }
 }
 
@@ -338,8 +444,11 @@ fn points(rows: &[&Row], x: impl Fn(&Row) -> f64, y: impl Fn(&Row) -> f64) -> Ve
     points
 }
 
-fn chosen<'a>(rows: &'a [Row], mode: &str, dtype: &str, threads: usize) -> Vec<&'a Row> {
-    rows.iter().filter(|row| row.mode == mode && row.dtype == dtype && row.threads == threads).collect()
+/// Epochs in f32.
+fn chosen<'a>(rows: &'a [Row], engine: &str, threads: usize) -> Vec<&'a Row> {
+    let is_chosen =
+        |row: &&Row| row.mode == "epoch" && row.engine == engine && row.dtype == "f32" && row.threads == threads;
+    rows.iter().filter(is_chosen).collect()
 }
 
 fn marked(label: &str, colour: RGBColor, marker: Marker, points: Vec<(f64, f64)>) -> Series {
@@ -356,31 +465,31 @@ fn from_zero(points: &[(f64, f64)]) -> Series {
     Series { colour: RGBColor(255, 255, 255), band, ..Series::default() }
 }
 
-/// GFLOP/s per core against width and against batch, under the peak.
+/// The share of the peak against width and against batch.
 pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
     let panel = |title: &str, label, x: fn(&Row) -> f64, fits: fn(&Row) -> bool| {
-        let per_core = |row: &Row| row.gflops / row.threads as f64;
-        let bare = |row: &Row| row.shape().flops() / row.gemm_seconds / 1e9 / row.threads as f64;
-        let of = |threads| {
-            let mut rows = chosen(rows, "epoch", "f32", threads);
+        let of = |engine, threads| {
+            let mut rows = chosen(rows, engine, threads);
             rows.retain(|row| fits(row));
             rows
         };
-        let (two, one) = (of(2), of(1));
-        let step = points(&two, x, per_core);
-        let height = two[0].peak_gflops / 2.0;
-        let ends = [step[0].0, step[step.len() - 1].0].map(|x| (x, height));
+        let share = |row: &Row| row.share_of_peak;
+        let (blas, native) = (of("blas", 1), of("native", 1));
+        let two = points(&of("native", 2), x, share);
+        let ends = [two[0].0, two[two.len() - 1].0].map(|x| (x, 1.0));
+        let bare = points(&blas, x, Row::bare_share);
         Panel {
             title: title.to_owned(),
             x: Axis { label, scale: Scale::Log },
-            y: Axis { label: "GFLOP/s per core", scale: Scale::Linear },
+            y: Axis { label: "share of the peak", scale: Scale::Linear },
             series: vec![
                 level("peak of multiply–adds", colour::GREY, Stroke::Solid, ends),
-                marked("step, 1 thread", colour::PURPLE, Marker::Cross, points(&one, x, per_core)),
-                marked("bare calls, 1 thread", colour::GREEN, Marker::Square, points(&one, x, bare)),
-                marked("step, 2 threads", colour::VERMILION, Marker::Diamond, step),
-                marked("bare calls, 2 threads", colour::BLUE, Marker::Circle, points(&two, x, bare)),
-                from_zero(&points(&one, x, bare)),
+                marked("native step, 1 thread", colour::VERMILION, Marker::Diamond, points(&native, x, share)),
+                marked("native step, 2 threads", colour::PURPLE, Marker::Cross, two),
+                marked("BLAS step, 1 thread", colour::BLUE, Marker::Circle, points(&blas, x, share)),
+                marked("BLAS step, 2 threads", colour::SKY, Marker::Plus, points(&of("blas", 2), x, share)),
+                from_zero(&bare),
+                marked("bare calls, 1 thread", colour::GREEN, Marker::Square, bare),
             ],
         }
     };
@@ -393,132 +502,96 @@ pub(crate) fn gflops_figure(rows: &[Row], facts: &str) -> Figure {
         ],
         caption: format!(
             "f32, steps of an epoch, medians of interleaved measurements. Operations: 6 B d[t] d[t+1] a layer, 4 B d[0] d[1] for \
-             the first. Bare calls: the step's products alone, each as one call (B = 1: gemv and ger), with as many BLAS threads, or \
-             with one where that is faster.{} {facts}",
-            uncopied(rows, facts)
+             the first. The peak is what as many threads reach that multiply and add in registers, in the widest vectors of the CPU. \
+             Bare calls: the step's products alone, each as one call (B = 1: gemv and ger). {facts}",
         ),
     }
 }
 
-/// Why a step may be faster than its own products. The permission is that of OpenBLAS's file
-/// kernel/x86_64/sgemm_small_kernel_permit_skylakex.c, which three kinds of kernels share.
-fn uncopied(rows: &[Row], facts: &str) -> String {
-    const PERMITTED: usize = 1_000_000;
-    let avx512 =
-        ["kernel SkylakeX", "kernel Cooperlake", "kernel SapphireRapids"].iter().any(|kernel| facts.contains(kernel));
-    let faster = |row: &&Row| {
-        let Shape { widths, batch } = row.shape();
-        let product = batch * widths[0] * widths[1];
-        row.step_seconds < 0.8 * row.gemm_seconds && (PERMITTED + 1..=2 * PERMITTED).contains(&product)
-    };
-    match chosen(rows, "epoch", "f32", 1).into_iter().find(faster) {
-        Some(row) if avx512 => format!(
-            " The step is faster than the bare calls at {}, where one product makes {} multiplications: up to 10⁶ of them OpenBLAS's \
-             AVX-512 kernels multiply without copying the operands, and the step's tiles have half as many.",
-            row.name(),
-            row.batch * row.shape().widths[0] * row.shape().widths[1]
-        ),
-        _ => String::new(),
-    }
-}
-
-/// Step ÷ bare calls, and the speed-up by the second thread, for each shape of the table.
-pub(crate) fn ratio_figure(rows: &[Row], facts: &str) -> Figure {
+/// The share of the peak on each shape of the table, and the speed-up by the second thread.
+pub(crate) fn share_figure(rows: &[Row], facts: &str) -> Figure {
     let mut shapes: Vec<String> = rows.iter().map(Row::name).collect();
     shapes.dedup();
-    let place = |row: &Row, shift: f64| shapes.iter().position(|name| *name == row.name()).unwrap_or(0) as f64 + shift;
-    // The number types and ways of a shape beside each other.
-    let series = |label: &str, colour, marker, shift: f64, rows: Vec<&Row>, value: &dyn Fn(&Row) -> f64| Series {
+    let place = |row: &Row| shapes.iter().position(|name| *name == row.name()).unwrap_or(0) as f64;
+    let series = |label: &str, colour, marker, rows: Vec<&Row>, value: &dyn Fn(&Row) -> f64| Series {
         label: label.to_owned(),
         colour,
         marker,
-        marks: rows.into_iter().map(|row| (value(row), place(row, shift))).collect(),
+        marks: rows.into_iter().map(|row| (value(row), place(row))).collect(),
         ..Series::default()
     };
-    let ratio = |row: &Row| row.step_seconds / row.gemm_seconds;
     let speedup = |row: &Row| {
-        let same = |one: &&Row| {
-            (&one.mode, &one.widths, one.batch, &one.dtype, one.threads)
-                == (&row.mode, &row.widths, row.batch, &row.dtype, 1)
-        };
-        rows.iter().find(same).expect("both numbers of threads are measured").step_seconds / row.step_seconds
+        let one = chosen(rows, &row.engine, 1).into_iter().find(|one| one.name() == row.name());
+        one.expect("both numbers of threads are measured").step_seconds / row.step_seconds
     };
-    let kinds = [
-        ("epoch, f32", colour::VERMILION, Marker::Diamond, -0.18, "epoch", "f32"),
-        ("single steps, f32", colour::BLUE, Marker::Circle, 0.0, "step", "f32"),
-        ("epoch, f64", colour::GREEN, Marker::Cross, 0.18, "epoch", "f64"),
-    ];
-    let panel = |title: &str, label, levels: &[f64], value: &dyn Fn(&Row) -> f64| {
-        let of = |&(label, colour, marker, shift, mode, dtype): &(&str, _, _, _, _, _)| {
-            series(label, colour, marker, shift, chosen(rows, mode, dtype, 2), value)
-        };
-        let mut all: Vec<Series> = kinds.iter().map(of).filter(|series| !series.marks.is_empty()).collect();
-        let ends = |x: f64| [(x, -0.6), (x, shapes.len() as f64 - 0.4)];
-        all.extend(levels.iter().map(|&x| level("", colour::GREY, Stroke::Dashed, ends(x))));
-        Panel {
-            title: title.to_owned(),
-            x: Axis { label, scale: Scale::Linear },
-            y: Axis { label: "", scale: Scale::Names(shapes.clone()) },
-            series: all,
-        }
+    let share = |row: &Row| row.share_of_peak;
+    let both = |threads: usize, value: &dyn Fn(&Row) -> f64| {
+        vec![
+            series("native step", colour::VERMILION, Marker::Diamond, chosen(rows, "native", threads), value),
+            series("BLAS step", colour::BLUE, Marker::Circle, chosen(rows, "blas", threads), value),
+        ]
     };
+    let limit = |x: f64, stroke| level("", colour::GREY, stroke, [(x, -0.6), (x, shapes.len() as f64 - 0.4)]);
+    let panel = |title: &str, label, series| Panel {
+        title: title.to_owned(),
+        x: Axis { label, scale: Scale::Linear },
+        y: Axis { label: "", scale: Scale::Names(shapes.clone()) },
+        series,
+    };
+    let mut shares = both(1, &share);
+    shares.push(series("bare BLAS calls", colour::GREEN, Marker::Cross, chosen(rows, "blas", 1), &Row::bare_share));
+    let peak = limit(1.0, Stroke::Solid);
+    shares.push(Series { label: "peak".to_owned(), ..peak });
+    let mut speedups = both(2, &speedup);
+    speedups.extend([1.0, 2.0].map(|x| limit(x, Stroke::Dashed)));
     Figure {
         name: "step",
-        title: "A training step beside its bare BLAS calls".to_owned(),
+        title: "A training step on both engines".to_owned(),
         panels: vec![
-            panel("Step ÷ bare calls, 2 threads", "below 1: faster than bare calls", &[1.0], &ratio),
-            panel("Speed-up by the second thread", "time with 1 thread ÷ with 2", &[1.0, 2.0], &speedup),
+            panel("Share of the peak, 1 thread", "GFLOP/s ÷ peak of multiply–adds", shares),
+            panel("Speed-up by the second thread", "time with 1 thread ÷ with 2", speedups),
         ],
         caption: format!(
-            "1024×4-1 stands for 1024-1024-1024-1024-1, B for the batch. Medians of interleaved measurements. A step has what the bare calls \
-             leave out: gathering the batch, ReLU, loss, masks. The bare calls take the better of OpenBLAS with 1 and 2 threads. Before timing, \
-             each step gave the oracle's bits. {facts}"
+            "f32, steps of an epoch, those of 4-32-16-4 with Adam, of the others by plain SGD. 1024×4-1 stands for \
+             1024-1024-1024-1024-1, B for the batch. Medians of interleaved measurements. A step has what the bare calls leave out: \
+             gathering the batch, ReLU, loss, masks. The peak is what a thread reaches that multiplies and adds in registers, in the \
+             widest vectors of the CPU. Before timing, each step of SGD gave the oracle's bits. {facts}"
         ),
     }
 }
 
-/// Every shape of the table, with two threads.
+/// Every shape of the table: each engine's epoch, its share of the peak and what a second thread
+/// brings, and the single step and prediction, with two threads.
 pub(crate) fn table(rows: &[Row]) -> Table {
-    let header = [
-        "widths",
-        "batch",
-        "dtype",
-        "bare calls",
-        "epoch",
-        "÷ bare",
-        "single step",
-        "÷ bare",
-        "2 threads ÷ 1",
-        "of peak",
-        "predict",
-        "÷ bare",
-    ];
-    let of = |mode: &str, threads: usize, row: &Row| {
-        let same = |other: &&Row| {
-            (other.mode.as_str(), other.threads, &other.dtype, &other.widths, other.batch)
-                == (mode, threads, &row.dtype, &row.widths, row.batch)
+    let header = ["widths", "batch", "dtype", "bare calls"].map(str::to_owned);
+    let of_engine = ["epoch", "÷ bare", "of peak, 1 thread", "of peak, 2", "2 threads ÷ 1", "single step", "predict"];
+    let of_engine = ENGINES.iter().flat_map(|(engine, _)| of_engine.map(|column| format!("{engine}: {column}")));
+    let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
+    let cells = |engine: &str, row: &Row| {
+        let of = |mode: &str, threads: usize| {
+            let same = |other: &&Row| {
+                (other.mode.as_str(), other.engine.as_str(), other.threads, &other.dtype, &other.widths, other.batch)
+                    == (mode, engine, threads, &row.dtype, &row.widths, row.batch)
+            };
+            rows.iter().find(same)
         };
-        rows.iter().find(same).expect("every variant is measured")
-    };
-    let in_table = |row: &&Row| row.mode == "epoch" && row.threads == 2;
-    let table = rows.iter().filter(in_table).map(|row| {
-        let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
-        let ratio = |row: &Row| format!("{:.2}", row.step_seconds / row.gemm_seconds);
-        let (single, predict) = (of("step", 2, row), of("predict", 2, row));
-        vec![
-            row.widths.clone(),
-            row.batch.to_string(),
-            row.dtype.clone(),
-            micros(row.gemm_seconds),
-            micros(row.step_seconds),
-            ratio(row),
-            micros(single.step_seconds),
-            ratio(single),
-            format!("{:.2}", of("epoch", 1, row).step_seconds / row.step_seconds),
-            format!("{:.0} %", 100.0 * row.gflops / row.peak_gflops),
-            micros(predict.step_seconds),
-            ratio(predict),
+        let epoch = |threads| of("epoch", threads).expect("epochs are measured on both engines");
+        let (one, two) = (epoch(1), epoch(2));
+        let if_measured = |mode| of(mode, 2).map_or("–".to_owned(), |row| micros(row.step_seconds));
+        [
+            micros(two.step_seconds),
+            format!("{:.2}", two.step_seconds / two.gemm_seconds),
+            format!("{:.0} %", 100.0 * one.share_of_peak),
+            format!("{:.0} %", 100.0 * two.share_of_peak),
+            format!("{:.2}", one.step_seconds / two.step_seconds),
+            if_measured("step"),
+            if_measured("predict"),
         ]
+    };
+    let in_table = |row: &&Row| row.mode == "epoch" && row.threads == 2 && row.engine == ENGINES[0].0;
+    let table = rows.iter().filter(in_table).map(|row| {
+        let first = [row.widths.clone(), row.batch.to_string(), row.dtype.clone(), micros(row.gemm_seconds)];
+        first.into_iter().chain(ENGINES.iter().flat_map(|(engine, _)| cells(engine, row))).collect()
     });
-    Table { header: header.map(str::to_owned).to_vec(), rows: table.collect() }
+    Table { rows: table.collect(), header: header.into_iter().chain(of_engine).collect() }
 }

@@ -1,6 +1,7 @@
-//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which also shuffles.
+//! gemmprop by single steps, or with the argument `epoch` by calls of `train`, which also shuffles;
+//! over BLAS, or with the argument `native` in its own kernels.
 
-use gemmprop::{Bias, Mlp, Sgd, SquaredError};
+use gemmprop::{Bias, Mlp, Products, Sgd, SquaredError};
 use ndarray::{Array2, s};
 use peers::{Peer, Result, Task, serve, version_of};
 
@@ -13,7 +14,8 @@ struct Single {
 }
 
 fn network(task: &Task) -> Result<Mlp<f32>> {
-    let mut mlp = Mlp::he(&task.widths, Bias::EveryLayer, 1)?;
+    let products = if told("native") { Products::Native } else { Products::Blas };
+    let mut mlp = Mlp::he(&task.widths, Bias::EveryLayer, 1)?.with_products(products)?;
     for ((mut w, mut c), layer) in mlp.parameters_mut().layers_mut().zip(&task.layers) {
         w.assign(&layer.0);
         c.assign(&layer.1);
