@@ -261,6 +261,24 @@ fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
     assert_eq!(Stored::newest(checkpoints.newest().unwrap()).unwrap().value.model::<f32>().unwrap(), model);
 }
 
+/// A run goes on with the products that it was begun with; one of before there was a choice with
+/// BLAS, if there is one.
+#[test]
+fn products_are_kept() {
+    for products in [Products::Auto, Products::Native] {
+        let mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::Input, 1).unwrap().with_products(products).unwrap();
+        let trainer = Trainer::new(mlp, crate::SquaredError, Training::default()).unwrap();
+        let mut contents = contents(&trainer, &Notes::new());
+        let model = |contents: &Contents| Stored { contents: contents.clone(), path: "kept".into() }.model::<f64>();
+        let kept = |contents: &Contents| model(contents).unwrap().mlp.products();
+        assert_eq!(kept(&contents), products);
+        contents.facts.remove("products");
+        assert_eq!(kept(&contents), if cfg!(feature = "blas") { Products::Blas } else { Products::Auto });
+        contents.facts.insert("products".into(), "\"blas\"".into());
+        assert_eq!(model(&contents).is_ok(), cfg!(feature = "blas"));
+    }
+}
+
 /// As an older version named the place of the biases, and the one without any.
 #[test]
 fn the_older_name_of_the_bias_is_read_too() {
@@ -279,8 +297,8 @@ fn the_older_name_of_the_bias_is_read_too() {
 fn whatever_is_missing_or_of_another_shape_is_refused_by_name() {
     let whole = written();
     assert_eq!(run(&whole).unwrap().history.records.len(), 1);
-    // A file of before may lack the loss's name.
-    for name in whole.facts.keys().filter(|name| !["note.a", "loss"].contains(&name.as_str())) {
+    // A file of before may lack the loss's name, and who computed the products.
+    for name in whole.facts.keys().filter(|name| !["note.a", "loss", "products"].contains(&name.as_str())) {
         let mut contents = whole.clone();
         contents.facts.remove(name);
         let error = run(&contents).unwrap_err();

@@ -108,7 +108,6 @@ fn relu<F: Number>(u: F) -> F {
 /// The operands of C = A B. B, C and Z have as many columns as the panels, with numbers in the
 /// padding.
 struct Operands<F: Number> {
-    columns: usize,
     a: Dense<F>,
     b: Dense<F>,
     c: Dense<F>,
@@ -131,7 +130,7 @@ impl<F: Number> Operands<F> {
         z.numbers[columns / 2] = F::rounded(f64::NAN);
         let mut of_columns = vec![F::ZEROS; padded / F::LINE];
         numbers_mut::<F>(&mut of_columns).iter_mut().for_each(|a| *a = source.next());
-        Self { columns, a, b, c, z, of_rows: source.numbers(rows), of_columns }
+        Self { a, b, c, z, of_rows: source.numbers(rows), of_columns }
     }
 
     /// The chains from a start, row by row.
