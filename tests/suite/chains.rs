@@ -195,10 +195,10 @@ fn accumulate<F: Real>(layers: &[Layer<F>], x: &[F], u: &[Vec<F>], dy: &[F], sum
         c.iter_mut().zip(&above).for_each(|(c, &delta)| *c += delta);
         let mut delta = vec![F::ZERO; z.len()];
         for j in 0..z.len() {
-            for i in 0..above.len() {
-                delta[j] = F::fma(layer.w[i * z.len() + j], above[i], delta[j]);
+            for (i, &above) in above.iter().enumerate() {
+                delta[j] = F::fma(layer.w[i * z.len() + j], above, delta[j]);
             }
-            if !(z[j] > F::ZERO) {
+            if z[j] <= F::ZERO {
                 delta[j] = F::ZERO;
             }
         }
