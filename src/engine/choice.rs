@@ -1,14 +1,19 @@
 //! Which engine computes a network: the rule of [`Products::Auto`].
 //!
-//! The native engine takes whatever OpenBLAS is clearly slower at. Measured on AVX2 (Zen 3,
-//! OpenBLAS 0.3.21, one thread, `f32`), the time of a step over BLAS divided by that of the native
-//! engine: `docs/figures/step.csv` has both. What follows from it:
+//! The native engine takes what OpenBLAS is clearly slower at. Measured on AVX2 (Zen 3, OpenBLAS
+//! 0.3.21, `f32`, epochs of steps, on a machine that others used too), in shares of the FMA peak of
+//! one thread, BLAS and native:
 //!
-//! - up to [`FEW`] samples, a step reads the weights and does little else; OpenBLAS reads them row
-//!   by row, as they lie, and is faster;
-//! - a call with few samples in all does not pay for the copies of θ into panels and back;
-//! - layers of [`WIDE`] neurons or more under batches of [`LARGE`] samples or more are what BLAS is
-//!   made for, and it does them.
+//! ```text
+//! 16-16-16-1     B 32    12 %  26 %        512-512-512-1      B 1     17 %  12 %
+//! 46-46-46-1     B 32    28 %  54 %        512-512-512-1      B 8     42 %  51 %
+//! 64-64-64-1     B 32    35 %  48 %        512-512-512-1      B 32    65 %  52 %
+//! 128-128-128-1  B 128   60 %  73 %        784-512-512-1      B 128   63 %  54 %
+//! ```
+//!
+//! So it takes narrow layers, and small batches; but not up to [`FEW`] samples, where a step reads
+//! the weights and does little else, and not calls with few samples in all, which do not pay for the
+//! copies of θ into panels and back.
 //!
 //! On a CPU without FMA the native kernels are slow, and BLAS computes everything.
 
@@ -23,9 +28,9 @@ use crate::network::products::Products;
 /// Samples of a call, whatever its batches are, that make up for two copies of θ.
 const MADE_UP: usize = 256;
 
-/// The narrowest layer of a network that is wide, and the batch that is large, for BLAS.
-const WIDE: usize = 1024;
-const LARGE: usize = 256;
+/// The most weights of a layer that is narrow, and the largest batch that is small.
+const NARROW: usize = 256 * 256;
+const SMALL: usize = 16;
 
 /// Whether the native engine computes a call of `samples` samples of this network, in batches of
 /// `batch`.
@@ -39,9 +44,8 @@ pub(crate) fn is_native<F: Scalar>(mlp: &Mlp<F>, batch: usize, samples: usize) -
 }
 
 fn native_is_faster<F: Scalar>(mlp: &Mlp<F>, batch: usize, samples: usize) -> bool {
-    let hidden = &mlp.widths()[..mlp.depth() + 1];
-    let is_for_blas = batch >= LARGE && hidden.iter().all(|&d| d >= WIDE);
-    F::kernels().name != PORTABLE && batch > FEW && samples >= MADE_UP && !is_for_blas
+    let is_narrow = mlp.widths().windows(2).all(|d| d[0] * d[1] <= NARROW);
+    F::kernels().name != PORTABLE && batch > FEW && samples >= MADE_UP && (is_narrow || batch <= SMALL)
 }
 
 /// What the environment variable `GEMMPROP_PRODUCTS` (`blas`, `native`) puts in place of

@@ -54,21 +54,35 @@ pub(crate) struct Panels<F: Number> {
     panels: usize,
     /// With padding.
     rows: usize,
+    /// Lines from one panel to the next.
+    stride: usize,
+}
+
+/// Lines from one panel of so many rows to the next. Caches place a line by the low bits of its
+/// address, so panels a power of 2 apart would have their lines of the same rows in the same few
+/// places: a block of rows then pushes itself out of a cache that could hold it several times over.
+fn stride(rows: usize) -> usize {
+    match rows {
+        0..=16 => rows,
+        17..=128 => rows + 6,
+        _ => rows.next_multiple_of(64) + 70,
+    }
 }
 
 impl<F: Number> Panels<F> {
     pub(crate) fn zeros(rows: usize, columns: usize) -> Self {
         let (panels, rows) = (panels_of::<F>(columns), rows.next_multiple_of(F::LINE));
-        Self { lines: vec![F::ZEROS; panels * rows], panels, rows }
+        let stride = stride(rows);
+        Self { lines: vec![F::ZEROS; panels * stride], panels, rows, stride }
     }
 
     /// A copy of an array.
     pub(crate) fn of(array: ArrayView2<F>) -> Self {
         let mut panels = Self::zeros(array.nrows(), array.ncols());
-        let rows = panels.rows;
+        let stride = panels.stride;
         let numbers = numbers_mut::<F>(&mut panels.lines);
         for ((r, c), &number) in array.indexed_iter() {
-            numbers[(c / F::LINE * rows + r) * F::LINE + c % F::LINE] = number;
+            numbers[(c / F::LINE * stride + r) * F::LINE + c % F::LINE] = number;
         }
         panels
     }
@@ -81,7 +95,7 @@ impl<F: Number> Panels<F> {
     pub(crate) fn view(&self) -> PanelsRef<'_, F> {
         PanelsRef {
             first: self.lines.as_ptr(),
-            stride: self.rows,
+            stride: self.stride,
             panels: self.panels,
             rows: self.rows,
             borrowed: PhantomData,
@@ -91,7 +105,7 @@ impl<F: Number> Panels<F> {
     pub(crate) fn view_mut(&mut self) -> PanelsMut<'_, F> {
         PanelsMut {
             first: self.lines.as_mut_ptr(),
-            stride: self.rows,
+            stride: self.stride,
             panels: self.panels,
             rows: self.rows,
             borrowed: PhantomData,

@@ -174,8 +174,8 @@ impl<'a, F: Number> SharedPanels<'a, F> {
         // SAFETY: `matrix` is within the slice that `share` borrowed for 'a. Only the header is
         // read through this reference, and no `&mut` to it exists while `self` does.
         let matrix = unsafe { &*self.matrices.add(matrix) };
-        let (panels, rows) = matrix.shape();
-        (matrix.view().as_ptr().cast_mut(), rows, panels, rows)
+        let view = matrix.view();
+        (view.as_ptr().cast_mut(), view.stride(), view.panels(), view.rows())
     }
 }
 
