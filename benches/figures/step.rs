@@ -541,8 +541,9 @@ pub(crate) fn share_figure(rows: &[Row], facts: &str) -> Figure {
     };
     let mut shares = both(1, &share);
     shares.push(series("bare BLAS calls", colour::GREEN, Marker::Cross, chosen(rows, "blas", 1), &Row::bare_share));
+    // The caption says what it is.
     let peak = limit(1.0, Stroke::Solid);
-    shares.push(Series { label: "peak".to_owned(), ..peak });
+    shares.push(peak);
     let mut speedups = both(2, &speedup);
     speedups.extend([1.0, 2.0].map(|x| limit(x, Stroke::Dashed)));
     Figure {
