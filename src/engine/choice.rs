@@ -12,8 +12,8 @@
 //! ```
 //!
 //! So it takes narrow layers, and small batches; but not up to [`FEW`] samples, where a step reads
-//! the weights and does little else, and not calls with few samples in all, which do not pay for the
-//! copies of θ into panels and back.
+//! the weights and does little else, and not calls with few samples in all, which do not make up
+//! for the copies of θ into panels and back.
 //!
 //! On a CPU without FMA the native kernels are slow, and BLAS computes everything.
 
