@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Products, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
 };
 use ndarray::{Array1, Array2, s};
 
@@ -44,6 +44,10 @@ fn calls_of_a_helper(time: Duration) -> usize {
     1 + time.as_millis() as usize / 3
 }
 
+fn network(widths: &[usize], bias: Bias, products: Products) -> Mlp<f32> {
+    Mlp::he(widths, bias, 1).unwrap().with_products(products).unwrap()
+}
+
 fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     work();
@@ -67,10 +71,10 @@ fn trainings() -> Vec<Training> {
 }
 
 /// Steps of changing sizes on the calling thread allocate nothing after two of each size.
-fn small_steps_of_a_trainer() {
+fn small_steps_of_a_trainer(products: Products) {
     let (x, y) = (Array2::from_shape_fn((32, 16), |(i, j)| (i * j % 7) as f32), Array1::from_elem(32, 1.0_f32));
     for training in trainings() {
-        let mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Bias::Input, 1).unwrap();
+        let mlp = network(&[16, 16, 16, 1], Bias::Input, products);
         let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
         let mut step = |rows: usize| {
             trainer.step(Dataset::new(x.slice(s![..rows, ..]), y.slice(s![..rows]))).unwrap();
@@ -84,11 +88,11 @@ fn small_steps_of_a_trainer() {
 
 /// An epoch: the record, and a helper's job and a block of rayon's queue for each helper, however
 /// many steps it has.
-fn epochs_of_a_trainer() {
+fn epochs_of_a_trainer(products: Products) {
     let steps = 30;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
     for training in trainings() {
-        let mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Bias::EveryLayer, 1).unwrap();
+        let mlp = network(&[64, 256, 256, 10], Bias::EveryLayer, products);
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
         let mut epoch = || {
             trainer.partial_fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -103,9 +107,9 @@ fn epochs_of_a_trainer() {
 }
 
 /// Small steps on the calling thread: nothing at all, for changing batch sizes too.
-fn small_steps() {
+fn small_steps(products: Products) {
     let (x, y) = (Array2::from_elem((40, 16), 0.5_f32), Array1::from_elem(40, 1.0_f32));
-    let mut mlp = Mlp::<f32>::he(&[16, 16, 16, 1], Bias::Input, 1).unwrap();
+    let mut mlp = network(&[16, 16, 16, 1], Bias::Input, products);
     let mut sgd = Sgd::new(32, 1e-3, 1).unwrap();
     let mut step = |rows: usize| {
         sgd.step(&mut mlp, x.slice(s![..rows, ..]), y.slice(s![..rows]), &SquaredError).unwrap();
@@ -117,7 +121,7 @@ fn small_steps() {
     // The batch has enough samples for the gradient to be stored first, and too little work for a
     // helper to be invited.
     let (x, y) = (Array2::from_elem((256, 4), 0.5_f32), Array1::from_elem(256, 1.0_f32));
-    let mut mlp = Mlp::<f32>::he(&[4, 4, 1], Bias::Input, 1).unwrap();
+    let mut mlp = network(&[4, 4, 1], Bias::Input, products);
     let mut step = || sgd.step(&mut mlp, x.view(), y.view(), &SquaredError).unwrap();
     step();
     assert_eq!(allocations(|| (0..100).for_each(|_| _ = step())), 0, "tall steps");
@@ -125,10 +129,10 @@ fn small_steps() {
 
 /// Wide steps with helpers: rayon boxes the job of a helper that has to be invited, and its queues
 /// grow now and then; an epoch of many steps invites each helper once.
-fn epochs() {
+fn epochs(products: Products) {
     let steps = 60;
     let (x, y) = (Array2::from_elem((steps * 64, 64), 0.5_f32), Array1::from_elem(steps * 64, 3_usize));
-    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Bias::EveryLayer, 1).unwrap();
+    let mut mlp = network(&[64, 256, 256, 10], Bias::EveryLayer, products);
     let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
     let mut epoch = || {
         sgd.train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap();
@@ -145,10 +149,11 @@ fn epochs() {
     );
 }
 
-/// capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
+/// Over BLAS: capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
 fn buffers_have_the_stated_size() {
+    let products = Products::Blas;
     let (x, y) = (Array2::from_elem((64, 64), 0.5_f32), Array1::from_elem(64, 3_usize));
-    let mut mlp = Mlp::<f32>::he(&[64, 256, 256, 10], Bias::EveryLayer, 1).unwrap();
+    let mut mlp = network(&[64, 256, 256, 10], Bias::EveryLayer, products);
     let before = LIVE_BYTES.load(Ordering::Relaxed);
     let mut sgd = Sgd::new(64, 1e-3, 1).unwrap();
     sgd.step(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy).unwrap();
@@ -161,9 +166,11 @@ fn main() {
     // Rayon's workers start when the pool is first used, each when the system schedules it, and
     // allocate then. The test waits for that before it counts.
     rayon::broadcast(|_| ());
-    small_steps();
-    epochs();
+    for products in [Products::Blas, Products::Native] {
+        small_steps(products);
+        epochs(products);
+        small_steps_of_a_trainer(products);
+        epochs_of_a_trainer(products);
+    }
     buffers_have_the_stated_size();
-    small_steps_of_a_trainer();
-    epochs_of_a_trainer();
 }

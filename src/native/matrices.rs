@@ -6,6 +6,9 @@ use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
 use crate::parallel::panel_set::PanelSet;
 
+/// Samples for each neuron of a layer from which Z is not transposed for its forward product.
+pub(crate) const MANY: usize = 2;
+
 /// Where the layers of a batch lie in the set: Z[0], …, Z[T], Ŷ; the same transposed; Δ[1], …,
 /// Δ[T], ∂ℓ/∂Ŷ; and Ŷ and ∂ℓ/∂Ŷ sample by sample, for outputs that fill several panels: a loss
 /// reads and writes those of a sample as one slice.
@@ -49,7 +52,8 @@ impl Layers {
         self.d_y_hat() + 2
     }
 
-    /// Appends the layers for a batch of up to `samples` samples.
+    /// Appends the layers for batches of up to `samples` samples. Z[t]ᵀ has room for the largest of
+    /// them that is transposed.
     pub(crate) fn push<F: Number>(set: &mut PanelSet<F>, widths: &[usize], samples: usize) -> Self {
         Self::push_some(set, widths, samples, &|_| [true; 2])
     }
@@ -67,7 +71,8 @@ impl Layers {
             set.push(Panels::zeros(if is_there { rows } else { 0 }, columns));
         };
         widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[0], samples, d));
-        widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[1], d, samples));
+        let transposed = samples.min(MANY * widths.iter().max().copied().unwrap_or(0));
+        widths.iter().enumerate().for_each(|(t, &d)| push(has(t)[1], d, transposed));
         widths[1..].iter().for_each(|&d| push(true, samples, d));
         let panels = panels_of::<F>(widths[widths.len() - 1]);
         let lines = if panels > 1 { samples.next_multiple_of(16) * panels } else { 0 };
@@ -109,7 +114,8 @@ impl Theta {
         theta
     }
 
-    /// Copies numbers into the set.
+    /// Copies numbers into the set. The padding becomes 0 again: a step that diverged may have left
+    /// 0 · ∞ there.
     pub(crate) fn load<F: Scalar>(self, set: &mut PanelSet<F>, from: &Parameters<F>) {
         for (t, (w, c)) in from.w.iter().zip(&from.c).enumerate() {
             let columns = w.ncols();
@@ -121,6 +127,7 @@ impl Theta {
                 let lines = numbers_mut::<F>(panels.panel(panel));
                 for (line, row) in lines.chunks_exact_mut(F::LINE).zip(numbers_of_w.chunks_exact(columns)) {
                     line[..width].copy_from_slice(&row[first..first + width]);
+                    line[width..].fill(F::ZERO);
                 }
             }
             let c = c.as_slice().expect("in one piece");

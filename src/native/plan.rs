@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::kernels::few::FEW;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{panel_range, panels_of};
-use crate::native::matrices::{Layers, Theta};
+use crate::native::matrices::{Layers, MANY, Theta};
 use crate::parallel::panel_set::{PanelSet, Region, RegionTable};
 use crate::parallel::workload::{Workload, workload};
 use crate::steps::samples::GROUP;
@@ -48,7 +48,7 @@ impl Shape {
             // Vectors of few samples would be mostly padding. Beside many samples, to transpose
             // w[t] costs less than to transpose Z. The head takes Z[T] as the layer below leaves
             // it, since it has too few neurons to make up for a transposition.
-            let few_or_many = samples <= FEW || samples >= 2 * width;
+            let few_or_many = samples <= FEW || samples >= MANY * width;
             by_samples.push(if t == head && t > 0 { by_samples[t - 1] } else { !few_or_many });
         }
         Self { widths: widths.to_vec(), samples, by_samples }

@@ -1,6 +1,7 @@
 //! The native engine: a set of matrices that is made once, and steps that run on it.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicU64;
 
 use crate::kernels::panels::Panels;
@@ -78,8 +79,8 @@ impl Batch {
 }
 
 /// The biases that a network has.
-fn biases<F: Scalar>(theta: &Parameters<F>) -> Vec<bool> {
-    theta.c.iter().map(|c| !c.is_empty()).collect()
+fn biases<F: Scalar>(theta: &Parameters<F>) -> impl Iterator<Item = bool> {
+    theta.c.iter().map(|c| !c.is_empty())
 }
 
 impl<F: Scalar> NativeEngine<F> {
@@ -90,7 +91,7 @@ impl<F: Scalar> NativeEngine<F> {
         let theta = Theta::push(&mut set, mlp.parameters());
         Self {
             widths: mlp.widths().to_vec(),
-            biases: biases(mlp.parameters()),
+            biases: biases(mlp.parameters()).collect(),
             capacity,
             set,
             layers,
@@ -104,7 +105,8 @@ impl<F: Scalar> NativeEngine<F> {
 
     /// Whether this engine can run such batches of this network.
     pub(crate) fn fits(&self, mlp: &Mlp<F>, samples: usize) -> bool {
-        self.widths == mlp.widths() && self.biases == biases(mlp.parameters()) && samples <= self.capacity
+        let same_biases = self.biases.iter().copied().eq(biases(mlp.parameters()));
+        self.widths == mlp.widths() && same_biases && samples <= self.capacity
     }
 
     /// The number of all z and δ of a batch.
@@ -239,29 +241,34 @@ impl<F: Scalar> NativeEngine<F> {
         if self.batches.len() > MOST_BATCHES {
             self.batches.clear();
         }
-        let ragged = if rest > 0 { self.batch(rest) } else { usize::MAX };
-        let full = if whole > 0 { self.batch(batch) } else { ragged };
+        let full = self.batch(batch);
+        let ragged = if rest > 0 { self.batch(rest) } else { full };
         self.load(theta, moments);
         let total = steps.len() * self.batches[full].workload();
         let mut team = std::mem::take(&mut self.team);
-        let made = team.enter(total, |team| {
-            for step in steps {
-                let (rule, batch_index) = (policy.rule(step), if step < whole { full } else { ragged });
-                self.prepare(batch_index, theta, &rule);
-                let workload = self.batches[batch_index].workload();
-                let mut run = Step { engine: self, team, batch: batch_index, data, first: step * batch, rule: &rule };
-                let made = team.step(workload, || run.make(&mut moments.bounds));
-                let (sum, norm) = made.map_err(|cause| Diverged { step, cause })?;
-                let samples = self.batches[batch_index].plan.samples();
-                if policy.step_done(&StepReport { step, samples, sum, norm }).is_break() {
-                    break;
+        // A loss or an observer may panic. The steps before that have been made, and θ has to show
+        // them.
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            team.enter(total, |team| {
+                for step in steps {
+                    let rule = policy.rule(step);
+                    let index = if step < whole { full } else { ragged };
+                    self.prepare(index, theta, &rule);
+                    let samples = self.batches[index].plan.samples();
+                    let workload = self.batches[index].workload();
+                    let mut run = Step { engine: self, team, batch: index, data, first: step * batch, rule: &rule };
+                    let made = team.step(workload, || run.make(&mut moments.bounds));
+                    let (sum, norm) = made.map_err(|cause| Diverged { step, cause })?;
+                    if policy.step_done(&StepReport { step, samples, sum, norm }).is_break() {
+                        break;
+                    }
                 }
-            }
-            Ok(())
-        });
+                Ok(())
+            })
+        }));
         self.team = team;
         self.store(theta, moments);
-        made
+        made.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Copies θ and the moments into the set.

@@ -62,7 +62,7 @@ fn loss_gradients<L: Loss<Counted>>(
     let numbers = batch * (widths[0] + 2 * widths[1..].iter().sum::<usize>()) as u64;
     let squares = if 2 * parameters > numbers { numbers } else { 0 };
     let of_batch = batch * (forward + backward + of_loss);
-    for products in both_products() {
+    for products in common::both_products() {
         let mlp = mlp.clone().with_products(products).unwrap();
         // The factor 1/B, or −η/B: once for each parameter over BLAS, once for each output of a
         // sample on the native engine. Neither multiplies by 1.
@@ -74,11 +74,6 @@ fn loss_gradients<L: Loss<Counted>>(
             count(|| Sgd::new(x.nrows(), 0.1, 0).unwrap().step(&mut stepped, x.view(), y.view(), loss).unwrap());
         assert_eq!(by_step, of_batch + factors + squares, "step {products:?} {widths:?}");
     }
-}
-
-/// All that this build has.
-fn both_products() -> Vec<Products> {
-    if cfg!(feature = "blas") { vec![Products::Native, Products::Blas] } else { vec![Products::Native] }
 }
 
 fn all_losses(widths: &[usize], constant: Bias, batch: usize) {

@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use gemmprop::{Bias, Error, Generator, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Error, Generator, Mlp, Parameters, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, array};
 use rand::seq::SliceRandom;
 use rand_chacha::rand_core::SeedableRng;
@@ -281,6 +281,30 @@ fn the_step_that_diverges_is_counted_from_0_within_its_epoch() {
             sgd.step(&mut replayed, x.slice(ndarray::s![..1, ..]), zero.view(), &SquaredError).unwrap();
         }
         assert_eq!(bits(&replayed), bits(&mlp), "sample {bad}, step {step}");
+    }
+}
+
+/// The first step moves w by η δ x = −10⁴, with a δ of 10³⁷ that no bound proves harmless; in the
+/// second δ is infinite. Nothing that the second has left may count against the first when the
+/// steps are made again.
+#[test]
+fn a_step_before_one_that_diverges_is_made() {
+    let mut theta = Parameters::<f32>::zeros(&[1, 1, 1], Bias::None).unwrap();
+    theta.iter_mut().zip([1.0, 1e23, 0.0]).for_each(|(theta, value)| *theta = value);
+    let (x, y) = (array![[1e-30_f32], [1e-30]], array![1e14_f32, 1.8e19]);
+    for products in common::both_products() {
+        let before = Mlp::from_parameters(&[1, 1, 1], Bias::None, theta.clone()).unwrap();
+        let before = before.with_products(products).unwrap();
+        let mut at_once = before.clone();
+        // This seed leaves the two in their order.
+        let error = Sgd::new(1, 1e-3, 0).unwrap().train(&mut at_once, x.view(), y.view(), &SquaredError, 1);
+        let found = error.unwrap_err();
+        assert!(matches!(found, Error::Diverged { at: Some((1, 2)), .. }), "{products:?}: {found}");
+        let mut by_step = before.clone();
+        let (x, y) = (x.slice(ndarray::s![..1, ..]), y.slice(ndarray::s![..1]));
+        Sgd::new(1, 1e-3, 0).unwrap().step(&mut by_step, x, y, &SquaredError).unwrap();
+        assert_eq!(bits(&at_once), bits(&by_step), "{products:?}");
+        assert_ne!(bits(&at_once), bits(&before));
     }
 }
 

@@ -58,6 +58,11 @@ impl Real for f64 {
     const U: f64 = Self::EPSILON / 2.0;
 }
 
+/// The engines that this build has.
+pub(crate) fn both_products() -> Vec<Products> {
+    if cfg!(feature = "blas") { vec![Products::Native, Products::Blas] } else { vec![Products::Native] }
+}
+
 /// γ(k) = ku/(1 − ku)
 pub(crate) fn gamma(k: usize, u: f64) -> f64 {
     let ku = k as f64 * u;

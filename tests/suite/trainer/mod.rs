@@ -7,6 +7,7 @@ mod refusals;
 mod validation;
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::{BoundedLoss, Reference};
 use gemmprop::BatchEnd;
@@ -144,6 +145,43 @@ fn a_full_batch_run_makes_each_gradient_once() {
     // A trainer sums up the squares of all z and δ in each step; `Sgd` looks at θ in place of that.
     let squares = 4 * 300 * (6 + 2 * (20 + 9 + 2));
     assert_eq!(found, by_sgd + squares);
+}
+
+/// An observer that panics after its third batch, or stops the run there.
+struct Third {
+    batches: usize,
+    panics: bool,
+}
+
+impl Observer<f32> for Third {
+    fn batch(&mut self, _: &BatchEnd) -> ControlFlow<()> {
+        self.batches += 1;
+        match (self.batches, self.panics) {
+            (3, true) => panic!("the third batch"),
+            (3, false) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// The steps before a panic have been made, and the run resumes behind them.
+#[test]
+fn a_run_whose_observer_panics_is_as_one_that_it_stops() {
+    let (mlp, x, y) = setting::<f32>();
+    let data = || Dataset::new(x.view(), y.view());
+    for (products, optimizer) in common::both_products().into_iter().flat_map(|p| optimizers().map(|o| (p, o))) {
+        let mlp = mlp.clone().with_products(products).unwrap();
+        let training = Training { optimizer, batch: 8, epochs: 2, ..Training::default() };
+        let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+        let (mut panicked, mut stopped) = (new(), new());
+        let fit = || panicked.fit(data(), None, &mut Third { batches: 0, panics: true });
+        assert!(catch_unwind(AssertUnwindSafe(fit)).is_err());
+        stopped.fit(data(), None, &mut Third { batches: 0, panics: false }).unwrap();
+        assert_eq!(state(&panicked), state(&stopped), "{products:?} {optimizer:?}");
+        panicked.fit(data(), None, &mut ()).unwrap();
+        stopped.fit(data(), None, &mut ()).unwrap();
+        assert_eq!(state(&panicked), state(&stopped), "{products:?} {optimizer:?}, resumed");
+    }
 }
 
 #[test]
