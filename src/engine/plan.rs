@@ -11,12 +11,13 @@
 //! [`Operations`]: the [gradient pass](crate::engine::pass), and the tangent pass of the Hessian.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Ix2};
 
 use crate::engine::cut::{MOST_TALL_TILES, NARROW, NARROW_VECTOR, PER_NUMBER, is_tall, split, tall_rows, tile_count};
 use crate::linalg::scalar::Scalar;
+use crate::parallel::per_tile::{store, sum, zeros};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
 use crate::parallel::workload::{Workload, workload};
@@ -332,19 +333,4 @@ fn flops(operation: Operation, cut: Cut, widths: &[usize], samples: usize) -> us
         Operation::Loss => 0,
         Operation::Backward(t) => 2 * product(t, widths, samples) + pass_over(widths[t]),
     }
-}
-
-/// Atomics for one number of each of `tiles` tiles.
-pub(crate) fn zeros(tiles: usize) -> Vec<AtomicU64> {
-    (0..tiles).map(|_| AtomicU64::new(0)).collect()
-}
-
-/// Keeps a number of a tile, as the bits of an f64. The end of the phase publishes it.
-pub(crate) fn store(of_tile: &AtomicU64, number: f64) {
-    of_tile.store(number.to_bits(), Ordering::Relaxed);
-}
-
-/// The sum of what the tiles have [stored](store), in their order, whichever thread ran them.
-pub(crate) fn sum(of_tiles: &[AtomicU64]) -> f64 {
-    of_tiles.iter().map(|number| f64::from_bits(number.load(Ordering::Relaxed))).sum()
 }

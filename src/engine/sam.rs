@@ -12,14 +12,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
 use crate::optim::overflow::largest;
 use crate::optim::rule::Rule;
-
-/// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing
-/// beside 10⁻²⁸⁰ = 2⁻⁹³⁰.
-const LEAST_NORM: f64 = 1e-140;
-
-/// Divided by the largest number of a type, this is a number that has all its digits: 2⁻¹²⁶ goes
-/// with 2¹²⁸, and 2⁻¹⁰²² with 2¹⁰²⁴.
-const LEAST_NORMAL: f64 = 4.0;
+use crate::optim::uphill;
 
 /// g ← g / max |g|. Returns ‖g‖ after that, from 1 to √n; 0 if g is.
 fn scale_to_1<F: Scalar>(g: &mut Parameters<F>) -> f64 {
@@ -45,12 +38,9 @@ impl<F: Scalar> Update<'_, F> {
         if !norm.is_finite() {
             return (norm, uphill);
         }
-        // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first
-        // scaled.
-        let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
+        let fine = uphill::is_in_range::<F>(rho, norm);
         let length = if fine { norm } else { scale_to_1(&mut buffers.gradient) };
-        // A gradient of 0 has no direction, so θ stays.
-        let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
+        let step = uphill::step::<F>(rho, length);
         let gradient = SharedParameters::new(&mut buffers.gradient, &buffers.gradient_tiles);
         let shared = SharedParameters::new(uphill, uphill_tiles);
         let tiles = self.tiles;

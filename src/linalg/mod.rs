@@ -1,6 +1,6 @@
 //! Number types, and the products of matrices and vectors that everything else is made of.
 
-pub(crate) mod affine;
+pub(crate) mod array_products;
 pub(crate) mod blas;
 #[cfg(feature = "blas")]
 mod cblas;
@@ -19,4 +19,3 @@ pub(crate) mod rows;
 pub(crate) mod scalar;
 #[cfg(feature = "blas")]
 mod self_test;
-pub(crate) mod vectors;

@@ -9,8 +9,9 @@ use crate::kernels::panels::{numbers, numbers_mut, panel_range, panels_of};
 use crate::kernels::table::Table;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
-use crate::native::plan::{Operation, Phase, Plan, Shape, TileShape, store, sum};
+use crate::native::plan::{Operation, Phase, Plan, Shape, TileShape};
 use crate::parallel::panel_set::{PanelSet, Region, RegionGuard};
+use crate::parallel::per_tile::{store, sum};
 use crate::parallel::team::ActiveTeam;
 use crate::steps::samples::{AnySamples, Outputs};
 
@@ -63,15 +64,15 @@ impl<F: Scalar> Pass<'_, '_, F> {
         let (samples, first) = (self.samples, self.first + tile.samples.start);
         let (rows, columns) = (tile.samples.len(), tile.shape.widths[0]);
         let mut z = tile.guard.write(self.layers.z(0));
-        let plain = samples.standardize.is_none() && samples.weights.is_none();
         for panel in 0..z.panels() {
             let range = panel * F::LINE..((panel + 1) * F::LINE).min(columns);
             let lines = numbers_mut::<F>(z.panel(panel)).chunks_exact_mut(F::LINE).take(rows);
             match samples.x.to_slice() {
                 // Most calls: whole lines are copied.
-                Some(x) if plain && range.len() == F::LINE => {
+                Some(x) if samples.weights.is_none() && range.len() == F::LINE => {
                     for (r, line) in lines.enumerate() {
                         line.copy_from_slice(&x[samples.row(first + r) * columns + range.start..][..F::LINE]);
+                        standardize(samples.standardize, &range, line);
                     }
                 }
                 _ => {
@@ -93,10 +94,7 @@ impl<F: Scalar> Pass<'_, '_, F> {
         }
         let x = samples.x.row(row);
         line.iter_mut().zip(columns.clone()).for_each(|(z, i)| *z = x[i]);
-        if let Some((mean, factor)) = samples.standardize {
-            let columns = line.iter_mut().zip(mean[columns.clone()].iter().zip(&factor[columns.clone()]));
-            columns.for_each(|(z, (&mean, &factor))| *z = F::from_f64((z.to_f64() - mean) * factor));
-        }
+        standardize(samples.standardize, columns, line);
     }
 
     /// Z[t+1] = ReLU(w[t] Z[t] + c[t]); Ŷ, for t = T, without ReLU.
@@ -192,6 +190,14 @@ impl<F: Scalar> Pass<'_, '_, F> {
             start: Start::Zero,
             end: End::Mask(z),
         });
+    }
+}
+
+/// z ← (z − mean) · factor in double precision, for numbers of these columns.
+fn standardize<F: Scalar>(by: Option<(&[f64], &[f64])>, columns: &Range<usize>, z: &mut [F]) {
+    if let Some((mean, factor)) = by {
+        let columns = z.iter_mut().zip(mean[columns.clone()].iter().zip(&factor[columns.clone()]));
+        columns.for_each(|(z, (&mean, &factor))| *z = F::from_f64((z.to_f64() - mean) * factor));
     }
 }
 

@@ -6,13 +6,14 @@
 //! wide, share a phase, in which a tile of samples goes through all of them.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use crate::kernels::few::FEW;
 use crate::kernels::number::Number;
 use crate::kernels::panels::{panel_range, panels_of};
 use crate::native::matrices::{Layers, MANY, Theta};
 use crate::parallel::panel_set::{PanelSet, Region, RegionTable};
+use crate::parallel::per_tile::{sum, zeros};
 use crate::parallel::workload::{Workload, workload};
 use crate::steps::samples::GROUP;
 
@@ -190,21 +191,6 @@ impl Plan {
     pub(crate) fn workload(&self) -> Workload {
         self.phases.iter().map(|phase| workload(phase.tiles.len(), phase.flops)).sum()
     }
-}
-
-/// Atomics for one number of each of `count` places.
-pub(crate) fn zeros(count: usize) -> Vec<AtomicU64> {
-    (0..count).map(|_| AtomicU64::new(0)).collect()
-}
-
-/// Keeps a number, as the bits of an f64. The end of the phase publishes it.
-pub(crate) fn store(place: &AtomicU64, number: f64) {
-    place.store(number.to_bits(), Ordering::Relaxed);
-}
-
-/// The sum of what was [stored](store), in order, whichever thread stored it.
-pub(crate) fn sum(places: &[AtomicU64]) -> f64 {
-    places.iter().map(|number| f64::from_bits(number.load(Ordering::Relaxed))).sum()
 }
 
 /// 0 … len in at most `count` ranges of about equal length, whole multiples of `unit`.

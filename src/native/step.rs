@@ -8,7 +8,7 @@ use crate::kernels::panels::Panels;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
 use crate::native::pass::Pass;
-use crate::native::plan::{Plan, Until, UpdateTiles, sum, zeros};
+use crate::native::plan::{Plan, Until, UpdateTiles};
 use crate::native::update::{Sink, Update};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
@@ -16,7 +16,9 @@ use crate::optim::moments::Moments;
 use crate::optim::optimizer::Optimizer;
 use crate::optim::overflow::OverflowBounds;
 use crate::optim::rule::Rule;
+use crate::optim::uphill;
 use crate::parallel::panel_set::{PanelSet, RegionTable};
+use crate::parallel::per_tile::{sum, zeros};
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
@@ -63,14 +65,6 @@ struct Batch {
 
 /// The largest number of batch sizes that are kept.
 const MOST_BATCHES: usize = 32;
-
-/// A norm above this has all its digits: squares that underflow are off by 2⁻¹⁰⁷⁵ each, nothing
-/// beside 10⁻²⁸⁰ = 2⁻⁹³⁰.
-const LEAST_NORM: f64 = 1e-140;
-
-/// Divided by the largest number of a type, this is a number that has all its digits: 2⁻¹²⁶ goes
-/// with 2¹²⁸, and 2⁻¹⁰²² with 2¹⁰²⁴.
-const LEAST_NORMAL: f64 = 4.0;
 
 impl Batch {
     fn workload(&self) -> Workload {
@@ -356,13 +350,10 @@ impl<F: Scalar> Step<'_, '_, F> {
     /// Fills the layers at θ + ρ g/‖g‖, from the layers at θ.
     fn pass_uphill(&mut self, rho: f64, scale: F, watched: bool) -> Result<(), NotFinite> {
         let norm = NotFinite::check("gradient's norm", self.gradient_norm())?;
-        // Only g's direction counts: where ‖g‖ or ρ/‖g‖ leaves the range of the numbers, g is first
-        // scaled.
-        let fine = norm > LEAST_NORM && (LEAST_NORMAL / F::MAX..F::MAX).contains(&(rho / norm));
+        let fine = uphill::is_in_range::<F>(rho, norm);
         let gradient = self.engine.others.gradient.expect("prepared");
         let length = if fine { norm } else { gradient.scale_to_1(&mut self.engine.set) };
-        // A gradient of 0 has no direction, so θ stays.
-        let step = F::from_f64(if length > 0.0 { rho / length } else { 0.0 });
+        let step = uphill::step::<F>(rho, length);
         let uphill = self.engine.others.uphill.expect("prepared");
         let theta = self.engine.theta;
         let team = self.team;

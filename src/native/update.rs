@@ -17,9 +17,10 @@ use crate::kernels::panels::{PanelsMut, PanelsRef, numbers, numbers_mut, panel_r
 use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
-use crate::native::plan::{PER_NUMBER, Part, UpdateTiles, store};
+use crate::native::plan::{PER_NUMBER, Part, UpdateTiles};
 use crate::optim::rule::Coefficients;
 use crate::parallel::panel_set::{PanelSet, RegionGuard, RegionTable};
+use crate::parallel::per_tile::store;
 use crate::parallel::team::ActiveTeam;
 
 /// Rows of a panel whose gradient is computed at once: with as many of θ and the moments they stay

@@ -9,6 +9,9 @@
 ///
 /// Native products are fast on x86-64 with AVX2 and FMA and on aarch64, and slow on other CPUs.
 ///
+/// The native engine copies θ into its own order and back once a call: single steps of a wide
+/// network are faster over BLAS, or as an epoch.
+///
 /// It is a setting of the network ([`Mlp::with_products`](crate::Mlp::with_products)), for its
 /// training, its predictions and its Hessian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,3 +7,4 @@ pub(crate) mod moments;
 pub(crate) mod optimizer;
 pub(crate) mod overflow;
 pub(crate) mod rule;
+pub(crate) mod uphill;

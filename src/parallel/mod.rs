@@ -7,6 +7,7 @@ mod fork_join_tests;
 pub(crate) mod helper;
 pub(crate) mod pace;
 pub(crate) mod panel_set;
+pub(crate) mod per_tile;
 pub(crate) mod pool;
 pub(crate) mod sync;
 pub(crate) mod team;

@@ -19,7 +19,7 @@ use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::kernels::number::relu;
-use crate::linalg::affine::Affine;
+use crate::linalg::array_products::ArrayProducts;
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::{copied, row_major};
 use crate::linalg::scalar::Scalar;
@@ -37,9 +37,9 @@ use crate::steps::samples::Samples;
 pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Result<Trace<F, Ix2>> {
     mlp.check_batch(x)?;
     let _one = one_blas_thread()?;
-    let products = Affine::new(is_native(mlp, x.nrows(), x.nrows()));
+    let products = ArrayProducts::new(is_native(mlp, x.nrows(), x.nrows()));
     let theta = mlp.parameters();
-    let affine = |t: usize, z: &Array2<F>| products.apply(z.view(), theta.w[t].view(), theta.c[t].view());
+    let affine = |t: usize, z: &Array2<F>| products.affine_rows(z.view(), theta.w[t].view(), theta.c[t].view());
     let mut z = vec![copied(x)];
     let mut u = Vec::with_capacity(mlp.depth());
     for t in 0..mlp.depth() {

@@ -13,10 +13,10 @@ use ndarray::{Array1, ArrayView1, Ix1};
 use crate::engine::choice::is_native;
 use crate::error::Result;
 use crate::kernels::number::{masked, relu};
+use crate::linalg::array_products::ArrayProducts;
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::layout::copied;
 use crate::linalg::scalar::Scalar;
-use crate::linalg::vectors::VectorProducts;
 use crate::network::loss::{Loss, checked_target};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
@@ -32,7 +32,7 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1
     mlp.check_sample(x)?;
     let _one = one_blas_thread()?;
     let theta = mlp.parameters();
-    let products = VectorProducts::new(is_native(mlp, 1, 1));
+    let products = ArrayProducts::new(is_native(mlp, 1, 1));
     let affine = |t: usize, z: &Array1<F>| products.affine(theta.w[t].view(), z.view(), theta.c[t].view());
     let mut z = vec![copied(x)];
     let mut u = Vec::with_capacity(mlp.depth());
@@ -90,7 +90,7 @@ pub fn loss_gradient<F: Scalar, L: Loss<F>>(
 /// `g` = Σ_k seed_k ∂ŷ_k/∂θ
 fn backward<F: Scalar>(mlp: &Mlp<F>, trace: &Trace<F, Ix1>, dy: Array1<F>, g: &mut Parameters<F>) -> Result<()> {
     let _one = one_blas_thread()?;
-    let products = VectorProducts::new(is_native(mlp, 1, 1));
+    let products = ArrayProducts::new(is_native(mlp, 1, 1));
     let mut delta = dy;
     for t in (0..=mlp.depth()).rev() {
         let z = &trace.z[t];

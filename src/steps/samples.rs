@@ -1,7 +1,7 @@
 //! The samples of a step, where the caller keeps them.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use ndarray::ArrayView2;
 #[cfg(feature = "blas")]
@@ -9,6 +9,7 @@ use ndarray::{Axis, Slice};
 
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::SampleLoss;
+use crate::parallel::per_tile::store;
 
 /// The samples of a step. Sample i is x[order[i]], or x[i], shifted and scaled if that is asked
 /// for; `loss` counts the rows of x.
@@ -91,7 +92,7 @@ impl<F: Scalar, L: SampleLoss<F>> BatchLoss<F> for Samples<'_, F, L> {
             group += loss;
             r += 1;
             if r % GROUP == 0 || r == end {
-                groups[(r - 1) / GROUP].store(group.to_bits(), Ordering::Relaxed);
+                store(&groups[(r - 1) / GROUP], group);
                 group = 0.0;
             }
         });

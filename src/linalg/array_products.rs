@@ -1,21 +1,25 @@
-//! The products of one sample, a matrix with a vector: by BLAS, or as chains
-//! ([`kernels`](crate::kernels) defines them) in plain loops.
+//! The products of rungs 3 and 4 on whole arrays, for one sample and for the samples in the rows of
+//! a matrix: by BLAS, or as chains ([`kernels`](crate::kernels) defines them).
 
-use ndarray::{Array1, ArrayView1, ArrayView2, ArrayViewMut2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::kernels::number::Number;
+use crate::kernels::operands::{End, Left, Product, Right, Start};
+use crate::kernels::panels::{Panels, numbers};
 use crate::linalg::fused::fused;
+#[cfg(feature = "blas")]
+use crate::linalg::rows;
 use crate::linalg::scalar::Scalar;
 
 /// Who computes them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum VectorProducts {
+pub(crate) enum ArrayProducts {
     #[cfg(feature = "blas")]
     Blas,
     Chains,
 }
 
-impl VectorProducts {
+impl ArrayProducts {
     /// Chains for the native engine.
     pub(crate) fn new(native: bool) -> Self {
         #[cfg(feature = "blas")]
@@ -42,6 +46,38 @@ impl VectorProducts {
                 let mut u = if c.is_empty() { vec![F::ZERO; w.nrows()] } else { c.to_vec() };
                 fused(rows_times_vector, (w.to_slice().expect("row-major"), in_one_piece(z), &mut u));
                 u.into()
+            }
+        }
+    }
+
+    /// Z wᵀ + 1 cᵀ; an empty c adds nothing.
+    pub(crate) fn affine_rows<F: Scalar>(self, z: ArrayView2<F>, w: ArrayView2<F>, c: ArrayView1<F>) -> Array2<F> {
+        let (samples, neurons, depth) = (z.nrows(), w.nrows(), w.ncols());
+        match self {
+            #[cfg(feature = "blas")]
+            Self::Blas => {
+                let mut u = Array2::from_elem((samples, neurons), F::ZERO);
+                rows::weighted_inputs(z, w, u.view_mut());
+                rows::add_bias(c, u.view_mut());
+                u
+            }
+            Self::Chains => {
+                let (z, w, c) = (Panels::of(z), Panels::of(w), Panels::of(c.insert_axis(Axis(0))));
+                let lines: Vec<_> = (0..c.shape().0).map(|panel| c.view().panel(panel)[0]).collect();
+                let mut u = Panels::zeros(samples, neurons);
+                let panels = u.shape().0;
+                F::kernels().product(Product {
+                    a: Left::Rows(z.view()),
+                    b: Right::Transposed(w.view()),
+                    c: u.view_mut().part(0..panels, 0..samples),
+                    columns: neurons,
+                    depth,
+                    start: if lines.is_empty() { Start::Zero } else { Start::Columns(&lines) },
+                    end: End::Store,
+                });
+                let number =
+                    |(r, j): (usize, usize)| numbers::<F>(u.view().panel(j / F::LINE))[r * F::LINE + j % F::LINE];
+                Array2::from_shape_fn((samples, neurons), number)
             }
         }
     }
