@@ -22,21 +22,14 @@ fn vectors(rows: usize, left: usize) -> usize {
 
 /// Rows × vectors accumulators; the vectors of b or, if there are fewer rows, those of a; and one
 /// of the other are at most 16 registers.
-fn most_rows(vectors: usize) -> usize {
-    match vectors {
-        1 => 12,
-        2 => 6,
-        4 => 3,
-        _ => 1,
-    }
-}
+const MOST_ROWS: [usize; 4] = [12, 6, 3, 1];
 
 extension!(Avx2, "avx2,fma", 8 f32: __m256, _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps
     _mm256_fmadd_ps _mm256_mul_ps _mm256_add_ps relu_f32 masked_f32 transpose_f32,
-    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 4: 1 2 3; 8: 1; });
+    vectors MOST_ROWS);
 extension!(Avx2, "avx2,fma", 4 f64: __m256d, _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd
     _mm256_fmadd_pd _mm256_mul_pd _mm256_add_pd relu_f64 masked_f64 transpose_f64,
-    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6; 4: 1 2 3; 8: 1; });
+    vectors MOST_ROWS);
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]

@@ -23,20 +23,14 @@ fn vectors(rows: usize, left: usize) -> usize {
 
 /// Rows × vectors accumulators: at most 24 of the 32 registers. With one vector there could be more
 /// rows, but that would not save loads: each row has one FMA for its number of A.
-fn most_rows(vectors: usize) -> usize {
-    match vectors {
-        1 | 2 => 12,
-        4 => 3,
-        _ => 1,
-    }
-}
+const MOST_ROWS: [usize; 4] = [12, 12, 3, 1];
 
 extension!(Avx512, "avx512f", 16 f32: __m512, _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps
     _mm512_fmadd_ps _mm512_mul_ps _mm512_add_ps relu_f32 masked_f32 transpose_f32,
-    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 4: 1 2 3; 8: 1; });
+    vectors MOST_ROWS);
 extension!(Avx512, "avx512f", 8 f64: __m512d, _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd
     _mm512_fmadd_pd _mm512_mul_pd _mm512_add_pd relu_f64 masked_f64 transpose_f64,
-    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 4: 1 2 3; 8: 1; });
+    vectors MOST_ROWS);
 
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -20,20 +20,14 @@ fn vectors(rows: usize, left: usize) -> usize {
 }
 
 /// Rows × vectors accumulators: at most 24 of the 32 registers.
-fn most_rows(vectors: usize) -> usize {
-    match vectors {
-        1 | 2 => 12,
-        4 => 6,
-        _ => 3,
-    }
-}
+const MOST_ROWS: [usize; 4] = [12, 12, 6, 3];
 
 extension!(Neon, "neon", 4 f32: float32x4_t, vdupq_n_f32 vld1q_f32 vst1q_f32
     mul_add_f32 vmulq_f32 vaddq_f32 relu_f32 masked_f32 transpose_f32,
-    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 4: 1 2 3 4 5 6; 8: 1 2 3; });
+    vectors MOST_ROWS);
 extension!(Neon, "neon", 2 f64: float64x2_t, vdupq_n_f64 vld1q_f64 vst1q_f64
     mul_add_f64 vmulq_f64 vaddq_f64 relu_f64 masked_f64 transpose_f64,
-    vectors most_rows { 1: 1 2 3 4 5 6 7 8 9 10 11 12; 2: 1 2 3 4 5 6 7 8 9 10 11 12; 4: 1 2 3 4 5 6; 8: 1 2 3; });
+    vectors MOST_ROWS);
 
 #[inline]
 #[target_feature(enable = "neon")]

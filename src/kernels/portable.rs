@@ -5,40 +5,34 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::number::{Number, masked, relu};
-use crate::kernels::tile::{Extension, Operands, tile};
+use crate::kernels::tile::{Extension, Operands, strip};
 
 /// See the head of this file. A vector is a single number.
 pub(crate) struct Portable;
 
-unsafe fn portable_tile<F: Number, const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(
-    o: &Operands<F>,
-) {
+unsafe fn compiled<F: Number, const VECTORS: usize, const ALONG_COLUMNS: bool>(rows: usize, o: &Operands<F>) {
     // SAFETY: the caller's; no extension is needed.
-    unsafe { tile::<F, Portable, ROWS, VECTORS, ALONG_COLUMNS>(o) }
+    unsafe { strip::<F, Portable, VECTORS, ALONG_COLUMNS>(rows, o) }
 }
 
 impl<F: Number> Extension<F> for Portable {
     type Vector = F;
     const WIDTH: usize = 1;
 
+    // More would be compiled for a long time, and would not be faster.
+    const MOST_ROWS: &[usize] = &[1; 5];
+
     fn vectors(_rows: usize, _left: usize) -> usize {
         F::LINE
     }
 
-    // More would be compiled for a long time, and would not be faster.
-    fn most_rows(_vectors: usize) -> usize {
-        1
-    }
-
-    #[inline(always)]
-    unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<F>) {
+    unsafe fn strip<const ALONG_COLUMNS: bool>(vectors: usize, rows: usize, o: &Operands<F>) {
         // SAFETY: the caller's.
         unsafe {
-            match (vectors, rows) {
-                (1, 1) => portable_tile::<F, 1, 1, ALONG_COLUMNS>(o),
-                (8, 1) => portable_tile::<F, 1, 8, ALONG_COLUMNS>(o),
-                (16, 1) => portable_tile::<F, 1, 16, ALONG_COLUMNS>(o),
-                (vectors, rows) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
+            match vectors {
+                8 => compiled::<F, 8, ALONG_COLUMNS>(rows, o),
+                16 => compiled::<F, 16, ALONG_COLUMNS>(rows, o),
+                _ => unreachable!("a tile of {vectors} vectors"),
             }
         }
     }

@@ -128,21 +128,10 @@ impl<F: Number> Product<'_, F> {
         b_stride: usize,
         block: &Block,
     ) {
-        let most = E::most_rows(block.vectors);
         // SAFETY: the shapes were checked.
         unsafe {
-            let mut operands = self.operands::<E, ALONG_COLUMNS>(a, b, b_stride, block);
-            if ALONG_COLUMNS {
-                // A tile stays within a line of A.
-                for first in (0..block.height).step_by(F::LINE) {
-                    let a = a.as_ptr().add((block.row + first) / F::LINE * a.stride() + block.k);
-                    operands.a = a.cast();
-                    let rows = F::LINE.min(block.height - first);
-                    tiles_of_rows::<F, E, ALONG_COLUMNS>(&mut operands, rows, most, block.vectors);
-                }
-            } else {
-                tiles_of_rows::<F, E, ALONG_COLUMNS>(&mut operands, block.height, most, block.vectors);
-            }
+            let operands = self.operands::<E, ALONG_COLUMNS>(a, b, b_stride, block);
+            E::strip::<ALONG_COLUMNS>(block.vectors, block.height, &operands);
         }
     }
 
@@ -175,8 +164,8 @@ impl<F: Number> Product<'_, F> {
                 End::AddTo(beta) if beta == F::UNIT => TileEnd::Add,
                 End::AddTo(beta) => TileEnd::AddTo(beta),
             };
-            // Along columns, the caller sets A for each line of rows.
-            let first_a = if ALONG_COLUMNS { a.as_ptr() } else { a.as_ptr().add(block.k / F::LINE * a.stride() + row) };
+            let (a_panel, a_line) = if ALONG_COLUMNS { (row, block.k) } else { (block.k, row) };
+            let first_a = a.as_ptr().add(a_panel / F::LINE * a.stride() + a_line);
             let c_stride = self.c.stride();
             let c = self.c.as_mut_ptr().add(block.panel * c_stride + row);
             Operands {
@@ -235,32 +224,6 @@ impl<F: Number> Product<'_, F> {
                 }
             }
             v += vectors;
-        }
-    }
-}
-
-/// Multiplies tile after tile of `rows` rows, and moves the operands on behind them. The rows are
-/// shared out evenly, so that no tile is low.
-///
-/// # Safety
-/// The CPU has the extension; the operands cover the rows.
-#[inline(always)]
-unsafe fn tiles_of_rows<F: Number, E: Extension<F>, const ALONG_COLUMNS: bool>(
-    operands: &mut Operands<F>,
-    rows: usize,
-    most: usize,
-    vectors: usize,
-) {
-    // 32-bit divisions are several times faster.
-    let (rows, most) = (rows as u32, most as u32);
-    let tiles = if rows <= most { 1 } else { rows.div_ceil(most) };
-    let (low, higher) = if tiles == 1 { (rows, 0) } else { (rows / tiles, rows % tiles) };
-    for tile in 0..tiles {
-        let height = (low + u32::from(tile < higher)) as usize;
-        // SAFETY: the caller's.
-        unsafe {
-            E::tile::<ALONG_COLUMNS>(height, vectors, operands);
-            operands.advance(height, if ALONG_COLUMNS { height } else { height * F::LINE });
         }
     }
 }

@@ -26,13 +26,15 @@ pub(crate) trait Extension<F: Number>: 'static {
     /// How many numbers it holds: a line is a whole number of vectors.
     const WIDTH: usize;
 
-    /// The number of vectors beside each other that a tile of so many rows has at best, if `left`
-    /// vectors are left of C. It may be more than `left` as far as the last panel is padded.
+    /// The largest number of rows of a tile with 1, 2, 4, … vectors beside each other.
+    const MOST_ROWS: &[usize];
+
+    /// The number of vectors beside each other, a power of 2, that a tile of so many rows has at
+    /// best, if `left` vectors are left of C. It may be more than `left` as far as the last panel
+    /// is padded.
     fn vectors(rows: usize, left: usize) -> usize;
-    /// The largest number of rows of a tile with so many vectors beside each other.
-    fn most_rows(vectors: usize) -> usize;
-    /// Multiplies a tile of one of the shapes above: [`tile`], compiled for the extension.
-    unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, operands: &Operands<F>);
+    /// [`strip`], compiled for the extension and for this number of vectors.
+    unsafe fn strip<const ALONG_COLUMNS: bool>(vectors: usize, rows: usize, operands: &Operands<F>);
 
     /// +0 in all lanes.
     unsafe fn zero() -> Self::Vector;
@@ -82,13 +84,14 @@ pub(crate) enum TileEnd<F> {
     Add,
 }
 
-/// What a tile reads and writes: pointers to its first numbers.
-#[derive(Debug)]
+/// What a strip reads and writes, and then, what its tile at hand does: pointers to the first
+/// numbers.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Operands<F> {
     /// The number of k.
     pub(crate) depth: usize,
     pub(crate) a: *const F,
-    /// Numbers from one panel of A to the next. (Along its columns a tile stays in one panel.)
+    /// Numbers from one panel of A to the next.
     pub(crate) a_stride: usize,
     pub(crate) b: *const F,
     /// Numbers from one panel of B to the next.
@@ -115,7 +118,7 @@ const AHEAD_C: usize = 16;
 impl<F: Number> Operands<F> {
     /// Moves on by a number of rows, which are so many numbers of A.
     #[inline(always)]
-    pub(crate) fn advance(&mut self, rows: usize, of_a: usize) {
+    fn advance(&mut self, rows: usize, of_a: usize) {
         let lines = rows * F::LINE;
         self.a = self.a.wrapping_add(of_a);
         self.c = self.c.wrapping_add(lines);
@@ -151,6 +154,85 @@ fn prefetch<F>(a: *const F) {
 fn offset<F: Number, E: Extension<F>>(v: usize, stride: usize) -> usize {
     let in_line = F::LINE / E::WIDTH;
     v / in_line * stride + v % in_line * E::WIDTH
+}
+
+/// Multiplies a strip of C: all rows, some vectors beside each other, and tile after tile.
+///
+/// # Safety
+/// The CPU has the extension; the operands cover the rows, vectors and k.
+#[inline(always)]
+pub(crate) unsafe fn strip<F, E, const VECTORS: usize, const ALONG_COLUMNS: bool>(rows: usize, operands: &Operands<F>)
+where
+    F: Number,
+    E: Extension<F>,
+{
+    // A copy can stay in registers.
+    let mut o = *operands;
+    // SAFETY: the caller's.
+    unsafe {
+        if !ALONG_COLUMNS {
+            return tiles::<F, E, VECTORS, ALONG_COLUMNS>(&mut o, Heights::of::<F, E, VECTORS>(rows));
+        }
+        // A tile stays within a line of A.
+        let whole = Heights::of::<F, E, VECTORS>(F::LINE);
+        let mut line = o.a;
+        for first in (0..rows).step_by(F::LINE) {
+            let left = rows - first;
+            let heights = if left >= F::LINE { whole } else { Heights::of::<F, E, VECTORS>(left) };
+            o.a = line;
+            tiles::<F, E, VECTORS, ALONG_COLUMNS>(&mut o, heights);
+            line = line.wrapping_add(o.a_stride);
+        }
+    }
+}
+
+/// Rows shared out evenly over tiles, so that none is low.
+#[derive(Clone, Copy)]
+struct Heights {
+    tiles: u32,
+    low: u32,
+    /// So many of the tiles, the first ones, have a row more.
+    higher: u32,
+}
+
+impl Heights {
+    #[inline(always)]
+    fn of<F: Number, E: Extension<F>, const VECTORS: usize>(rows: usize) -> Self {
+        // 32-bit divisions are several times faster, and this one is by a constant.
+        let (rows, most) = (rows as u32, const { E::MOST_ROWS[VECTORS.ilog2() as usize] as u32 });
+        let tiles = rows.div_ceil(most);
+        if tiles <= 1 {
+            Self { tiles, low: rows, higher: 0 }
+        } else {
+            Self { tiles, low: rows / tiles, higher: rows % tiles }
+        }
+    }
+}
+
+/// Multiplies tiles of these heights and moves the operands on behind them.
+#[inline(always)]
+unsafe fn tiles<F, E, const VECTORS: usize, const ALONG_COLUMNS: bool>(o: &mut Operands<F>, heights: Heights)
+where
+    F: Number,
+    E: Extension<F>,
+{
+    /// The tile of one of these heights, as far as the extension has it.
+    macro_rules! tile_of {
+        ($height:expr; $($rows:literal)+) => {
+            match $height {
+                $($rows if const { $rows <= E::MOST_ROWS[VECTORS.ilog2() as usize] } => {
+                    tile::<F, E, $rows, VECTORS, ALONG_COLUMNS>(o)
+                })+
+                height => unreachable!("a tile of {height} rows and {VECTORS} vectors"),
+            }
+        };
+    }
+    for tile in 0..heights.tiles {
+        let height = (heights.low + u32::from(tile < heights.higher)) as usize;
+        // SAFETY: the caller's.
+        unsafe { tile_of!(height; 12 11 10 9 8 7 6 5 4 3 2 1) };
+        o.advance(height, if ALONG_COLUMNS { height } else { height * F::LINE });
+    }
 }
 
 /// Multiplies a tile of ROWS × VECTORS. A is read along its rows, a line of k at a time; or along
@@ -295,37 +377,42 @@ unsafe fn write<F: Number, E: Extension<F>, const ROWS: usize, const VECTORS: us
 
 /// Implements [`Extension`] for a number type by functions of one kind of vector. Those from
 /// `$splat`, which puts a number in all lanes, to `$transpose` have the meaning and the order of
-/// the trait's; `$vectors` and `$most_rows` choose among `$shapes`, which are as in [`tiles!`].
+/// the trait's; `$most_rows` is for 1, 2, 4 and 8 vectors.
 macro_rules! extension {
     ($extension:ident, $features:literal, $width:literal $f:ty: $vector:ty, $splat:ident $load:ident $store:ident
         $mul_add:ident $mul:ident $add:ident $relu:ident $masked:ident $transpose:ident,
-        $vectors:ident $most_rows:ident { $($shapes:tt)+ }) => {
+        $vectors:ident $most_rows:expr) => {
         const _: () = {
             use crate::kernels::number::Number;
-            use crate::kernels::tile::{Extension, Operands, tile, tiles};
+            use crate::kernels::tile::{Extension, Operands, strip};
 
             #[target_feature(enable = $features)]
-            unsafe fn compiled<const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(o: &Operands<$f>) {
+            unsafe fn compiled<const VECTORS: usize, const ALONG_COLUMNS: bool>(rows: usize, o: &Operands<$f>) {
                 // SAFETY: the caller's, with the extension enabled.
-                unsafe { tile::<$f, $extension, ROWS, VECTORS, ALONG_COLUMNS>(o) }
+                unsafe { strip::<$f, $extension, VECTORS, ALONG_COLUMNS>(rows, o) }
             }
 
             impl Extension<$f> for $extension {
                 type Vector = $vector;
                 const WIDTH: usize = $width;
+                const MOST_ROWS: &[usize] = &$most_rows;
 
                 fn vectors(rows: usize, left: usize) -> usize {
                     $vectors(rows, left)
                 }
 
-                fn most_rows(vectors: usize) -> usize {
-                    $most_rows(vectors)
-                }
-
                 #[inline(always)]
-                unsafe fn tile<const ALONG_COLUMNS: bool>(rows: usize, vectors: usize, o: &Operands<$f>) {
+                unsafe fn strip<const ALONG_COLUMNS: bool>(vectors: usize, rows: usize, o: &Operands<$f>) {
                     // SAFETY: the caller's.
-                    unsafe { tiles!(compiled, ALONG_COLUMNS, (rows, vectors, o); $($shapes)+) }
+                    unsafe {
+                        match vectors {
+                            1 => compiled::<1, ALONG_COLUMNS>(rows, o),
+                            2 => compiled::<2, ALONG_COLUMNS>(rows, o),
+                            4 => compiled::<4, ALONG_COLUMNS>(rows, o),
+                            8 => compiled::<8, ALONG_COLUMNS>(rows, o),
+                            _ => unreachable!("a tile of {vectors} vectors"),
+                        }
+                    }
                 }
 
                 #[inline(always)]
@@ -383,16 +470,5 @@ macro_rules! extension {
     };
 }
 
-/// The `match` from the shape of a tile to its function: `tiles!(function, ALONG_COLUMNS, (rows,
-/// vectors, operands); 2: 1 2 3; …)` has tiles with 2 vectors beside each other of 1, 2 or 3 rows.
-macro_rules! tiles {
-    ($tile:ident, $along:ident, ($rows:expr, $shape:expr, $operands:expr); $($vectors:literal: $($height:literal)+;)+) => {
-        match ($shape, $rows) {
-            $($(($vectors, $height) => $tile::<$height, $vectors, $along>($operands),)+)+
-            (vectors, rows) => unreachable!("a tile of {rows} rows and {vectors} vectors"),
-        }
-    };
-}
-
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub(crate) use {extension, tiles};
+pub(crate) use extension;
