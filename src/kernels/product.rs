@@ -29,6 +29,10 @@ const BLOCK_LINES: usize = 3072;
 /// Lines of B that are transposed at once, 16 KiB.
 const TRANSPOSED_LINES: usize = 256;
 
+/// The least number of lines of B that are asked for with each line of k. To ask sooner than needed
+/// costs nothing.
+const LEAST_AHEAD: usize = 2;
+
 /// Multiplies.
 ///
 /// # Safety
@@ -95,14 +99,25 @@ impl<F: Number> Product<'_, F> {
                 while v < self.vectors::<E>() {
                     let vectors = E::vectors(height, self.vectors::<E>() - v);
                     let panel = v * E::WIDTH / F::LINE;
+                    v += vectors;
+                    // What comes next: further panels, further rows, further k; and behind those,
+                    // probably, a product of the neighbouring rows or columns.
+                    let next = if v < self.vectors::<E>() {
+                        Place { row, k, panel: v * E::WIDTH / F::LINE }
+                    } else if row + height < rows {
+                        Place { row: row + height, k, panel: 0 }
+                    } else if !is_last {
+                        Place { row: 0, k: k + depth, panel: 0 }
+                    } else {
+                        Place { row: rows, k: 0, panel: v * E::WIDTH / F::LINE }
+                    };
                     // SAFETY: the shapes were checked.
                     unsafe {
-                        let b = b.as_ptr().add(panel * b.stride() + k);
-                        let has_next = v + vectors < self.vectors::<E>();
-                        let of = Block { row, height, k, depth, panel, vectors, is_last, has_next };
-                        self.column::<E, ALONG_COLUMNS>(a, b, self.b_stride(), &of);
+                        let at = Place { row, k, panel };
+                        let of = Block { at, height, depth, vectors, is_last, next };
+                        let b_at = |place: &Place| b.as_ptr().wrapping_add(place.panel * b.stride() + place.k);
+                        self.column::<E, ALONG_COLUMNS>(a, [b_at(&of.at), b_at(&of.next)], b.stride(), &of);
                     }
-                    v += vectors;
                 }
                 row += height;
             }
@@ -113,18 +128,13 @@ impl<F: Number> Product<'_, F> {
         }
     }
 
-    fn b_stride(&self) -> usize {
-        match self.b {
-            Right::Panels(b) | Right::Transposed(b) => b.stride(),
-        }
-    }
-
-    /// The rows of a block in some panels of C, whose columns of B begin at `b`.
+    /// The rows of a block in some panels of C, whose columns of B, and those that come next,
+    /// begin at `b`.
     #[inline(always)]
     unsafe fn column<E: Extension<F>, const ALONG_COLUMNS: bool>(
         &mut self,
         a: PanelsRef<F>,
-        b: *const F::Line,
+        b: [*const F::Line; 2],
         b_stride: usize,
         block: &Block,
     ) {
@@ -140,17 +150,17 @@ impl<F: Number> Product<'_, F> {
     unsafe fn operands<E: Extension<F>, const ALONG_COLUMNS: bool>(
         &mut self,
         a: PanelsRef<F>,
-        b: *const F::Line,
+        b: [*const F::Line; 2],
         b_stride: usize,
         block: &Block,
     ) -> Operands<F> {
-        let row = block.row;
+        let Place { row, k, panel } = block.at;
         let start = match self.start {
-            _ if block.k > 0 => TileStart::C,
+            _ if k > 0 => TileStart::C,
             Start::Zero => TileStart::Zero,
             Start::C => TileStart::C,
             Start::Rows(bias) => TileStart::Rows(bias[row..].as_ptr()),
-            Start::Columns(bias) => TileStart::Columns(bias[block.panel..].as_ptr().cast()),
+            Start::Columns(bias) => TileStart::Columns(bias[panel..].as_ptr().cast()),
         };
         // SAFETY: the shapes were checked, and Z has the panels and rows of C.
         unsafe {
@@ -158,28 +168,33 @@ impl<F: Number> Product<'_, F> {
                 _ if !block.is_last => TileEnd::Store,
                 End::Store => TileEnd::Store,
                 End::Relu => TileEnd::Relu,
-                End::Mask(z) => {
-                    TileEnd::Mask(z.as_ptr().add(block.panel * z.stride() + row).cast(), z.stride() * F::LINE)
-                }
+                End::Mask(z) => TileEnd::Mask(z.as_ptr().add(panel * z.stride() + row).cast(), z.stride() * F::LINE),
                 End::AddTo(beta) if beta == F::UNIT => TileEnd::Add,
                 End::AddTo(beta) => TileEnd::AddTo(beta),
             };
-            let (a_panel, a_line) = if ALONG_COLUMNS { (row, block.k) } else { (block.k, row) };
-            let first_a = a.as_ptr().add(a_panel / F::LINE * a.stride() + a_line);
+            let a_at = |place: &Place| {
+                let (panel, line) = if ALONG_COLUMNS { (place.row, place.k) } else { (place.k, place.row) };
+                a.as_ptr().wrapping_add(panel / F::LINE * a.stride() + line).cast()
+            };
             let c_stride = self.c.stride();
-            let c = self.c.as_mut_ptr().add(block.panel * c_stride + row);
+            let c = self.c.as_mut_ptr().add(panel * c_stride + row);
+            // All tiles together ask for the next lines of B.
+            let tiles = block.height.div_ceil(E::MOST_ROWS[block.vectors.ilog2() as usize]);
+            let ahead_b = F::LINE.div_ceil(tiles).max(LEAST_AHEAD);
             Operands {
                 depth: block.depth,
-                a: first_a.cast(),
+                a: a_at(&block.at),
                 a_stride: a.stride() * F::LINE,
-                b: b.cast(),
+                b: b[0].cast(),
                 b_stride: b_stride * F::LINE,
                 c: c.cast(),
                 c_stride: c_stride * F::LINE,
                 start,
                 end,
-                next_b: b.wrapping_add(block.panels::<F, E>() * b_stride).cast(),
-                next_b_lines: if block.has_next { block.depth } else { 0 },
+                next_a: a_at(&block.next),
+                next_b: b[1].cast(),
+                ahead_b,
+                next_b_lines: if b[0] == b[1] { 0 } else { block.depth },
             }
         }
     }
@@ -206,17 +221,11 @@ impl<F: Number> Product<'_, F> {
                             E::transpose(b.as_ptr().add(from), buffer.add(p * block + square * F::LINE));
                         }
                     }
-                    let of = Block {
-                        row: 0,
-                        height,
-                        k,
-                        depth,
-                        panel,
-                        vectors,
-                        is_last: k + depth == self.depth,
-                        has_next: false,
-                    };
-                    self.column::<E, false>(a, buffer, block, &of);
+                    let at = Place { row: 0, k, panel };
+                    let is_last = k + depth == self.depth;
+                    let next = if is_last { Place { k: 0, ..at } } else { Place { k: k + depth, ..at } };
+                    let of = Block { at, height, depth, vectors, is_last, next };
+                    self.column::<E, false>(a, [buffer; 2], block, &of);
                 }
                 k += depth;
                 if k >= self.depth {
@@ -228,25 +237,25 @@ impl<F: Number> Product<'_, F> {
     }
 }
 
-/// Some rows of some panels of C, and some k.
-struct Block {
+/// A first row and panel of C, and a first k.
+#[derive(Clone, Copy)]
+struct Place {
     row: usize,
-    height: usize,
     k: usize,
-    depth: usize,
     panel: usize,
-    /// The vectors beside each other from the first of that panel on.
-    vectors: usize,
-    is_last: bool,
-    /// Whether further panels follow.
-    has_next: bool,
 }
 
-impl Block {
-    /// The panels that the vectors lie in.
-    fn panels<F: Number, E: Extension<F>>(&self) -> usize {
-        (self.vectors * E::WIDTH).div_ceil(F::LINE)
-    }
+/// Some rows of some panels of C, and some k.
+struct Block {
+    at: Place,
+    height: usize,
+    depth: usize,
+    /// The vectors beside each other from the first of the panel on.
+    vectors: usize,
+    /// Whether these are the last k.
+    is_last: bool,
+    /// Where the next block is.
+    next: Place,
 }
 
 /// `to` = `from`ᵀ, whole squares of LINE lines at a time.

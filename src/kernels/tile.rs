@@ -101,16 +101,16 @@ pub(crate) struct Operands<F> {
     pub(crate) c_stride: usize,
     pub(crate) start: TileStart<F>,
     pub(crate) end: TileEnd<F>,
-    /// The panel of B that comes next: while a tile is multiplied, the lines of later tiles are
-    /// asked for, since the caches' own guess is often too late, and far too late beside other
+    /// A and B of the strip that comes next: while a tile is multiplied, the lines of later ones
+    /// are asked for, since the caches' own guess is often too late, and far too late beside other
     /// programs.
+    pub(crate) next_a: *const F,
     pub(crate) next_b: *const F,
-    /// Lines of that panel that are still to be asked for.
+    /// Lines of the next B that are asked for with each line of k, until all have been.
+    pub(crate) ahead_b: usize,
+    /// Lines of the next B that are still to be asked for.
     pub(crate) next_b_lines: usize,
 }
-
-/// Lines of the next panel of B that are asked for with each line of k.
-const AHEAD_B: usize = 2;
 
 /// How many lines ahead those of C are asked for where it is large and read before it is written.
 const AHEAD_C: usize = 16;
@@ -122,9 +122,12 @@ impl<F: Number> Operands<F> {
         let lines = rows * F::LINE;
         self.a = self.a.wrapping_add(of_a);
         self.c = self.c.wrapping_add(lines);
-        let asked = (AHEAD_B * (self.depth / F::LINE)).min(self.next_b_lines);
-        self.next_b_lines -= asked;
+        let asked = self.ahead_b * (self.depth / F::LINE);
         self.next_b = self.next_b.wrapping_add(asked * F::LINE);
+        self.next_b_lines = self.next_b_lines.saturating_sub(asked);
+        if self.next_b_lines == 0 {
+            self.ahead_b = 0;
+        }
         if let TileStart::Rows(bias) = &mut self.start {
             *bias = bias.wrapping_add(rows);
         }
@@ -218,10 +221,10 @@ where
 {
     /// The tile of one of these heights, as far as the extension has it.
     macro_rules! tile_of {
-        ($height:expr; $($rows:literal)+) => {
+        ($height:expr, $next_a:expr; $($rows:literal)+) => {
             match $height {
                 $($rows if const { $rows <= E::MOST_ROWS[VECTORS.ilog2() as usize] } => {
-                    tile::<F, E, $rows, VECTORS, ALONG_COLUMNS>(o)
+                    tile::<F, E, $rows, VECTORS, ALONG_COLUMNS>(o, $next_a)
                 })+
                 height => unreachable!("a tile of {height} rows and {VECTORS} vectors"),
             }
@@ -229,8 +232,10 @@ where
     }
     for tile in 0..heights.tiles {
         let height = (heights.low + u32::from(tile < heights.higher)) as usize;
+        let after = o.a.wrapping_add(height * F::LINE);
+        let next_a = if tile + 1 < heights.tiles { after } else { o.next_a };
         // SAFETY: the caller's.
-        unsafe { tile_of!(height; 12 11 10 9 8 7 6 5 4 3 2 1) };
+        unsafe { tile_of!(height, next_a; 12 11 10 9 8 7 6 5 4 3 2 1) };
         o.advance(height, if ALONG_COLUMNS { height } else { height * F::LINE });
     }
 }
@@ -241,8 +246,10 @@ where
 /// # Safety
 /// The CPU has the extension; the operands cover the tile's rows, vectors and k.
 #[inline(always)]
-pub(crate) unsafe fn tile<F, E, const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(o: &Operands<F>)
-where
+unsafe fn tile<F, E, const ROWS: usize, const VECTORS: usize, const ALONG_COLUMNS: bool>(
+    o: &Operands<F>,
+    mut next_a: *const F,
+) where
     F: Number,
     E: Extension<F>,
 {
@@ -254,22 +261,20 @@ where
         if ALONG_COLUMNS {
             (0..ROWS).for_each(|i| prefetch(o.c.wrapping_add((AHEAD_C + i) * F::LINE)));
         }
-        let asks = o.next_b_lines > 0;
         // A line of k at a time, unrolled.
         for _ in 0..o.depth / F::LINE {
             if !ALONG_COLUMNS {
                 // The rows of the next tile.
-                (0..ROWS).for_each(|i| prefetch(a.wrapping_add((ROWS + i) * F::LINE)));
+                (0..ROWS).for_each(|i| prefetch(next_a.wrapping_add(i * F::LINE)));
+                next_a = next_a.wrapping_add(o.a_stride);
             }
-            if asks {
-                (0..AHEAD_B).for_each(|i| prefetch(next_b.wrapping_add(i * F::LINE)));
-            }
+            (0..o.ahead_b).for_each(|i| prefetch(next_b.wrapping_add(i * F::LINE)));
             for k in 0..F::LINE {
                 step::<F, E, ROWS, VECTORS>(&mut acc, a.add(k * a_k), a_row, b.add(k * F::LINE), o.b_stride);
             }
             a = a.wrapping_add(if ALONG_COLUMNS { F::LINE * F::LINE } else { o.a_stride });
             b = b.wrapping_add(F::LINE * F::LINE);
-            next_b = next_b.wrapping_add(AHEAD_B * F::LINE);
+            next_b = next_b.wrapping_add(o.ahead_b * F::LINE);
         }
         for k in 0..o.depth % F::LINE {
             step::<F, E, ROWS, VECTORS>(&mut acc, a.add(k * a_k), a_row, b.add(k * F::LINE), o.b_stride);
