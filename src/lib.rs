@@ -38,6 +38,7 @@
 //! | choose who multiplies: BLAS, or the crate's own kernels | [`Products`] | |
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
+//! | predict again and again into the caller's memory, for serving | [`Predictor`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
 //! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
 //! | show a progress bar | `ProgressBar` | `progress` |
@@ -126,7 +127,9 @@ pub mod rungs;
 mod steps;
 mod train;
 
+pub use engine::predictor::Predictor;
 pub use error::{Error, Result};
+pub use kernels::table::native_kernels;
 pub use linalg::blas::blas_description;
 pub use linalg::scalar::Scalar;
 pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Products, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Model, Optimizer, Products, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
+    Trainer, Training,
 };
 use ndarray::{Array1, Array2, s};
 
@@ -149,6 +150,24 @@ fn epochs(products: Products) {
     );
 }
 
+/// Few rows on the calling thread, with and without standardisation: nothing at all.
+fn predictions(products: Products) {
+    let x = Array2::from_shape_fn((40, 16), |(i, j)| (i * j % 7) as f32);
+    let mut model = Model::from(network(&[16, 16, 16, 3], Bias::EveryLayer, products));
+    for standardizer in [None, Some(Standardizer::fit(x.view()).unwrap())] {
+        model.standardizer = standardizer;
+        let mut predictor = model.predictor(16).unwrap();
+        let mut y_hat = Array2::zeros((40, 3));
+        let mut predict = |rows: usize| {
+            predictor.predict_into(x.slice(s![..rows, ..]), y_hat.slice_mut(s![..rows, ..])).unwrap();
+        };
+        for rows in [1, 8, 40] {
+            predict(rows);
+        }
+        assert_eq!(allocations(|| (0..300).for_each(|i| predict([1, 8, 40][i % 3]))), 0, "predictions, {products:?}");
+    }
+}
+
 /// Over BLAS: capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
 fn buffers_have_the_stated_size() {
     let products = Products::Blas;
@@ -171,6 +190,7 @@ fn main() {
         epochs(products);
         small_steps_of_a_trainer(products);
         epochs_of_a_trainer(products);
+        predictions(products);
     }
     buffers_have_the_stated_size();
 }

@@ -108,7 +108,7 @@ fn main() -> Outcome {
     }
     // The runs go side by side, each on one thread; the bits are the same for any number.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
-    let (facts, start) = (machine::facts(gemmprop::blas_description()), Instant::now());
+    let (facts, start) = (machine::facts(gemmprop::blas_description(), gemmprop::native_kernels()), Instant::now());
     let mut context = Context { quick, mnist, results: Results::open(&directory("experiments"))?, facts, start };
     let mut entries = Vec::new();
     for (name, experiment, names, entry) in EXPERIMENTS {

@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if arguments.check_our_peers {
         return peers::check_ours(&directory("peers"));
     }
-    let facts = machine::facts(gemmprop::blas_description());
+    let facts = machine::facts(gemmprop::blas_description(), gemmprop::native_kernels());
     let mut results = Results::open(&directory("figures"))?;
     let (measured, left_out) = measure(&mut results, &arguments, &facts)?;
     if measured.is_empty() {

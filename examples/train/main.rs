@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use clap::error::ErrorKind;
 use gemmprop::BatchEnd;
 use gemmprop::{
-    Dataset, History, Logistic, Loss, Mlp, Observer, ProgressBar, Record, SoftmaxCrossEntropy, SquaredError,
+    Dataset, History, Logistic, Loss, Mlp, Observer, Products, ProgressBar, Record, SoftmaxCrossEntropy, SquaredError,
     StopReason, Trainer, blas_description,
     checkpoint::{Checkpoints, Notes, Saved, Stored},
 };
@@ -280,7 +280,8 @@ impl Run<'_> {
 
     fn resumed<L: Loss<f32>>(&self, loss: L, stored: Saved<Stored>) -> Result<Trainer<f32, L>> {
         let (mut trainer, blas) = (stored.value.trainer(loss)?, blas_description());
-        if stored.blas != blas {
+        // The native engine has the same bits beside any BLAS.
+        if stored.blas != blas && trainer.model().mlp.products() != Products::Native {
             say(format!("note: the run began with {}, this is {blas}; roundings will differ", stored.blas));
         }
         // Only on request, so that a run that stopped early does not continue by accident.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 use crate::engine::pass::GradientPass;
 use crate::engine::plan::Plan;
@@ -11,11 +11,12 @@ use crate::network::mlp::Mlp;
 use crate::parallel::team::{ActiveTeam, with_team};
 use crate::parallel::tiles::{SharedTiles, Tile, TileTable};
 use crate::parallel::workload::{Workload, workload};
-use crate::steps::blocks::ranges;
+use crate::steps::blocks::{even_block, ranges};
 use crate::steps::samples::Samples;
 
 /// Buffers and plan of a forward pass over a fixed number of samples: samples × (d[0] + … + m)
 /// numbers.
+#[derive(Debug)]
 struct Forward<F> {
     layers: Vec<Array2<F>>,
     plan: Plan,
@@ -90,4 +91,45 @@ pub(crate) fn predict<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Array2<F> {
     let flops = 2 * samples * mlp.parameters().count();
     with_team(workload(table.len(), flops), |team| team.for_each_tile(table.len(), flops, &task));
     y_hat
+}
+
+/// Forward passes again and again, with a copy of the network.
+#[derive(Debug)]
+pub(crate) struct BlasPredictor<F: Scalar> {
+    mlp: Mlp<F>,
+    capacity: usize,
+    /// One for each number of rows met so far.
+    forwards: Vec<Forward<F>>,
+}
+
+/// The largest number of forward passes whose buffers are kept.
+const MOST_FORWARDS: usize = 16;
+
+impl<F: Scalar> BlasPredictor<F> {
+    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
+        Self { mlp: mlp.clone(), capacity: capacity.min(PREDICT_ROWS), forwards: Vec::new() }
+    }
+
+    /// ŷ for each row of x.
+    pub(crate) fn predict(&mut self, x: ArrayView2<F>, mut y_hat: ArrayViewMut2<F>) {
+        let Self { mlp, capacity, forwards } = self;
+        let (samples, block) = (x.nrows(), even_block(x.nrows(), *capacity));
+        if forwards.len() >= MOST_FORWARDS {
+            forwards.clear();
+        }
+        let mut of_rows = |rows| {
+            forwards.iter().position(|forward| forward.samples() == rows).unwrap_or_else(|| {
+                forwards.push(Forward::new(mlp, rows));
+                forwards.len() - 1
+            })
+        };
+        let full = of_rows(block);
+        let ragged = if samples.is_multiple_of(block) { full } else { of_rows(samples % block) };
+        with_team(samples.div_ceil(block) * forwards[full].workload(), |team| {
+            for rows in ranges(samples, block) {
+                let forward = &mut forwards[if rows.len() == block { full } else { ragged }];
+                y_hat.slice_mut(s![rows.clone(), ..]).assign(&forward.run(team, mlp, x, rows.start));
+            }
+        });
+    }
 }

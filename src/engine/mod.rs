@@ -17,7 +17,8 @@
 //!
 //! Each phase ends when all of its tiles are done. Tiles depend on shapes alone (`cut`,
 //! `parameter_tiles`), so the bits do not depend on the number of threads. All buffers are made
-//! once. `predict` lets either engine run the forward operations alone.
+//! once. `predict` lets either engine run the forward operations alone, `predictor` again and
+//! again.
 
 #[cfg(feature = "blas")]
 mod blas_predict;
@@ -34,6 +35,7 @@ pub(crate) mod pass;
 #[cfg(feature = "blas")]
 pub(crate) mod plan;
 pub(crate) mod predict;
+pub(crate) mod predictor;
 #[cfg(feature = "blas")]
 pub(crate) mod sam;
 #[cfg(feature = "blas")]

@@ -8,8 +8,9 @@ use crate::engine::choice::is_native;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::native::predict as native_predict;
+use crate::native::predict::{NativePredictor, PREDICT_ROWS};
 use crate::network::mlp::{Mlp, check_outputs};
+use crate::steps::blocks::even_block;
 
 impl<F: Scalar> Mlp<F> {
     /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic
@@ -22,7 +23,12 @@ impl<F: Scalar> Mlp<F> {
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
         let y_hat = match is_native(self, x.nrows(), x.nrows()) {
-            true => native_predict::predict(self, x),
+            true => {
+                let block = even_block(x.nrows(), PREDICT_ROWS);
+                let mut y_hat = Array2::from_elem((x.nrows(), self.outputs()), F::ZERO);
+                NativePredictor::new(self, block).predict(x, y_hat.view_mut());
+                y_hat
+            }
             #[cfg(feature = "blas")]
             false => blas_predict::predict(self, x),
             #[cfg(not(feature = "blas"))]

@@ -30,6 +30,8 @@ impl<F: Number> Extension<F> for Portable {
         // SAFETY: the caller's.
         unsafe {
             match vectors {
+                // Counted numbers have lines of one.
+                1 => compiled::<F, 1, ALONG_COLUMNS>(rows, o),
                 8 => compiled::<F, 8, ALONG_COLUMNS>(rows, o),
                 16 => compiled::<F, 16, ALONG_COLUMNS>(rows, o),
                 _ => unreachable!("a tile of {vectors} vectors"),

@@ -57,6 +57,13 @@ impl<F: Number> Table<F> {
     }
 }
 
+/// The vector extension whose kernels the native engine runs on this CPU: `avx512`, `avx2`, `neon`
+/// or `portable`. For captions and bug reports.
+#[must_use]
+pub fn native_kernels() -> &'static str {
+    f32::kernels().name
+}
+
 /// A number type with kernels.
 pub trait HasKernels: Number {
     /// The kernels that this CPU runs.

@@ -29,8 +29,8 @@ use crate::linalg::openblas as provider;
 
 pub(crate) use provider::one_blas_thread;
 
-/// What computes the products: OpenBLAS's version, build and kernel, or what stands in for it. For
-/// captions and bug reports.
+/// The BLAS: OpenBLAS's version, build and kernel, or what stands in for it. For captions and bug
+/// reports, beside [`native_kernels`](crate::native_kernels).
 #[must_use]
 pub fn blas_description() -> &'static str {
     provider::description()

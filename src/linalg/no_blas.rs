@@ -1,7 +1,6 @@
 //! What stands in place of BLAS in a build without it: no products, and no threads to guard.
 
 use crate::error::Result;
-use crate::kernels::table::HasKernels;
 
 /// What a number type needs of BLAS: nothing.
 pub trait Kernels {}
@@ -18,5 +17,5 @@ pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
 }
 
 pub(crate) fn description() -> &'static str {
-    f32::kernels().name
+    "no BLAS"
 }

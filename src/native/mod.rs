@@ -14,7 +14,7 @@
 //!
 //! What each number of a product is, is defined at the head of [`kernels`](crate::kernels): neither
 //! tiles nor threads nor the CPU change it, so tiles are cut as speed wants it. Only ‖g‖ is summed
-//! tile by tile. Tiles are cut by shapes alone, so it has the same bits everywhere as well.
+//! tile by tile of θ. These are cut by shapes alone, so it has the same bits everywhere as well.
 
 pub(crate) mod matrices;
 pub(crate) mod pass;

@@ -1,6 +1,6 @@
 //! Prediction on the native engine: forward passes that share one set of matrices.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 use crate::kernels::panels::{numbers, panels_of};
 use crate::linalg::scalar::Scalar;
@@ -10,41 +10,73 @@ use crate::native::plan::{Plan, Until};
 use crate::network::mlp::Mlp;
 use crate::parallel::panel_set::PanelSet;
 use crate::parallel::team::with_team;
-use crate::steps::blocks::ranges;
+use crate::steps::blocks::{even_block, ranges};
 use crate::steps::samples::Samples;
 
 /// Samples that go through a phase together: enough for several cores, few enough that their layers
 /// stay in a shared cache.
-const PREDICT_ROWS: usize = 512;
+pub(crate) const PREDICT_ROWS: usize = 512;
 
-/// ŷ for each row of x.
-pub(crate) fn predict<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Array2<F> {
-    let samples = x.nrows();
-    let mut y_hat = Array2::from_elem((samples, mlp.outputs()), F::ZERO);
-    let block = samples.div_ceil(samples.div_ceil(PREDICT_ROWS));
-    let mut set = PanelSet::new(Vec::new());
-    let layers = Layers::push(&mut set, mlp.widths(), block);
-    let theta = Theta::push(&mut set, mlp.parameters());
-    theta.load(&mut set, mlp.parameters());
-    let plan = |samples| Plan::new(&set, layers, mlp.widths(), samples, Until::Output);
-    let (full, rest) = (plan(block), samples % block);
-    let ragged = (rest > 0).then(|| plan(rest));
-    let no_loss = |_, _: &[F], _: &mut [F]| 0.0;
-    let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss };
-    with_team(samples.div_ceil(block) * full.workload(), |team| {
-        for rows in ranges(samples, block) {
-            let plan = if rows.len() == block { &full } else { ragged.as_ref().unwrap_or(&full) };
-            let pass = Pass { layers, theta, samples: &data.any(), first: rows.start, scale: F::ONE, watched: false };
-            team.step(plan.workload(), || pass.run(plan, team, &mut set));
-            let of_block = set.get(layers.y_hat());
-            for panel in 0..panels_of::<F>(mlp.outputs()) {
-                let lines = numbers::<F>(of_block.panel(panel)).chunks_exact(F::LINE);
-                for (line, row) in lines.zip(rows.clone()) {
-                    let outputs = panel * F::LINE..((panel + 1) * F::LINE).min(mlp.outputs());
-                    outputs.zip(line).for_each(|(k, &number)| y_hat[(row, k)] = number);
+/// Matrices of forward passes over up to a number of rows, with θ as it was when they were made.
+#[derive(Debug)]
+pub(crate) struct NativePredictor<F: Scalar> {
+    widths: Vec<usize>,
+    capacity: usize,
+    set: PanelSet<F>,
+    layers: Layers,
+    theta: Theta,
+    /// One for each number of rows met so far.
+    plans: Vec<Plan>,
+}
+
+/// The largest number of plans that are kept.
+const MOST_PLANS: usize = 64;
+
+impl<F: Scalar> NativePredictor<F> {
+    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
+        let mut set = PanelSet::new(Vec::new());
+        let layers = Layers::push(&mut set, mlp.widths(), capacity);
+        let theta = Theta::push(&mut set, mlp.parameters());
+        theta.load(&mut set, mlp.parameters());
+        Self { widths: mlp.widths().to_vec(), capacity, set, layers, theta, plans: Vec::new() }
+    }
+
+    /// The index of the plan for so many rows.
+    fn plan(&mut self, rows: usize) -> usize {
+        self.plans.iter().position(|plan| plan.samples() == rows).unwrap_or_else(|| {
+            self.plans.push(Plan::new(&self.set, self.layers, &self.widths, rows, Until::Output));
+            self.plans.len() - 1
+        })
+    }
+
+    /// ŷ for each row of x.
+    pub(crate) fn predict(&mut self, x: ArrayView2<F>, mut y_hat: ArrayViewMut2<F>) {
+        let samples = x.nrows();
+        let block = even_block(samples, self.capacity);
+        if self.plans.len() >= MOST_PLANS {
+            self.plans.clear();
+        }
+        let full = self.plan(block);
+        let ragged = if samples.is_multiple_of(block) { full } else { self.plan(samples % block) };
+        let no_loss = |_, _: &[F], _: &mut [F]| 0.0;
+        let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss };
+        let Self { set, layers, theta, plans, widths, .. } = self;
+        let outputs = widths[widths.len() - 1];
+        with_team(samples.div_ceil(block) * plans[full].workload(), |team| {
+            for rows in ranges(samples, block) {
+                let plan = if rows.len() == block { &plans[full] } else { &plans[ragged] };
+                let (samples, first) = (&data.any(), rows.start);
+                let pass = Pass { layers: *layers, theta: *theta, samples, first, scale: F::ONE, watched: false };
+                team.step(plan.workload(), || pass.run(plan, team, set));
+                let of_block = set.get(layers.y_hat());
+                for panel in 0..panels_of::<F>(outputs) {
+                    let lines = numbers::<F>(of_block.panel(panel)).chunks_exact(F::LINE);
+                    for (line, row) in lines.zip(rows.clone()) {
+                        let outputs = panel * F::LINE..((panel + 1) * F::LINE).min(outputs);
+                        outputs.zip(line).for_each(|(k, &number)| y_hat[(row, k)] = number);
+                    }
                 }
             }
-        }
-    });
-    y_hat
+        });
+    }
 }

@@ -179,29 +179,27 @@ impl<F: Scalar> Mlp<F> {
         if x.len() != self.inputs() {
             return Err(Error::Shape { what: "x", expected: vec![self.inputs()], found: vec![x.len()] });
         }
-        self.check_finite(x.insert_axis(ndarray::Axis(0))).map_err(Error::of_one_sample)
+        self.check_batch(x.insert_axis(ndarray::Axis(0))).map_err(Error::of_one_sample)
     }
 
     /// Refuses a batch that this network cannot read.
     pub(crate) fn check_batch(&self, x: ArrayView2<F>) -> Result<()> {
-        if x.ncols() != self.inputs() {
-            return Err(Error::Shape {
-                what: "x",
-                expected: vec![x.nrows(), self.inputs()],
-                found: x.shape().to_vec(),
-            });
-        }
-        if x.nrows() == 0 {
-            return Err(Error::NoSamples);
-        }
-        self.check_finite(x)
+        check_inputs(x, self.inputs())
     }
+}
 
-    fn check_finite(&self, x: ArrayView2<F>) -> Result<()> {
-        match not_finite(x) {
-            Some((row, column, found)) => Err(Error::NotFinite { what: "x", row: Some(row), column, found }),
-            None => Ok(()),
-        }
+/// Refuses rows that a network with so many inputs cannot read.
+pub(crate) fn check_inputs<F: Scalar>(x: ArrayView2<F>, inputs: usize) -> Result<()> {
+    if x.ncols() != inputs {
+        let expected = vec![x.nrows(), inputs];
+        return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
+    }
+    if x.nrows() == 0 {
+        return Err(Error::NoSamples);
+    }
+    match not_finite(x) {
+        Some((row, column, found)) => Err(Error::NotFinite { what: "x", row: Some(row), column, found }),
+        None => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@
 //! Mean and deviation are those of the data that it was fitted on, the training part, and stay the
 //! same for all later data.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
@@ -130,15 +130,24 @@ impl Standardizer {
             return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });
         }
         let mut z = Array2::from_elem(x.dim(), F::ZERO);
-        if z.is_empty() {
-            return Ok(z);
-        }
+        self.transform_into(x, z.view_mut(), 0)?;
+        Ok(z)
+    }
+
+    /// [`transform`](Self::transform), written to z, for an x with the right number of columns.
+    /// Errors count its rows from `first`.
+    pub(crate) fn transform_into<F: Scalar>(
+        &self,
+        x: ArrayView2<F>,
+        mut z: ArrayViewMut2<F>,
+        first: usize,
+    ) -> Result<()> {
         for (x, mut z) in x.outer_iter().zip(z.outer_iter_mut()) {
             let columns = z.iter_mut().zip(x).zip(self.mean.iter().zip(&self.factor));
             columns.for_each(|((z, x), (mean, factor))| *z = F::from_f64((x.to_f64() - mean) * factor));
         }
-        let Some((row, column, becomes)) = not_finite(z.view()) else { return Ok(z) };
-        let found = x[(row, column)].to_f64();
+        let Some((row, column, becomes)) = not_finite(z.view()) else { return Ok(()) };
+        let (found, row) = (x[(row, column)].to_f64(), first + row);
         Err(if found.is_finite() {
             Error::Standardized { row, column, found, becomes }
         } else {

@@ -81,7 +81,7 @@ pub fn set_threads(threads: Option<usize>) {
 }
 
 /// Returns how many threads a call from this thread may have, however much work it is.
-fn max_threads() -> usize {
+pub(crate) fn max_threads() -> usize {
     if IS_HELPER.get() {
         return 1;
     }

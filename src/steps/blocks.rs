@@ -11,8 +11,13 @@ pub(crate) fn ranges(len: usize, size: usize) -> impl Iterator<Item = Range<usiz
 /// for two cores to share even narrow layers.
 const LOSS_ROWS: usize = 512;
 
-/// The length of the blocks in which the losses of this many samples are computed: about equal
-/// ones, so that the last is not a short one.
+/// The length of the blocks in which the losses of this many samples are computed.
 pub(crate) fn loss_block(samples: usize) -> usize {
-    samples.div_ceil(samples.div_ceil(LOSS_ROWS))
+    even_block(samples, LOSS_ROWS)
+}
+
+/// The length of at most `most` of blocks that are about equal, so that the last is not a short
+/// one.
+pub(crate) fn even_block(samples: usize, most: usize) -> usize {
+    samples.div_ceil(samples.div_ceil(most))
 }

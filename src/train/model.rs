@@ -5,6 +5,7 @@ use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
 use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
+use crate::engine::predictor::Predictor;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
@@ -88,6 +89,17 @@ impl<F: Scalar> Model<F> {
     /// As [`predict`](Self::predict).
     pub fn classify(&self, x: ArrayView2<F>) -> Result<Array1<usize>> {
         self.mlp.classify(self.inputs(x)?.view())
+    }
+
+    /// A [`Predictor`] of this model, with buffers for `rows` rows; more are computed block by
+    /// block.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`] for no rows; [`Error::BlasThreads`]; [`Error::Shape`] for a
+    /// standardisation with another number of inputs than the network.
+    pub fn predictor(&self, rows: usize) -> Result<Predictor<F>> {
+        self.check()?;
+        Predictor::new(&self.mlp, self.standardizer.as_ref(), rows)
     }
 
     /// The mean loss over data, (1/n) Σ wᵢ ℓ(ŷᵢ, yᵢ), with wᵢ = 1 unless the data have weights. A

@@ -3,7 +3,8 @@
 use crate::common;
 
 use gemmprop::{
-    Bias, Dataset, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training, rungs::per_neuron,
+    Bias, Dataset, Error, Mlp, Model, Products, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training,
+    rungs::per_neuron,
 };
 use ndarray::{Array1, Array2, ArrayView2, s};
 
@@ -74,4 +75,62 @@ fn the_validation_loss_is_the_loss_of_the_model() {
     // Two outputs that miss by 1 each, and weights of 1.5 on average.
     assert_eq!(trainer.model().loss(validation, &SquaredError).unwrap(), 1.5);
     assert_eq!(trainer.history().records[0].validation_loss, Some(1.5));
+}
+
+/// Small whole numbers, on which both engines are exact.
+#[test]
+fn a_predictor_writes_what_predict_returns() {
+    let (mlp, x, ..) = setting();
+    for (products, capacity) in [(Products::Auto, 64), (Products::Native, 64), (Products::Native, 7)] {
+        let model = Model::from(mlp.clone().with_products(products).unwrap());
+        let mut predictor = model.predictor(capacity).unwrap();
+        for n in (1..=20).chain([64, 65, 130, 1000]) {
+            let x = x.slice(s![..n, ..]);
+            let mut y_hat = Array2::from_elem((n, 2), f32::NAN);
+            predictor.predict_into(x, y_hat.view_mut()).unwrap();
+            assert_eq!(y_hat, model.predict(x).unwrap(), "{products:?}, {n} rows, buffers for {capacity}");
+        }
+    }
+}
+
+#[test]
+fn a_predictor_standardises_and_keeps_its_parameters() {
+    let (mlp, x, ..) = setting();
+    let mut model = Model::from(mlp.with_products(Products::Native).unwrap());
+    model.standardizer = Some(Standardizer::fit(x.view()).unwrap());
+    let mut predictor = model.predictor(32).unwrap();
+    let expected = model.predict(x.view()).unwrap();
+    model.mlp = common::integer_network(&[5, 40, 40, 2], Bias::EveryLayer, 4);
+    let mut y_hat = Array2::zeros((SAMPLES, 2));
+    // Other strides than rows in one piece, on both sides.
+    let wide = Array2::from_shape_fn((SAMPLES, 10), |(i, j)| x[(i, j / 2)]);
+    for x in [x.view(), wide.slice(s![.., ..;2])] {
+        predictor.predict_into(x, y_hat.view_mut()).unwrap();
+        assert_eq!(y_hat, expected);
+        y_hat = Array2::zeros((2, SAMPLES)).reversed_axes();
+    }
+}
+
+#[test]
+fn a_predictor_refuses_what_does_not_fit() {
+    let (mlp, mut x, ..) = setting();
+    assert!(matches!(mlp.predictor(0), Err(Error::NoSamples)));
+    let mut model = Model::from(mlp);
+    model.standardizer = Some(Standardizer::fit(x.view()).unwrap());
+    let mut predictor = model.predictor(16).unwrap();
+    let mut y_hat = Array2::zeros((100, 2));
+    let mut refused = |x: ArrayView2<f32>, rows: usize| {
+        predictor.predict_into(x, y_hat.slice_mut(s![..rows, ..])).unwrap_err().to_string()
+    };
+    assert_eq!(refused(x.slice(s![..3, ..4]), 3), model.predict(x.slice(s![..3, ..4])).unwrap_err().to_string());
+    let message = refused(x.slice(s![..3, ..]), 2);
+    assert!(message.contains("y_hat") && message.contains("[3, 2]") && message.contains("[2, 2]"), "{message}");
+    // Rows are counted from the first of the call, whatever block they are in.
+    for bad in [f32::NAN, f32::MAX] {
+        x[(70, 3)] = bad;
+        let x = x.slice(s![..100, ..]);
+        let message = refused(x, 100);
+        assert!(message.contains("70"), "{message}");
+        assert_eq!(message, model.predict(x).unwrap_err().to_string());
+    }
 }

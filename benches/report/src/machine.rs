@@ -4,13 +4,14 @@ use std::process::Command;
 
 use sysinfo::{CpuRefreshKind, RefreshKind, System};
 
-/// Facts, as sentences of one caption; `blas` names the library that is linked, and its kernels.
-pub fn facts(blas: &str) -> String {
+/// Facts, as sentences of one caption: `blas` names the library that is linked and its kernels,
+/// `kernels` the native ones.
+pub fn facts(blas: &str, kernels: &str) -> String {
     let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
     let cpu = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "{} ({}), {cores} {}. {blas}. Threads: rayon {}, BLAS 1. {}. gemmprop {} at commit {}. {}.",
+        "{} ({}), {cores} {}. {blas}. Native kernels: {kernels}. Threads: rayon {}, BLAS 1. {}. gemmprop {} at commit {}. {}.",
         if cpu.is_empty() { "CPU of unknown name" } else { cpu },
         std::env::consts::ARCH,
         if cores == 1 { "core" } else { "cores" },

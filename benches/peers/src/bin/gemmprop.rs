@@ -65,6 +65,7 @@ fn told(argument: &str) -> bool {
 }
 
 fn main() -> Result {
-    let version = format!("gemmprop {}, {}", version_of("gemmprop"), gemmprop::blas_description());
+    let (blas, kernels) = (gemmprop::blas_description(), gemmprop::native_kernels());
+    let version = format!("gemmprop {}, {blas}, native kernels {kernels}", version_of("gemmprop"));
     if told("epoch") { serve::<Epochs>(&version) } else { serve::<Single>(&version) }
 }
