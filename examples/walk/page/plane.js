@@ -1,0 +1,121 @@
+// What the network makes of the plane, and its loss in the course of training.
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+function channels(colour) {
+  const n = parseInt(colour.slice(1), 16);
+  return [n >> 16, (n >> 8) & 255, n & 255];
+}
+
+/// The levels of the map as colours: class 0, the paper between, class 1.
+function heat(levels, cells) {
+  const image = new ImageData(cells, cells);
+  const [zero, middle, one] = ["--plane-0", "--plane-half", "--plane-1"].map((name) => channels(css(name)));
+  levels.forEach((level, k) => {
+    const share = (level + 0.5) / 32 - 1;
+    const to = share < 0 ? zero : one;
+    const colour = middle.map((m, i) => m + (to[i] - m) * Math.abs(share));
+    image.data.set([...colour, 255], 4 * k);
+  });
+  return image;
+}
+
+/// Calls line(x1, y1, x2, y2) for each piece of the border between the classes, in cells.
+function border(levels, cells, line) {
+  const at = (x, y) => levels[y * cells + x] + 0.5 - 32;
+  for (let y = 0; y + 1 < cells; y++) {
+    for (let x = 0; x + 1 < cells; x++) {
+      const corners = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]];
+      const cuts = [];
+      corners.forEach(([ax, ay], k) => {
+        const [bx, by] = corners[(k + 1) % 4];
+        const [a, b] = [at(ax, ay), at(bx, by)];
+        if (a < 0 !== b < 0) cuts.push([ax + ((bx - ax) * a) / (a - b), ay + ((by - ay) * a) / (a - b)]);
+      });
+      for (let k = 0; k + 1 < cuts.length; k += 2) line(...cuts[k], ...cuts[k + 1]);
+    }
+  }
+}
+
+function drawPlane() {
+  const canvas = document.getElementById("plane");
+  const { x, y, extent, cells } = trace();
+  const side = canvas.clientWidth;
+  const dots = window.devicePixelRatio || 1;
+  canvas.width = canvas.height = Math.round(side * dots);
+  const pen = canvas.getContext("2d");
+  pen.scale(dots, dots);
+  const levels = [...stop().map].map((letter) => letters.indexOf(letter));
+  const small = document.createElement("canvas");
+  small.width = small.height = cells;
+  small.getContext("2d").putImageData(heat(levels, cells), 0, 0);
+  const pitch = side / (cells - 1);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(small, -pitch / 2, -pitch / 2, pitch * cells, pitch * cells);
+  pen.strokeStyle = css("--ink");
+  pen.lineWidth = 1.6;
+  pen.lineCap = "round";
+  pen.beginPath();
+  border(levels, cells, (x1, y1, x2, y2) => {
+    pen.moveTo(x1 * pitch, y1 * pitch);
+    pen.lineTo(x2 * pitch, y2 * pitch);
+  });
+  pen.stroke();
+  const across = (v) => ((v - extent[0]) / (extent[1] - extent[0])) * side;
+  const spot = (row, radius) => {
+    pen.beginPath();
+    pen.arc(across(x[row][0]), side - across(x[row][1]), radius, 0, 7);
+  };
+  x.forEach((_, row) => {
+    spot(row, x.length > 10 ? 3.4 : 6);
+    pen.fillStyle = css(y[row] ? "--pos" : "--neg");
+    pen.fill();
+    pen.strokeStyle = css("--card");
+    pen.lineWidth = 1.2;
+    pen.stroke();
+  });
+  stop().batch.forEach(({ row }, b) => {
+    const current = b === sampleIndex();
+    if (state.rung < 4 && !current) return;
+    spot(row, (x.length > 10 ? 6 : 9) + (current ? 1.5 : 0));
+    pen.strokeStyle = css("--ink");
+    pen.lineWidth = current ? 2.6 : 1.2;
+    pen.stroke();
+  });
+  document.getElementById("plane-text").innerHTML =
+    `<span class="pos">●</span> <i>y</i> = 1 &ensp;<span class="neg">●</span> <i>y</i> = 0 &ensp;` +
+    `${number(here("right"), "plain", String)} of ${x.length} right; ringed: ${state.rung === 4 ? "the batch" : "the sample"}`;
+}
+
+function drawCurve() {
+  const svg = document.getElementById("curve");
+  const [width, height, low] = [svg.parentElement.clientWidth, 110, 18];
+  const { curve, stops } = trace();
+  const last = Math.log1p(curve[curve.length - 1][0]);
+  const most = Math.max(...curve.map(([, loss]) => loss));
+  const across = (steps) => 6 + ((width - 14) * Math.log1p(steps)) / last;
+  const up = (loss) => 8 + (height - low - 10) * (1 - loss / most);
+  const path = curve.map(([steps, loss], k) => `${k ? "L" : "M"}${across(steps).toFixed(1)},${up(loss).toFixed(1)}`).join("");
+  const ticks = [0, 1, 10, 100, 1000]
+    .filter((n) => n <= stops[stops.length - 1].step)
+    .map((n) => `<path class="tick" d="M${across(n)},${height - low}v4"/><text class="heading" x="${across(n)}" y="${height - 5}">${n}</text>`);
+  const dot = stop();
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.style.height = `${height}px`;
+  svg.innerHTML =
+    `<path class="axis" d="M4,${height - low}H${width - 4}"/>${ticks.join("")}<path class="loss" d="${path}"/>` +
+    `<path class="tick" d="M${across(dot.step)},4V${height - low}"/><circle cx="${across(dot.step)}" cy="${up(dot.loss)}" r="5"/>`;
+  document.getElementById("curve-text").innerHTML =
+    `mean loss ${num(here("loss"))} after ${number(here("step"), "plain", String)} training steps`;
+}
+
+/// The stop that is nearest to where the curve was clicked.
+function stopAt(clientX) {
+  const box = document.getElementById("curve").getBoundingClientRect();
+  const { stops } = trace();
+  const last = Math.log1p(stops[stops.length - 1].step);
+  const at = ((clientX - box.left - 6) / (box.width - 14)) * last;
+  const off = stops.map(({ step }) => Math.abs(Math.log1p(step) - at));
+  return off.indexOf(Math.min(...off));
+}
