@@ -14,7 +14,7 @@ pub(crate) struct Problem {
     pub(crate) eta: f64,
     pub(crate) batch: usize,
     /// The training steps at which the page can stop.
-    pub(crate) stops: Vec<usize>,
+    pub(crate) stops: &'static [usize],
     pub(crate) x: Array2<f32>,
     /// 0 or 1 for each row of x.
     pub(crate) y: Array1<f32>,
@@ -30,7 +30,7 @@ pub(crate) fn xor() -> Problem {
         seed: 31,
         eta: 0.1,
         batch: 4,
-        stops: stops(3, 1.3, 200),
+        stops: &[0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48, 64, 85, 110, 150, 200],
         x: array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
         y: array![0.0, 1.0, 1.0, 0.0],
         extent: [-0.5, 1.5],
@@ -49,26 +49,15 @@ pub(crate) fn spirals() -> Problem {
         name: "spirals",
         title: "Two spirals",
         widths: &[2, 8, 8, 1],
-        seed: 34,
+        seed: 18,
         eta: 0.1,
         batch: 4,
-        stops: stops(2, 1.5, 6000),
+        stops: &[
+            0, 1, 2, 3, 10, 30, 100, 300, 700, 1000, 1300, 1600, 1900, 2200, 2500, 2800, 3100, 3400, 3700, 4000, 4500,
+            5000, 6000,
+        ],
         y: Array1::from_shape_fn(2 * ARM, |row| (row % 2) as f32),
         x,
         extent: [-1.2, 1.2],
     }
-}
-
-/// 0, 1, … up to `single`, from there on each stop `factor` times as far as the one before, up to
-/// `last`.
-fn stops(single: usize, factor: f64, last: usize) -> Vec<usize> {
-    let mut stops: Vec<usize> = (0..=single).collect();
-    let mut next = single as f64;
-    while let Some(&stop) = stops.last()
-        && stop < last
-    {
-        next *= factor;
-        stops.push((next.round() as usize).clamp(stop + 1, last));
-    }
-    stops
 }

@@ -95,7 +95,7 @@ pub(crate) struct Trace {
     stops: Vec<Stop>,
 }
 
-const CELLS: usize = 45;
+const CELLS: usize = 33;
 
 fn rows(a: &Array2<f32>) -> Matrix {
     a.outer_iter().map(|row| row.to_vec()).collect()
@@ -183,7 +183,7 @@ impl<L: Loss<f32, Target = f32>> Run<'_, L> {
     }
 
     /// [`share`](Self::share) on a grid over the plane, from its top left, row by row: each as one
-    /// of 64 levels, a letter of base64.
+    /// of 64² levels, two letters of base64.
     fn map(&self) -> Result<String> {
         const LEVELS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let [from, to] = self.problem.extent;
@@ -192,8 +192,11 @@ impl<L: Loss<f32, Target = f32>> Run<'_, L> {
             0 => at(cell % CELLS),
             _ => at(CELLS - 1 - cell / CELLS),
         });
-        let level = |&y_hat: &f32| char::from(LEVELS[(self.share(y_hat) * 64.0).clamp(0.0, 63.0) as usize]);
-        Ok(self.mlp.predict(x.view())?.iter().map(level).collect())
+        let letters = |&y_hat: &f32| {
+            let level = (self.share(y_hat) * 4096.0).clamp(0.0, 4095.0) as usize;
+            [level / 64, level % 64].map(|digit| char::from(LEVELS[digit]))
+        };
+        Ok(self.mlp.predict(x.view())?.iter().flat_map(letters).collect())
     }
 
     fn sample(&self, row: usize) -> Result<Sample> {

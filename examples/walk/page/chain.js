@@ -3,15 +3,15 @@
 
 const d = (of) => `∂${of}/∂<i>w</i>`;
 /// z at the edge's lower end, or 1 where that is the constant.
-const lower = () => (state.edge.j === null ? null : ofSample(`z.${state.edge.t}.${state.edge.j}`));
+const lower = () => (edge().j === null ? null : ofSample(`z.${edge().t}.${edge().j}`));
 const lowerNumber = () => (lower() ? num(lower()) : "1");
 const isOn = (t, i) => sample().mask[t - 1][i] === 1;
 const duPath = (k) => here(edgePath(`naive.du.${k}`));
 const chainOut = () => here(edgePath("naive.dy"));
 
 function firstLines() {
-  const { t, i } = state.edge;
-  const name = lower() ? z(t, state.edge.j) : "the constant";
+  const { t, i } = edge();
+  const name = lower() ? z(t, edge().j) : "the constant";
   if (t === head()) return [sum(`${d(yHat)} =`, num(chainOut()), lower() ? `${name}, as ${yHat} is linear in it` : "", "result")];
   return [
     sum(`${d(u(t + 1, i))} =`, lowerNumber(), name),
@@ -19,23 +19,23 @@ function firstLines() {
   ];
 }
 
-const chainCode = (...lines) => code(`${key("for each")} edge <i>w</i> = ${w(state.edge.t, "i", "j")}`, ...lines.map((l) => `  ${l}`));
+const chainCode = (...lines) => code(`${key("for each")} edge <i>w</i> = ${w(edge().t, "i", "j")}`, ...lines.map((l) => `  ${l}`));
 
 function spreadLines() {
-  const { i } = state.edge;
+  const { i } = edge();
   const first = isOn(1, i) ? lowerNumber() : "0";
   return range(widths()[2]).map((k) =>
     sum(
       `${d(u(2, k))} =`,
       `${factor(here(`theta.w.1.${k}.${i}`))} · ${first} = ${num(duPath(k))}`,
-      isOn(2, k) ? "on" : "off: ends here",
+      isOn(2, k) ? "on" : "off",
       isOn(2, k) ? "" : "faint",
     ),
   );
 }
 
 function outLines() {
-  const { t, i } = state.edge;
+  const { t, i } = edge();
   if (t === 1) {
     return [
       sum(`${d(yHat)} =`, `${factor(here(`theta.w.2.0.${i}`))} · ${isOn(2, i) ? lowerNumber() : "0"}`, `${w(2, 0, i)} ${d(z(2, i))}`),
@@ -51,7 +51,7 @@ function outLines() {
 
 Object.assign(loopForms, {
   edge() {
-    const { t } = state.edge;
+    const { t } = edge();
     const lines = t === head()
       ? [`${d(yHat)} ← ${z(t, "j")}`]
       : [`${d(u(t + 1, "i"))} ← ${z(t, "j")}`, `${d(z(t + 1, "i"))} ← ${d(u(t + 1, "i"))} ${key("if")} ${u(t + 1, "i")} &gt; 0 ${key("else")} 0`];
@@ -68,7 +68,7 @@ Object.assign(loopForms, {
     );
   },
   out() {
-    const lines = state.edge.t === 1
+    const lines = edge().t === 1
       ? [`${d(yHat)} ← ${w(2, 0, "i")} ${d(z(2, "i"))}`]
       : [`${d(yHat)} ← 0`, `${key("for")} k ${key("in")} ${upTo(widths()[2])}`, `  ${d(yHat)} ← ${d(yHat)} + ${w(2, 0, "k")} ${d(z(2, "k"))}`];
     return chainCode(...lines) + `<p class="which"><i>w</i> = ${edgeName()}:</p>` + rows(outLines());
@@ -89,16 +89,19 @@ function everyGradient() {
   return line(
     ...range(head() + 1).map((t) => {
       const [n, m] = [widths()[t], widths()[t + 1]];
-      const mark = (r, k) => (t === state.edge.t && r === state.edge.i && k === state.edge.j ? "hot" : "");
+      const mark = (r, k) => (t === edge().t && r === edge().i && k === edge().j ? "hot" : "");
       const pick = (r, k) => `entry,${t},${r},${k}`;
-      return matrix({ name: by("ℓ", w(t)), rows: m, columns: n, at: wAt(t, "naive.gradient"), mark, pick });
+      const constants = hasConstant(t)
+        ? column_(here(`naive.gradient.c.${t}`), m, { name: by("ℓ", c(t)), mark: (r) => (t === edge().t && edge().j === null && r === edge().i ? "hot" : ""), pick: (r) => `entry,${t},${r},` })
+        : "";
+      return matrix({ name: by("ℓ", w(t)), rows: m, columns: n, at: wAt(t, "naive.gradient"), mark, pick }) + constants;
     }),
   );
 }
 
 /// The factors of the chain rule as matrices, of which the steps so far are multiplied.
 function chainMatrices(what) {
-  const { t, i, j } = state.edge;
+  const { t, i, j } = edge();
   const order = ["edge", "spread", "out", "product"].indexOf(what);
   const [n, last] = [widths()[Math.min(t + 1, head())], widths()[head()]];
   const derivative = (layer, path, off) =>
@@ -113,7 +116,7 @@ function chainMatrices(what) {
   const parts = [];
   if (t === 0) {
     const columnOfEdge = matrix({ name: w(1), rows: last, columns: n, at: wAt(1), mark: (_, k) => (k === i ? "hot" : "faint") });
-    const second = order < 1 ? "" : sign("→") + column_(here("batch.0.mask.1"), last, { name: "mask", tint: false }) + sign("⊙") + matrix({ name: d(u(2)), rows: last, columns: 1, at: (r) => duPath(r), mark: (r) => (isOn(2, r) ? "hot" : "off") });
+    const second = order < 1 ? "" : sign("=") + matrix({ name: d(u(2)), rows: last, columns: 1, at: duPath, mark: (r) => (isOn(2, r) ? "hot" : "off") }) + sign("⊙") + column_(here("batch.0.mask.1"), last, { name: "mask", tint: false });
     parts.push(line(columnOfEdge, only(1), second));
   } else {
     parts.push(line(only(2)));

@@ -2,7 +2,7 @@
 // neuron. Products and sums are left as they are written; results are those of the trace.
 
 const code = (...lines) => `<pre class="code">${lines.join("\n")}</pre>`;
-const rows = (...lines) => `<div class="sums">${lines.flat().filter(Boolean).join("")}</div>`;
+const rows = (...lines) => `<div class="sums">${lines.flat(Infinity).filter(Boolean).join("")}</div>`;
 /// A line of arithmetic: what it begins with, the numbers, and what they are called.
 const sum = (lead, numbers, names = "", kind = "") =>
   `<div class="${kind}"><span class="lead">${lead}</span><span>${numbers}</span><span class="names">${names}</span></div>`;
@@ -26,7 +26,7 @@ const loopForms = {
 
   layer(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const i = neuronAt(m);
+    const i = neuronAt(t + 1);
     const start = hasConstant(t) ? [c(t, "i"), num(here(`theta.c.${t}.${i}`)), c(t, i)] : ["0", "0", ""];
     const off = !sample().mask[t][i];
     return (
@@ -85,7 +85,7 @@ const loopForms = {
 
   delta(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const j = neuronAt(n);
+    const j = neuronAt(t);
     const off = !sample().mask[t - 1][j];
     const top = t === head();
     const above = (i) => (top ? ofSample("dy") : ofSample(`delta.${t}.${i}`));
@@ -115,11 +115,11 @@ const loopForms = {
 Object.assign(loopForms, {
   gradient(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const i = neuronAt(m);
+    const i = neuronAt(t + 1);
     const above = t === head() ? ofSample("dy") : ofSample(`delta.${t}.${i}`);
     const name = (...k) => by("ℓ", w(t, ...k));
     const one = m === 1;
-    if (state.rung === 4) return gradientOfBatch(t, i);
+    if (state.rung === 4) return gradientOfBatch(edgeOf(t));
     return (
       code(
         ...(one ? [] : [`${key("for")} i ${key("in")} ${upTo(m)}`]),
@@ -138,9 +138,9 @@ Object.assign(loopForms, {
   },
 
   update(t) {
-    const { i, j } = updatedEdge(t);
+    const { i, j } = edgeOf(t);
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const edge = { t, i, j };
+      const own = { t, i, j };
     const eta = number("eta", "plain", String);
     return (
       code(
@@ -150,21 +150,20 @@ Object.assign(loopForms, {
           `  ${w(t, "i", "j")} ← ${w(t, "i", "j")} − <i>η</i> <i>G</i>[${t}]${sub("i", "j")}`,
         ].map((l) => (m > 1 ? `  ${l}` : l)),
       ) +
-      `<p class="which">${edgeName(edge)}, with <i>η</i> = ${eta} and the mean gradient of the ${stop().batch.length} samples of the batch:</p>` +
+      `<p class="which">${edgeName(own)}, with <i>η</i> = ${eta} and the mean gradient of the ${stop().batch.length} samples of the batch:</p>` +
       rows(
-        sum(`${edgeName(edge)} =`, num(here(edgePath("theta", edge)))),
-        sum("−", `${eta} · ${factor(here(edgePath("mean_gradient", edge)))}`, `<i>η</i> · mean of ${by("ℓ", edgeName(edge))}`),
-        sum("=", num(here(edgePath("theta_after", edge))), "", "result"),
+        sum(`${edgeName(own)} =`, num(here(edgePath("theta", own)))),
+        sum("−", `${eta} · ${factor(here(edgePath("mean_gradient", own)))}`, `<i>η</i> · mean of ${by("ℓ", edgeName(own))}`),
+        sum("=", num(here(edgePath("theta_after", own))), "", "result"),
       )
     );
   },
 });
 
-/// G[t]_ij of the entry that the user points at in the neuron's row.
-function gradientOfBatch(t, i) {
+/// G[t]_ij as the mean over the batch.
+function gradientOfBatch({ t, i, j }) {
   const [n, m] = [widths()[t], widths()[t + 1]];
   const B = stop().batch.length;
-  const j = state.edge.j !== null && state.edge.j < n ? state.edge.j : 0;
   const above = (b) => here(t === head() ? `batch.${b}.dy` : `batch.${b}.delta.${t}.${i}`);
   const G = (...k) => `<i>G</i>[${t}]${sub(...k)}`;
   const inner = [

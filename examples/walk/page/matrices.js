@@ -26,8 +26,8 @@ const column_ = (path, n, more) => matrix({ rows: n, columns: 1, at: (r) => `${p
 const sign = (text) => `<span class="sign">${text}</span>`;
 const line = (...parts) => `<div class="line">${parts.join("")}</div>`;
 /// A product A B = C with B above C and A to its left: row and column of an entry meet at it.
-const falk = (a, b, c, corner = "", after = "") =>
-  `<div class="falk"><div class="corner">${corner}</div><div>${b}</div><div></div><div>${a}</div><div>${c}</div><div class="after">${after}</div></div>`;
+const falk = (a, b, c, after = "") =>
+  `<div class="falk"><div class="corner">row of the left<br>times column above</div><div>${b}</div><div></div><div>${a}</div><div>${c}</div><div class="after">${after}</div></div>`;
 
 const wAt = (t, name = "theta") => (r, k) => here(`${name}.w.${t}.${r}.${k}`);
 const flip = (at) => (r, k) => at(k, r);
@@ -51,7 +51,7 @@ const matrixForms = {
 
   layer(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const i = neuronAt(m);
+    const i = neuronAt(t + 1);
     const constant = hasConstant(t);
     if (state.rung < 4) {
       const mark = atRow(i);
@@ -72,9 +72,9 @@ const matrixForms = {
       matrix({ name: `${upper.z}[${t}]`, rows: B, columns: n, at: ofBatch(`z.${t}`), mark: atRow(state.sample), pick: pickSample }),
       matrix({ name: transposed(w(t)), rows: n, columns: m, at: flip(wAt(t)), mark: atColumn(i), pick: (_, k) => `neuron,${k}` }),
       matrix({ name: `${upper.u}[${t + 1}]`, rows: B, columns: m, at: ofBatch(`u.${t}`), mark, pick: pickBoth }),
-      constant ? row_(here(`theta.c.${t}`), m, { name: `+ ${transposed(c(t))} in each row`, mark: atColumn(i) }) : "",
+      constant ? row_(here(`theta.c.${t}`), m, { name: `+ ${transposed(c(t))}`, mark: atColumn(i) }) : "",
     );
-    return product + line(sign("→"), matrix({ name: `${upper.z}[${t + 1}] = ReLU(${upper.u}[${t + 1}])`, rows: B, columns: m, at: ofBatch(`z.${t + 1}`), mark: both(mark, isOff(t + 1)), pick: pickBoth }));
+    return product + line(sign("→"), matrix({ name: `${upper.z}[${t + 1}]`, rows: B, columns: m, at: ofBatch(`z.${t + 1}`), mark: both(mark, isOff(t + 1)), pick: pickBoth }));
   },
 
   head(t) {
@@ -108,7 +108,7 @@ const matrixForms = {
 
   delta(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const j = neuronAt(n);
+    const j = neuronAt(t);
     if (state.rung < 4) {
       const mark = atRow(j);
       const above = t === head() ? matrix({ name: delta(t + 1), rows: 1, columns: 1, at: () => ofSample("dy"), mark: () => "hot" }) : column_(ofSample(`delta.${t}`), m, { name: delta(t + 1), mark: () => "hot" });
@@ -125,13 +125,13 @@ const matrixForms = {
     return falk(
       matrix({ name: upperDelta(t + 1), rows: B, columns: m, at: deltaOfBatch(t + 1), mark: atRow(state.sample), pick: pickSample }),
       matrix({ name: t === head() ? transposed(w(t)) : w(t), rows: m, columns: n, at: wAt(t), mark: atColumn(j), pick: (_, k) => `neuron,${k}` }),
-      matrix({ name: `${upperDelta(t)} = (…) ⊙ 1[${upper.z}[${t}] &gt; 0]`, rows: B, columns: n, at: deltaOfBatch(t), mark: both((b, k) => (b === state.sample && k === j ? "hot" : ""), isOff(t)), pick: pickBoth }),
+      matrix({ name: `${upperDelta(t)}`, rows: B, columns: n, at: deltaOfBatch(t), mark: both((b, k) => (b === state.sample && k === j ? "hot" : ""), isOff(t)), pick: pickBoth }),
     );
   },
 
   gradient(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const i = neuronAt(m);
+    const { i, j } = state.rung === 4 ? edgeOf(t) : { i: neuronAt(t + 1) };
     const name = by("ℓ", w(t));
     const constants = (parameters) => hasConstant(t) ? column_(here(`${parameters}.c.${t}`), m, { name: by("ℓ", c(t)), mark: atRow(i) }) : "";
     if (state.rung < 4) {
@@ -140,24 +140,21 @@ const matrixForms = {
         matrix({ name: delta(t + 1), rows: m, columns: 1, at: above, mark: atRow(i), pick: pickNeuron }),
         row_(ofSample(`z.${t}`), n, { name: transposed(z(t)), mark: () => "hot" }),
         matrix({ name, rows: m, columns: n, at: wAt(t, "gradient"), mark: atRow(i), pick: pickNeuron }),
-        "",
         constants("gradient"),
       );
     }
     const B = stop().batch.length;
-    const j = state.edge.j !== null && state.edge.j < n ? state.edge.j : 0;
     return falk(
       matrix({ name: transposed(upperDelta(t + 1)), rows: m, columns: B, at: flip(deltaOfBatch(t + 1)), mark: atRow(i), pick: pickNeuron }),
       matrix({ name: `${upper.z}[${t}]`, rows: B, columns: n, at: ofBatch(`z.${t}`), mark: atColumn(j) }),
-      matrix({ name: `<i>G</i>[${t}], 1/<i>B</i> of the product`, rows: m, columns: n, at: wAt(t, "mean_gradient"), mark: (r, k) => (r === i && k === j ? "hot" : ""), pick: (r, k) => `entry,${t},${r},${k}` }),
-      "",
+      matrix({ name: `<i>G</i>[${t}]`, rows: m, columns: n, at: wAt(t, "mean_gradient"), mark: (r, k) => (r === i && k === j ? "hot" : ""), pick: (r, k) => `entry,${t},${r},${k}` }),
       constants("mean_gradient"),
     );
   },
 
   update(t) {
     const [n, m] = [widths()[t], widths()[t + 1]];
-    const chosen = updatedEdge(t);
+    const chosen = edgeOf(t);
     const mark = (r, k) => (r === chosen.i && k === chosen.j ? "hot" : "");
     const pick = (r, k) => `entry,${t},${r},${k}`;
     const show = (name, parameters) => matrix({ name, rows: m, columns: n, at: wAt(t, parameters), mark, pick });
@@ -171,12 +168,6 @@ const matrixForms = {
     );
   },
 };
-
-/// The edge whose update is written out: the chosen one, if it is in this layer.
-function updatedEdge(t) {
-  if (state.edge.t === t) return state.edge;
-  return { t, i: 0, j: 0 };
-}
 
 const pickNeuron = (r) => `neuron,${r}`;
 const pickSample = (b) => `sample,${b}`;

@@ -29,7 +29,7 @@ function measure() {
   layout.cell = layout.narrow ? Math.min(54, box / 7) : 46;
   const rows = Math.max(...widths()) + 1;
   layout.top = layout.narrow ? 50 : 34;
-  layout.height = layout.top + Math.max(rows * (layout.narrow ? 50 : 40), 250);
+  layout.height = layout.narrow ? layout.top + rows * 50 : 372;
 }
 
 /// Which edges the current step uses, and what their width shows: [t, i, j] → class, or none.
@@ -52,18 +52,18 @@ function litEdges() {
   }
 }
 
+const same = (a, b) => a.t === b.t && a.i === b.i && a.j === b.j;
+
 /// The paths from the chosen edge to the output, as far as the chain has come. Where a neuron is
 /// off, the path is broken.
 function chainEdges(what) {
-  const { edge } = state;
+  const chosen = edge();
   const on = (t, i) => sample().mask[t - 1][i] === 1;
   return (e) => {
-    if (e.t === edge.t && e.i === edge.i && e.j === edge.j) return "chosen";
-    if (e.j === null || what === "edge" || e.t <= edge.t) return false;
-    if (e.t === edge.t + 1 && e.j === edge.i && (edge.t === 0 ? true : what !== "spread")) {
-      return on(edge.t + 1, edge.i) ? "lit" : "broken";
-    }
-    if (edge.t === 0 && e.t === 2 && what !== "spread") return on(1, edge.i) && on(2, e.j) ? "lit" : "broken";
+    if (same(e, chosen)) return "chosen";
+    if (e.j === null || what === "edge" || e.t <= chosen.t) return false;
+    if (e.t === chosen.t + 1 && e.j === chosen.i) return on(chosen.t + 1, chosen.i) ? "lit" : "broken";
+    if (chosen.t === 0 && e.t === 2 && what !== "spread") return on(1, chosen.i) && on(2, e.j) ? "lit" : "broken";
     return false;
   };
 }
@@ -91,18 +91,16 @@ function edgeLines() {
     for (const e of each) {
       const from = place(t, e.j ?? widths()[t]);
       const to = place(t + 1, e.i);
-      const state_ = step().what === "all" ? "lit" : lit(e);
-      const kind = state_ === true ? "lit" : state_ || "";
-      const [x1, y1, x2, y2] = layout.narrow
-        ? [from.right, from.y, to.left, to.y]
-        : [from.right, from.y, to.left, to.y];
+      const found = step().what === "all" || lit(e);
+      const kind = found === true ? "lit" : found || "";
+      const line = `M${from.right},${from.y}L${to.left},${to.y}`;
       const size = (0.4 + 3.2 * (Math.abs(e.v) / largest)).toFixed(2);
-      const chosen = state.rung === 1 && e.t === state.edge.t && e.i === state.edge.i && e.j === state.edge.j;
+      const chosen = state.rung === 1 && same(e, edge());
       lines.push({
         order: kind === "chosen" || chosen ? 2 : kind ? 1 : 0,
         html:
-          `<path class="edge ${e.v < 0 ? "neg" : "pos"} ${chosen ? "chosen" : kind}" style="stroke-width:${size}" d="M${x1},${y1}L${x2},${y2}"/>` +
-          `<path class="hit" data-edge="${e.t},${e.i},${e.j ?? ""}" d="M${x1},${y1}L${x2},${y2}"><title>${plain(edgeName(e))}</title></path>`,
+          `<path class="edge ${e.v < 0 ? "neg" : "pos"} ${chosen ? "chosen" : kind}" style="stroke-width:${size}" d="${line}"/>` +
+          `<path class="hit" data-edge="${e.t},${e.i},${e.j ?? ""}" d="${line}"><title>${plain(edgeName(e))}</title></path>`,
       });
     }
   }
@@ -129,10 +127,10 @@ function cellsOf(column, i) {
 function chainValue(column, i) {
   const { what } = step();
   if (phaseOf(what) !== "backward" || what === "all") return null;
-  const { t, i: own, j } = state.edge;
+  const { t, i: own, j } = edge();
   if (column === t + 1 && t < head()) return i === own ? (j === null ? "one" : ofSample(`z.${t}.${j}`)) : null;
   if (t === 0 && column === 2 && what !== "edge") {
-    return here(edgePath(`naive.du.${i}`, state.edge));
+    return here(edgePath(`naive.du.${i}`));
   }
   return null;
 }

@@ -2,18 +2,19 @@
 
 const minus = (text) => text.replace(/-/g, "−");
 
-/// For a cell: two decimals, or the order of magnitude of what would be 0.00.
+/// For a cell: two decimals, three if it is small, or else its order of magnitude.
 function brief(v) {
   const size = Math.abs(v);
-  if (size === 0) return "0";
-  if (size < 0.00995) return minus(v.toExponential(0));
+  if (Number.isInteger(v)) return minus(String(v + 0));
+  if (size < 0.000995) return minus(v.toExponential(0));
+  if (size < 0.00995) return minus(v.toFixed(3));
   return minus(v.toFixed(size < 9.95 ? 2 : size < 99.5 ? 1 : 0));
 }
 
 /// For a line of arithmetic: four decimals, or three digits of what is small.
 function full(v) {
   const size = Math.abs(v);
-  if (size === 0) return "0";
+  if (Number.isInteger(v)) return minus(String(v + 0));
   return minus(size < 0.00995 ? v.toExponential(2) : v.toFixed(4));
 }
 
@@ -37,5 +38,5 @@ const by = (over, under) => `∂${over}/∂${under}`;
 const plain = (html) => html.replace(/<sub>/g, " ").replace(/<sup>⊤<\/sup>/g, " transposed").replace(/<[^>]*>/g, "").replace(/&ensp;|\s+/g, " ").trim();
 
 /// The edge that the user points at.
-const edgeName = ({ t, i, j } = state.edge) => (j === null ? c(t, i) : w(t, i, j));
-const edgePath = (parameters, { t, i, j } = state.edge) => `${parameters}.${j === null ? `c.${t}.${i}` : `w.${t}.${i}.${j}`}`;
+const edgeName = ({ t, i, j } = edge()) => (j === null ? c(t, i) : w(t, i, j));
+const edgePath = (parameters, { t, i, j } = edge()) => `${parameters}.${j === null ? `c.${t}.${i}` : `w.${t}.${i}.${j}`}`;

@@ -13,7 +13,7 @@ function heat(levels, cells) {
   const image = new ImageData(cells, cells);
   const [zero, middle, one] = ["--plane-0", "--plane-half", "--plane-1"].map((name) => channels(css(name)));
   levels.forEach((level, k) => {
-    const share = (level + 0.5) / 32 - 1;
+    const share = (level + 0.5) / 2048 - 1;
     const to = share < 0 ? zero : one;
     const colour = middle.map((m, i) => m + (to[i] - m) * Math.abs(share));
     image.data.set([...colour, 255], 4 * k);
@@ -23,7 +23,7 @@ function heat(levels, cells) {
 
 /// Calls line(x1, y1, x2, y2) for each piece of the border between the classes, in cells.
 function border(levels, cells, line) {
-  const at = (x, y) => levels[y * cells + x] + 0.5 - 32;
+  const at = (x, y) => levels[y * cells + x] + 0.5 - 2048;
   for (let y = 0; y + 1 < cells; y++) {
     for (let x = 0; x + 1 < cells; x++) {
       const corners = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]];
@@ -46,7 +46,8 @@ function drawPlane() {
   canvas.width = canvas.height = Math.round(side * dots);
   const pen = canvas.getContext("2d");
   pen.scale(dots, dots);
-  const levels = [...stop().map].map((letter) => letters.indexOf(letter));
+  const digits = [...stop().map].map((letter) => letters.indexOf(letter));
+  const levels = range(cells * cells).map((k) => 64 * digits[2 * k] + digits[2 * k + 1]);
   const small = document.createElement("canvas");
   small.width = small.height = cells;
   small.getContext("2d").putImageData(heat(levels, cells), 0, 0);
@@ -84,22 +85,22 @@ function drawPlane() {
     pen.stroke();
   });
   document.getElementById("plane-text").innerHTML =
-    `<span class="pos">●</span> <i>y</i> = 1 &ensp;<span class="neg">●</span> <i>y</i> = 0 &ensp;` +
-    `${number(here("right"), "plain", String)} of ${x.length} right; ringed: ${state.rung === 4 ? "the batch" : "the sample"}`;
+    `<span class="pos">●</span> 1 &ensp;<span class="neg">●</span> 0 &ensp;` +
+    `◯ ${state.rung === 4 ? "batch" : "sample"} &ensp;` +
+    `${number(here("right"), "plain", String)} of ${x.length} right`;
 }
 
 function drawCurve() {
   const svg = document.getElementById("curve");
-  const [width, height, low] = [svg.parentElement.clientWidth, 110, 18];
-  const { curve, stops } = trace();
-  const last = Math.log1p(curve[curve.length - 1][0]);
+  const [width, height, low] = [svg.parentElement.clientWidth, 92, 18];
+  const { curve } = trace();
+  const last = curve[curve.length - 1][0];
   const most = Math.max(...curve.map(([, loss]) => loss));
-  const across = (steps) => 6 + ((width - 14) * Math.log1p(steps)) / last;
+  const across = (steps) => 6 + ((width - 14) * steps) / last;
   const up = (loss) => 8 + (height - low - 10) * (1 - loss / most);
   const path = curve.map(([steps, loss], k) => `${k ? "L" : "M"}${across(steps).toFixed(1)},${up(loss).toFixed(1)}`).join("");
-  const ticks = [0, 1, 10, 100, 1000]
-    .filter((n) => n <= stops[stops.length - 1].step)
-    .map((n) => `<path class="tick" d="M${across(n)},${height - low}v4"/><text class="heading" x="${across(n)}" y="${height - 5}">${n}</text>`);
+  const ends = [[0, "start"], [last, "end"]];
+  const ticks = ends.map(([n, anchor]) => `<text class="heading" style="text-anchor:${anchor}" x="${across(n)}" y="${height - 7}">${n}</text>`);
   const dot = stop();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.style.height = `${height}px`;
@@ -107,15 +108,15 @@ function drawCurve() {
     `<path class="axis" d="M4,${height - low}H${width - 4}"/>${ticks.join("")}<path class="loss" d="${path}"/>` +
     `<path class="tick" d="M${across(dot.step)},4V${height - low}"/><circle cx="${across(dot.step)}" cy="${up(dot.loss)}" r="5"/>`;
   document.getElementById("curve-text").innerHTML =
-    `mean loss ${num(here("loss"))} after ${number(here("step"), "plain", String)} training steps`;
+    `Mean loss ${num(here("loss"))} after ${number(here("step"), "plain", String)} steps`;
 }
 
 /// The stop that is nearest to where the curve was clicked.
 function stopAt(clientX) {
   const box = document.getElementById("curve").getBoundingClientRect();
   const { stops } = trace();
-  const last = Math.log1p(stops[stops.length - 1].step);
+  const last = stops[stops.length - 1].step;
   const at = ((clientX - box.left - 6) / (box.width - 14)) * last;
-  const off = stops.map(({ step }) => Math.abs(Math.log1p(step) - at));
+  const off = stops.map(({ step }) => Math.abs(step - at));
   return off.indexOf(Math.min(...off));
 }

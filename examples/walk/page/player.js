@@ -94,8 +94,8 @@ function choose(name, value) {
   state.stop = clamp(state.stop, 0, trace().stops.length - 1);
   if (name === "problem") {
     state.stop = 0;
-    state.edge = { t: 0, i: 0, j: 0 };
-    state.neuron = state.sample = 0;
+    state.edge = state.neuron = null;
+    state.sample = 0;
   }
   const same = steps().findIndex((s) => s.what === before.what && s.t === before.t);
   const phase = steps().findIndex((s) => phaseOf(s.what) === phaseOf(before.what));
@@ -142,7 +142,8 @@ function another(by) {
   const { what, t } = step();
   if (state.rung === 1 || what === "update" || (state.rung === 4 && what === "gradient")) {
     const own = state.rung === 1 && what !== "update" ? edges() : edges().filter((e) => e.t === t);
-    const at = own.findIndex((e) => e.t === state.edge.t && e.i === state.edge.i && e.j === state.edge.j);
+    const now = state.rung === 1 && what !== "update" ? edge() : edgeOf(t);
+    const at = own.findIndex((e) => same(e, now));
     const to = own[(Math.max(at, 0) + by + own.length) % own.length];
     return chooseEdge(to.t, to.i, to.j);
   }
@@ -150,8 +151,8 @@ function another(by) {
     const B = stop().batch.length;
     return pick(`sample,${(state.sample + by + B) % B}`);
   }
-  const count = what === "delta" ? widths()[t] : what === "layer" || what === "gradient" ? widths()[t + 1] : 1;
-  pick(`neuron,${(neuronAt(count) + by + count) % count}`);
+  const layer = { delta: t, layer: t + 1, gradient: t + 1 }[what];
+  if (layer) pick(`neuron,${(neuronAt(layer) + by + widths()[layer]) % widths()[layer]}`);
 }
 
 let timer = null;
@@ -166,7 +167,7 @@ function play(on) {
     };
     timer = setTimeout(tick, 300);
   }
-  byId("play").textContent = timer ? "❚❚ Pause" : "▶ Play";
+  byId("play").innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${timer ? "M4 3h3v10H4zM9 3h3v10H9z" : "M5 3v10l7-5z"}"/></svg> ${timer ? "Pause" : "Play"}`;
   byId("play").setAttribute("aria-pressed", String(timer !== null));
 }
 const pace = () => (step().neuron === null ? 2400 : 900);
@@ -236,6 +237,7 @@ function start() {
   });
   window.addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  play(false);
   draw();
 }
 

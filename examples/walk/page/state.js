@@ -16,10 +16,10 @@ const state = {
   rung: 2,
   stop: 0,
   step: 0,
-  // What the user points at: an edge, w[t] from neuron j to neuron i, or its constant where j is
-  // null; a neuron of the layer at hand; and a sample of the batch.
-  edge: { t: 0, i: 0, j: 0 },
-  neuron: 0,
+  // What the user has pointed at: an edge { t, i, j }, w[t] from neuron j to neuron i, or its
+  // constant where j is null; a neuron of the layer at hand; and a sample of the batch.
+  edge: null,
+  neuron: null,
   sample: 0,
 };
 
@@ -44,10 +44,10 @@ function steps() {
   if (state.rung > 1) {
     return counts[["per_neuron", "matrix_vector", "batched"][state.rung - 2]];
   }
-  const chain = { 0: ["edge", "spread", "out"], 1: ["edge", "out"], 2: ["edge"] }[state.edge.t];
+  const chain = { 0: ["edge", "spread", "out"], 1: ["edge", "out"], 2: ["edge"] }[edge().t];
   return [
     ...counts.forward,
-    ...[...chain, "product", "all"].map((what) => ({ what, t: state.edge.t, neuron: null })),
+    ...[...chain, "product", "all"].map((what) => ({ what, t: edge().t, neuron: null })),
     ...range(head() + 1).map((t) => ({ what: "update", t, neuron: null })),
   ];
 }
@@ -67,7 +67,25 @@ function done(what, t, neuron = null) {
     .some((s) => s.what === what && s.t === t && (neuron === null || s.neuron === null || s.neuron === neuron));
 }
 
-/// The neuron whose line of loops is written out.
-function neuronAt(count) {
-  return step().neuron ?? Math.min(state.neuron, count - 1);
+/// The neuron of this layer whose line of loops is written out: unless one is chosen, the first
+/// that is on.
+function neuronAt(layer) {
+  if (layer > head()) return 0;
+  const chosen = step().neuron ?? state.neuron;
+  return chosen === null ? Math.max(sample().mask[layer - 1].indexOf(1), 0) : Math.min(chosen, widths()[layer] - 1);
+}
+
+/// The edge of the first way: unless one is chosen, the first of w[0] that the output feels.
+function edge() {
+  if (state.edge) return state.edge;
+  const felt = stop().naive.dy.w[0].flatMap((row, i) => row.map((v, j) => ({ t: 0, i, j, v }))).find(({ v }) => v !== 0);
+  return felt ? { t: 0, i: felt.i, j: felt.j } : { t: 0, i: 0, j: 0 };
+}
+
+/// The edge of w[t] of which a gradient or an update is written out.
+function edgeOf(t) {
+  if (state.edge?.t === t) return state.edge;
+  const i = neuronAt(t + 1);
+  const inputs = sample().z[t];
+  return { t, i, j: Math.max(inputs.findIndex((z) => z !== 0), 0) };
 }

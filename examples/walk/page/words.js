@@ -52,7 +52,7 @@ function chainEquation(what, t) {
 }
 
 function sentence({ what, t, neuron }) {
-  const n = neuronAt(widths()[what === "delta" ? t : t + 1] ?? 1);
+  const n = neuronAt(what === "delta" ? t : t + 1);
   const p = (path) => num(path);
   const batch = state.rung === 4;
   const who = batch ? "each sample of the batch" : "the sample";
@@ -75,9 +75,9 @@ function sentence({ what, t, neuron }) {
     case "gradient":
       return `${state.rung === 2 && t < head() ? `For the edges into neuron ${n + 1}` : "For each edge"}, the derivative is what comes back at its upper end times what went in at its lower end: ${by("ℓ", w(t, "i", "j"))} = ${delta(t + 1, "i")} ${z(t, "j")}.${batch ? " The product of the matrices also adds up over the samples." : ""}`;
     case "update": {
-      const edge = updatedEdge(t);
+      const own = edgeOf(t);
       const many = batch ? "" : ` The mean is over the ${stop().batch.length} samples of the batch, of which the walk has shown the first.`;
-      return `Each weight takes a small step against its gradient: ${edgeName(edge)} from ${p(here(edgePath("theta", edge)))} to ${p(here(edgePath("theta_after", edge)))}.${many}`;
+      return `Each weight takes a small step against its gradient: ${edgeName(own)} from ${p(here(edgePath("theta", own)))} to ${p(here(edgePath("theta_after", own)))}.${many}`;
     }
     default:
       return chainSentence(what, t);
@@ -85,12 +85,12 @@ function sentence({ what, t, neuron }) {
 }
 
 function chainSentence(what, t) {
-  const edge = edgeName();
+  const name = edgeName();
   switch (what) {
     case "edge":
       return t === head()
-        ? `${edge} touches the output directly: a little more of it changes ${yHat} by its ${state.edge.j === null ? "constant, 1" : "input"}.`
-        : `Take one weight, ${edge}, alone. A little more of it changes ${u(t + 1, state.edge.i)} by what comes in at its lower end, and passes if that neuron is on${isOn(t + 1, state.edge.i) ? ", as it is" : "; it is off"}.`;
+        ? `${name} touches the output directly: a little more of it changes ${yHat} by its ${edge().j === null ? "constant, 1" : "input"}.`
+        : `Take one weight, ${name}, alone. A little more of it changes ${u(t + 1, edge().i)} by what comes in at its lower end, and passes if that neuron is on${isOn(t + 1, edge().i) ? ", as it is" : "; it is off"}.`;
     case "spread":
       return "From that neuron, the change spreads along every edge to the layer above: as many paths as there are neurons. Neurons that are off end theirs.";
     case "out":
@@ -102,7 +102,7 @@ function chainSentence(what, t) {
   }
 }
 
-const costOfEdge = () => `counts.naive.${state.edge.j === null ? "constant" : "edge"}.${state.edge.t}`;
+const costOfEdge = () => `counts.naive.${edge().j === null ? "constant" : "edge"}.${edge().t}`;
 
 /// The multiplications of this step and so far.
 function cost() {
@@ -128,7 +128,7 @@ function totals() {
     return (
       `<tr class="${k + 1 === state.rung ? "current" : ""}"><th scope="row">${k + 1} ${rungNames[k][0]}</th><td class="how">${rungNames[k][1]}</td>` +
       `<td class="count">${number(`counts.totals.${name}`, "plain", String)}</td><td class="of">${k === 3 ? `${B} samples` : "1 sample"}</td>` +
-      `<td class="bar" aria-hidden="true"><span style="width:${(100 * count) / most}%"></span></td></tr>`
+      `<td class="bar" aria-hidden="true"><span style="width:${(100 * count) / most}%">${"<b></b>".repeat(k === 3 ? B : 1)}</span></td></tr>`
     );
   });
   return (
