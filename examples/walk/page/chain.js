@@ -118,12 +118,12 @@ function chainMatrices(what) {
     const columnOfEdge = matrix({ name: w(1), rows: last, columns: n, at: wAt(1), mark: (_, k) => (k === i ? "hot" : "faint") });
     const second = order < 1 ? "" : sign("=") + matrix({ name: d(u(2)), rows: last, columns: 1, at: duPath, mark: (r) => (isOn(2, r) ? "hot" : "off") }) + sign("⊙") + column_(here("batch.0.mask.1"), last, { name: "mask", tint: false });
     parts.push(line(columnOfEdge, only(1), second));
-  } else {
+  } else if (order < 2) {
     parts.push(line(only(2)));
   }
   if (order >= 2) {
-    const z2 = t === 0 ? derivative(2, (r) => (isOn(2, r) ? duPath(r) : "0"), (r) => !isOn(2, r)) : "";
-    parts.push(line(alphaRow, sign("·"), t === 0 ? z2 : d(z(2)), sign("="), result(d(yHat), chainOut())));
+    const z2 = t === 0 ? derivative(2, (r) => (isOn(2, r) ? duPath(r) : "0"), (r) => !isOn(2, r)) : only(2);
+    parts.push(line(alphaRow, sign("·"), z2, sign("="), result(d(yHat), chainOut())));
   }
   if (order === 3) parts.push(line(result(by("ℓ", yHat), ofSample("dy")), sign("·"), result(d(yHat), chainOut()), sign("="), result(d("ℓ"), here(edgePath("naive.gradient")))));
   return parts.join("");

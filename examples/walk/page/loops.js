@@ -160,24 +160,26 @@ Object.assign(loopForms, {
   },
 });
 
-/// G[t]_ij as the mean over the batch.
+/// G[t]_ij as the mean over the batch; for j null, that of a constant.
 function gradientOfBatch({ t, i, j }) {
   const [n, m] = [widths()[t], widths()[t + 1]];
   const B = stop().batch.length;
   const above = (b) => here(t === head() ? `batch.${b}.dy` : `batch.${b}.delta.${t}.${i}`);
+  const below = (b) => (j === null ? "1" : factor(here(`batch.${b}.z.${t}.${j}`)));
   const G = (...k) => `<i>G</i>[${t}]${sub(...k)}`;
-  const inner = [
+  const loops = [
     `${key("for")} j ${key("in")} ${upTo(n)}`,
     `  ${G("i", "j")} ← 0`,
     `  ${key("for")} b ${key("in")} ${upTo(B)}`,
     `    ${G("i", "j")} ← ${G("i", "j")} + 1/<i>B</i> <i>Δ</i><sub>b,i</sub> ${upper.z}[${t}]<sub>b,j</sub>`,
   ];
+  const lead = (b) => (b ? "+" : `1/${B} · (`);
   return (
-    code(...(m > 1 ? [`${key("for")} i ${key("in")} ${upTo(m)}`, ...inner.map((l) => `  ${l}`)] : inner)) +
-    `<p class="which">${edgeName({ t, i, j })}:</p>` +
+    code(...(m > 1 ? [`${key("for")} i ${key("in")} ${upTo(m)}`, ...loops.map((l) => `  ${l}`)] : loops)) +
+    `<p class="which">The mean of ${by("ℓ", edgeName({ t, i, j }))}:</p>` +
     rows(
-      range(B).map((b) => sum(b ? "+" : `${G(i, j)} = 1/${B} · (`, product(above(b), here(`batch.${b}.z.${t}.${j}`)) + (b === B - 1 ? " )" : ""), `sample ${b + 1}`)),
-      sum("=", num(here(`mean_gradient.w.${t}.${i}.${j}`)), "", "result"),
+      range(B).map((b) => sum(lead(b), `${factor(above(b))} · ${below(b)}${b === B - 1 ? " )" : ""}`, `sample ${b + 1}`)),
+      sum("=", num(here(edgePath("mean_gradient", { t, i, j }))), "", "result"),
     )
   );
 }

@@ -41,6 +41,22 @@ const deltaOfBatch = (t) => (t > head() ? (b) => here(`batch.${b}.dy`) : ofBatch
 const upper = { u: "<i>U</i>", z: "<i>Z</i>", delta: "<i>Δ</i>" };
 const upperDelta = (t) => (t > head() ? `${upper.delta}<sub><i>ŷ</i></sub>` : `${upper.delta}[${t}]`);
 
+/// Z[t], with the constant 1 as its last column where layer t has one.
+function inputs(t) {
+  const [n, constant] = [widths()[t], hasConstant(t)];
+  const at = (b, k) => (k < n ? ofBatch(`z.${t}`)(b, k) : "1");
+  const name = `${upper.z}[${t}]${constant ? ", 1" : ""}`;
+  return matrix({ name, rows: stop().batch.length, columns: n + (constant ? 1 : 0), at, mark: atRow(state.sample), pick: pickSample });
+}
+
+/// w[t] transposed, with the weights of the constant as its last row.
+function withConstant(t, mark, pick = null) {
+  const [n, constant] = [widths()[t], hasConstant(t)];
+  const at = (r, k) => (r < n ? wAt(t)(k, r) : here(`theta.c.${t}.${k}`));
+  const [upright, row] = t === head() ? [w(t), c(t)] : [transposed(w(t)), transposed(c(t))];
+  return matrix({ name: constant ? `${upright}, ${row}` : upright, rows: n + (constant ? 1 : 0), columns: widths()[t + 1], at, mark, pick });
+}
+
 const matrixForms = {
   input() {
     const n = widths()[0];
@@ -69,10 +85,9 @@ const matrixForms = {
     const B = stop().batch.length;
     const mark = (b, k) => (b === state.sample && k === i ? "hot" : "");
     const product = falk(
-      matrix({ name: `${upper.z}[${t}]`, rows: B, columns: n, at: ofBatch(`z.${t}`), mark: atRow(state.sample), pick: pickSample }),
-      matrix({ name: transposed(w(t)), rows: n, columns: m, at: flip(wAt(t)), mark: atColumn(i), pick: (_, k) => `neuron,${k}` }),
+      inputs(t),
+      withConstant(t, atColumn(i), (_, k) => `neuron,${k}`),
       matrix({ name: `${upper.u}[${t + 1}]`, rows: B, columns: m, at: ofBatch(`u.${t}`), mark, pick: pickBoth }),
-      constant ? row_(here(`theta.c.${t}`), m, { name: `+ ${transposed(c(t))}`, mark: atColumn(i) }) : "",
     );
     return product + line(sign("→"), matrix({ name: `${upper.z}[${t + 1}]`, rows: B, columns: m, at: ofBatch(`z.${t + 1}`), mark: both(mark, isOff(t + 1)), pick: pickBoth }));
   },
@@ -92,10 +107,9 @@ const matrixForms = {
     const B = stop().batch.length;
     const mark = atRow(state.sample);
     return falk(
-      matrix({ name: `${upper.z}[${t}]`, rows: B, columns: n, at: ofBatch(`z.${t}`), mark, pick: pickSample }),
-      matrix({ name: "<i>α</i>", rows: n, columns: 1, at: flip(wAt(t)), mark: () => "hot" }),
+      inputs(t),
+      withConstant(t, () => "hot"),
       matrix({ name: "<i>Ŷ</i>", rows: B, columns: 1, at: (b) => here(`batch.${b}.y_hat`), mark, pick: pickSample }),
-      column_(here(`theta.c.${t}`), 1, { name: "+ <i>b</i>" }),
     );
   },
 

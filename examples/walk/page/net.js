@@ -1,7 +1,10 @@
 // The drawing of the network: neurons as rows of cells with u, z and δ, edges between them, and
 // those of the current step lit up.
 
-const layout = { narrow: false, width: 0, height: 0, cell: 46, pitch: 40, top: 34 };
+const layout = { narrow: false, width: 0, height: 0, cell: 46, top: 34 };
+/// The widths of the drawings, which are looked up only where they may have changed: to ask for one
+/// makes a browser lay out the whole page.
+const boxes = {};
 
 /// Where the cells of a neuron lie. Column 0 is the input, T + 1 the output; a row beyond the last
 /// neuron is that of the constant 1.
@@ -23,7 +26,11 @@ function place(column, row) {
 }
 
 function measure() {
-  const box = document.getElementById("net").parentElement.clientWidth;
+  for (const name of ["net", "plane", "curve"]) boxes[name] = document.getElementById(name).parentElement.clientWidth;
+}
+
+function layOut() {
+  const box = boxes.net;
   layout.narrow = box < 600;
   layout.width = box - 4;
   layout.cell = layout.narrow ? Math.min(54, box / 7) : 46;
@@ -187,7 +194,7 @@ function constantNode(t) {
 }
 
 function drawNet() {
-  measure();
+  layOut();
   const svg = document.getElementById("net");
   svg.setAttribute("viewBox", `-2 0 ${layout.width + 4} ${layout.height}`);
   svg.style.height = `${layout.height}px`;

@@ -41,7 +41,7 @@ function border(levels, cells, line) {
 function drawPlane() {
   const canvas = document.getElementById("plane");
   const { x, y, extent, cells } = trace();
-  const side = canvas.clientWidth;
+  const side = boxes.plane;
   const dots = window.devicePixelRatio || 1;
   canvas.width = canvas.height = Math.round(side * dots);
   const pen = canvas.getContext("2d");
@@ -92,7 +92,7 @@ function drawPlane() {
 
 function drawCurve() {
   const svg = document.getElementById("curve");
-  const [width, height, low] = [svg.parentElement.clientWidth, 92, 18];
+  const [width, height, low] = [boxes.curve, 92, 18];
   const { curve } = trace();
   const last = curve[curve.length - 1][0];
   const most = Math.max(...curve.map(([, loss]) => loss));

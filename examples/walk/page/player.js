@@ -48,6 +48,7 @@ function draw() {
   if (byId("say").innerHTML !== said) byId("say").innerHTML = said;
   byId("loops").innerHTML = loopForms[what](t);
   byId("matrices").innerHTML = matrixForms[what](t);
+  [byId("loops-file").textContent, byId("matrices-file").textContent] = files(step());
   byId("totals").innerHTML = totals();
   drawSteps();
   drawNet();
@@ -235,9 +236,13 @@ function start() {
     fromAddress();
     draw();
   });
-  window.addEventListener("resize", draw);
+  window.addEventListener("resize", () => {
+    measure();
+    draw();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   play(false);
+  measure();
   draw();
 }
 

@@ -104,6 +104,16 @@ function chainSentence(what, t) {
 
 const costOfEdge = () => `counts.naive.${edge().j === null ? "constant" : "edge"}.${edge().t}`;
 
+/// The files of the crate that compute this step as loops and as matrices.
+function files({ what }) {
+  const forward = phaseOf(what) === "forward" && what !== "loss";
+  if (what === "update") return ["", state.rung === 4 ? "train/sgd.rs" : ""];
+  if (what === "loss") return ["network/loss.rs", ""];
+  const loops = forward ? "trace.rs" : ["naive.rs", "per_neuron.rs", "per_neuron.rs", ""][state.rung - 1];
+  const matrices = state.rung === 4 ? "batched.rs" : state.rung === 1 && !forward ? "" : "matrix_vector.rs";
+  return [state.rung === 4 ? "" : loops, matrices].map((file) => file && `rungs/${file}`);
+}
+
 /// The multiplications of this step and so far.
 function cost() {
   const { what, count } = step();
