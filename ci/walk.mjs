@@ -261,7 +261,7 @@ async function slider() {
   const heat = () => page.evaluate(() => document.getElementById("plane").toDataURL());
   const early = await heat();
   await range.fill(String(stops.length - 1));
-  assert.notEqual(await heat(), early, "the plane changes with training");
+  assert.ok((await heat()) !== early, "the plane changes with training");
   const curve = await page.locator("#curve").boundingBox();
   await page.mouse.click(curve.x + curve.width - 8, curve.y + 40);
   assert.equal((await place())[2], 6000, "a click on the curve goes there");
@@ -367,11 +367,10 @@ async function schemes() {
   }
   assert.ok(papers[0] > 0.8 && papers[1] < 0.05);
   // A page that is open follows a change.
-  const plane = () => page.evaluate(() => document.getElementById("plane").toDataURL());
-  const dark = await plane();
+  const dark = await page.evaluate(() => document.getElementById("plane").toDataURL());
   await page.emulateMedia({ colorScheme: "light" });
-  await page.waitForTimeout(50);
-  assert.notEqual(await plane(), dark, "the plane is drawn again in the other colours");
+  // The plane is drawn again in the other colours, or this waits in vain.
+  await page.waitForFunction((dark) => document.getElementById("plane").toDataURL() !== dark, dark);
 }
 
 /// Narrow and wide: nothing is wider than the window, and the drawing is that of its width.
