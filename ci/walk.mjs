@@ -233,6 +233,9 @@ async function byKeys() {
     await key("ArrowRight");
   }
   assert.deepEqual(await place(), ["xor", 2, 20, 1], "after the update comes the next stop");
+  await key("End");
+  await key("ArrowLeft");
+  assert.equal((await place())[3], count - 1, "← is one step back");
   await open("xor", 1, 15, 8);
   const edge = await page.evaluate(() => JSON.stringify(edge()));
   await key("]");

@@ -44,7 +44,8 @@ function draw() {
   document.body.dataset.phase = phase;
   byId("equation").innerHTML = `<span class="badge">${phases[phase]}</span> ${equation(step())}`;
   byId("cost").innerHTML = cost();
-  const said = sentence(step());
+  // A number stays in the line of what it is.
+  const said = sentence(step()).replaceAll(" = ", "\u00a0=\u00a0");
   if (byId("say").innerHTML !== said) byId("say").innerHTML = said;
   byId("loops").innerHTML = loopForms[what](t);
   byId("matrices").innerHTML = matrixForms[what](t);
