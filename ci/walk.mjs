@@ -5,9 +5,9 @@
 // may differ from the result by the rounding of f32 at most.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -341,6 +341,17 @@ async function paths() {
   assert.deepEqual([found.lit, found.broken], [found.all + found.through, found.all - found.through]);
 }
 
+/// The places to which the text of the lecture leads are on the page.
+async function lecture() {
+  const text = readFileSync(join(dirname(file), "lecture.md"), "utf8");
+  const links = [...text.matchAll(/backprop\.html#([^)]*)/g)].map((match) => match[1]);
+  assert.ok(links.length > 15);
+  for (const link of links) {
+    await open(link);
+    assert.equal(await page.evaluate(() => location.hash.slice(1)), link);
+  }
+}
+
 const luminance = ([r, g, b]) => {
   const [R, G, B] = [r, g, b].map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
   return 0.2126 * R + 0.7152 * G + 0.0722 * B;
@@ -413,7 +424,7 @@ async function takePicture() {
 }
 
 try {
-  for (const test of [everyStep, everyEdge, byKeys, slider, keysAndClicks, paths, schemes, widths, spoken]) await test();
+  for (const test of [everyStep, everyEdge, byKeys, slider, keysAndClicks, paths, schemes, widths, spoken, lecture]) await test();
   assert.deepEqual([...new Set(complaints)], []);
   if (picture) await takePicture();
 } finally {
