@@ -33,10 +33,21 @@ page.on("request", (request) => request.url().startsWith(address) || complaints.
 
 await page.addInitScript({ content: `window.look = ${wrongNumbers}` });
 
-/// Opens the page at a place: problem, rung, training steps made, and step of the walk, from 1.
-async function open(...place) {
+/// Opens the page.
+async function load(place = "") {
   await page.goto("about:blank");
-  await page.goto(place.length ? `${address}#${place.join("/")}` : address);
+  await page.goto(address + place);
+}
+
+/// Goes to a place on the page: problem, rung, training steps made, and step of the walk, from 1.
+async function open(...place) {
+  const hash = `#${place.join("/")}`;
+  if (!page.url().startsWith(address)) return load(hash);
+  await page.evaluate((hash) => {
+    history.replaceState(null, "", hash);
+    fromAddress();
+    draw();
+  }, hash);
 }
 
 /// The place that the address of the page names.
@@ -271,7 +282,11 @@ async function slider() {
 }
 
 async function keysAndClicks() {
-  await open();
+  await load("#spirals/3/2200/9");
+  assert.deepEqual(await place(), ["spirals", 3, 2200, 9], "a page opens where its address says");
+  await page.evaluate(() => (location.hash = "#xor/4/15/2"));
+  await page.waitForFunction(() => state.problem === 0 && state.rung === 4, null, { timeout: 5000 });
+  await load();
   assert.equal((await place())[0], "xor", "it begins with XOR");
   for (const rung of [1, 2, 3, 4]) {
     await key(String(rung));
@@ -362,7 +377,7 @@ async function schemes() {
   const papers = [];
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
-    await open("spirals", 4, 2800, 9);
+    await load("#spirals/4/2800/9");
     const colours = await page.evaluate(() =>
       Object.fromEntries(["paper", "card", "ink", "soft", "pos", "neg", "forward", "backward", "update"].map((name) => [name, channels(css(`--${name}`))])),
     );
@@ -391,6 +406,7 @@ async function schemes() {
 async function widths() {
   for (const width of [320, 390, 768, 1280, 1920]) {
     await page.setViewportSize({ width, height: 844 });
+    await load();
     for (const [problem, rung, at] of [["xor", 1, 8], ["spirals", 2, 20], ["spirals", 4, 9], ["spirals", 4, 12]]) {
       await open(problem, rung, problem === "xor" ? 15 : 2800, at);
       await check(`${problem}, rung ${rung}, ${width} wide`);
@@ -415,7 +431,7 @@ async function spoken() {
 async function takePicture() {
   await page.setViewportSize({ width: 1080, height: 1200 });
   await page.emulateMedia({ colorScheme: "light" });
-  await open("spirals", 3, 2500, 9);
+  await load("#spirals/3/2500/9");
   const end = await page.evaluate(() => {
     document.querySelector("footer").style.display = "none";
     return document.querySelector(".forms").getBoundingClientRect().bottom;

@@ -1,6 +1,8 @@
 // What the network makes of the plane, and its loss in the course of training.
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+/// The colours of the style, which like the widths are looked up only where they may have changed.
+const colours = {};
+const css = (name) => (colours[name] ??= getComputedStyle(document.documentElement).getPropertyValue(name).trim());
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 function channels(colour) {

@@ -200,6 +200,8 @@ function fromAddress() {
   const [name, rung, training, at] = location.hash.slice(1).split("/");
   const problem = traces.findIndex((t) => t.name === name);
   if (problem < 0) return;
+  state.edge = state.neuron = null;
+  state.sample = 0;
   state.problem = problem;
   state.rung = clamp(Number(rung) || 2, 1, 4);
   const found = trace().stops.findLastIndex((s) => s.step <= (Number(training) || 0));
@@ -241,7 +243,10 @@ function start() {
     measure();
     draw();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const name in colours) delete colours[name];
+    draw();
+  });
   play(false);
   measure();
   draw();
