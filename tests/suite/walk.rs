@@ -1,11 +1,12 @@
 //! `docs/backprop.html` is what `examples/walk` writes, to the byte, on every CPU. What the page
 //! makes of it, `ci/walk` tests.
 //!
-//! The program is built by `cargo test` before the tests run; for this file alone:
-//! `cargo build --example walk` first. After a change, `cargo run --example walk` writes the page
-//! anew.
+//! The program is built by `cargo test --features progress` (`ci/test` does that), before the tests
+//! run; for this file alone: `cargo build --example walk` first. After a change,
+//! `cargo run --example walk` writes the page anew.
 
-#![cfg(feature = "files")]
+// As for `train_program`: the runs without `progress` build no examples.
+#![cfg(all(feature = "files", feature = "progress"))]
 
 use std::path::Path;
 use std::process::Command;

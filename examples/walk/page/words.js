@@ -125,7 +125,7 @@ function cost() {
     return `<b>${plainNumber(costOfEdge())}</b> multiplications for this edge`;
   }
   const k = state.step;
-  return `<b>${plainNumber(`counts.${table}.${k}.count`)}</b> multiplications, ${plainNumber(`counts.${table}.${k}.total`)} so far`;
+  return `<b>${plainNumber(`counts.${table}.${k}.count`)}</b> multiplication${count === 1 ? "" : "s"}, ${plainNumber(`counts.${table}.${k}.total`)} so far`;
 }
 
 function totals() {
