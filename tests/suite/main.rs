@@ -35,5 +35,6 @@ mod statistics;
 mod train_program;
 mod trainer;
 mod unbiased;
+mod walk;
 mod wide_and_tall;
 mod xor;
