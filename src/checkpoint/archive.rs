@@ -48,11 +48,14 @@ impl Archive {
     /// already.
     pub(crate) fn create(directory: &Path) -> Result<Self, CheckpointError> {
         let archive = Self::at(directory)?;
-        let ancestors: Vec<&Path> = archive.directory.ancestors().collect();
-        let new = ancestors.iter().take_while(|ancestor| !ancestor.exists()).count();
         fs::create_dir_all(&archive.directory).map_err(CheckpointError::at(&archive.directory))?;
-        // A new directory is durable once its parent is synced.
-        ancestors.iter().skip(1).take(new).try_for_each(|parent| sync(parent))?;
+        // A new directory is durable once its parent is synced. One that is not new may be of a
+        // call that failed, or of a process that ended, before that was done.
+        archive.directory.ancestors().skip(1).try_for_each(|parent| match sync(parent) {
+            // Who may enter a parent but not read it has no way to sync it.
+            Err(CheckpointError::Io { source, .. }) if may_not_write(&source) => Ok(()),
+            result => result,
+        })?;
         archive.lock()?;
         match archive.numbered()?.pop_last() {
             Some((_, found)) => Err(CheckpointError::Used { directory: archive.directory, found }),
@@ -83,8 +86,13 @@ impl Archive {
     }
 
     /// Acquires the lock for this value and its clones, and removes what a killed writer has left.
+    /// Succeeds without a lock where its file may not be opened; [`write`](Self::write) fails
+    /// there.
     pub(crate) fn lock(&self) -> Result<(), CheckpointError> {
-        self.lock.acquire(&self.directory, &self.directory.join(WRITING)).map(drop)
+        match self.lock.acquire(&self.directory, &self.directory.join(WRITING)) {
+            Err(CheckpointError::Io { source, .. }) if may_not_write(&source) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Writes the file of a step, replacing an earlier one of the same step, and removes those that
@@ -197,6 +205,10 @@ fn load(path: &Path) -> Result<Contents, Fault> {
 
 fn is_whole(path: &Path) -> bool {
     fs::read(path).is_ok_and(|bytes| decode(&bytes).is_ok())
+}
+
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Makes the names in a directory durable, as syncing a file does for its bytes.
