@@ -191,6 +191,23 @@ fn each_call_of_a_save_fails_in_turn() {
     });
 }
 
+/// A later checkpoint would be taken for the newest, so nothing is saved before it, also if it cannot
+/// be read just now.
+#[test]
+fn no_save_goes_behind_a_later_checkpoint_that_cannot_be_read() {
+    let states = States::new();
+    each_fault(|faults| {
+        let (folder, checkpoints) = states.folder();
+        let (saved, record) = with(faults, || states.save(&checkpoints, 1));
+        let error = saved.expect_err("there is a later one");
+        let of_fault = errno(&error).is_some_and(|error| faults.fails.is_some_and(|(_, of_fault)| error == of_fault));
+        assert!(of_fault || matches!(error, CheckpointError::Mismatch { .. }), "{faults:?}: {error:?}");
+        assert_eq!(names(folder.path()).iter().filter(|name| name.starts_with("step")).count(), 2);
+        assert_eq!(states.newest(folder.path()), 2);
+        record
+    });
+}
+
 #[test]
 fn a_disk_that_is_full_after_any_number_of_bytes() {
     let states = States::new();
@@ -405,6 +422,35 @@ fn told(error: &CheckpointError) -> Option<i32> {
         }
         error => errno(error),
     }
+}
+
+/// Whatever becomes of one byte or of the end of the newest checkpoint, a run resumes from it or from
+/// the one before, which is said, and a model is that of the newest or none.
+#[test]
+fn every_byte_of_a_checkpoint_flipped_and_every_cut_gives_no_other_numbers() {
+    let states = States::new();
+    let (folder, checkpoints) = states.folder();
+    let path = folder.path().join(name(2));
+    let whole = states.bytes(2);
+    let flipped = (0..whole.len()).map(|i| {
+        let mut bytes = whole.to_vec();
+        // Another bit from byte to byte; all of them are flipped in the tests of the format.
+        bytes[i] ^= 1 << (i % 8);
+        bytes
+    });
+    let mut harmless = 0;
+    for bytes in flipped.chain((0..whole.len()).map(|end| whole[..end].to_vec())) {
+        fs::write(&path, &bytes).unwrap();
+        let saved = checkpoints.read().unwrap();
+        let run = saved.value.trainer::<f64, _>(SoftmaxCrossEntropy).unwrap();
+        let step = run.steps() as usize;
+        assert!(run.model() == states.run(step).model() && saved.damaged.len() == 2 - step);
+        let model = checkpoints.model::<f64>();
+        assert!(model.map_or(step == 1, |model| step == 2 && model.value == *states.run(2).model()));
+        harmless += usize::from(step == 2);
+    }
+    // The header is filled up with blanks.
+    assert!(harmless < 8, "{harmless} changes are harmless");
 }
 
 /// A reader of data whose file cannot be read to its end returns an error, and not the part that it
