@@ -102,7 +102,8 @@ impl Archive {
     /// # Errors
     ///
     /// If another run writes here; if the system refuses; if the directory has a whole file of a
-    /// later step, which would be taken for the newest; and if the contents make no valid file.
+    /// later step, which would be taken for the newest, or one that cannot be read; and if the
+    /// contents make no valid file.
     pub(crate) fn write(&self, step: u64, contents: &Contents) -> Result<PathBuf, CheckpointError> {
         let path = self.directory.join(name(step));
         // What cannot be read back must not displace what can.
@@ -110,14 +111,7 @@ impl Archive {
         let bytes = bytes.map_err(|fault| CheckpointError::Damaged(Damaged { path: path.clone(), fault }))?;
         let writing = self.directory.join(WRITING);
         let _guard = self.lock.acquire(&self.directory, &writing)?;
-        let numbered = self.numbered()?;
-        let mut later = numbered.range((Bound::Excluded(step), Bound::Unbounded));
-        if let Some((_, later)) = later.rfind(|(_, later)| is_whole(later)) {
-            let what = format!("checkpoint {}", later.display());
-            let expected = format!("none after step {step}, which is to be written");
-            return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
-        }
-
+        self.refuse_later(step)?;
         let put = || {
             let mut file = File::create(&writing)?;
             file.write_all(&bytes)?;
@@ -133,12 +127,25 @@ impl Archive {
         let mut kept = 0;
         for (number, older) in self.numbered().into_iter().flatten().rev() {
             if kept < KEPT {
-                kept += usize::from(number == step || is_whole(&older));
+                kept += usize::from(number == step || is_whole(&older).unwrap_or(false));
             } else {
                 _ = fs::remove_file(&older);
             }
         }
         Ok(path)
+    }
+
+    /// Refuses a directory that has a whole file of a later step, or one that may be whole and
+    /// cannot be read just now.
+    fn refuse_later(&self, step: u64) -> Result<(), CheckpointError> {
+        for (_, later) in self.numbered()?.range((Bound::Excluded(step), Bound::Unbounded)).rev() {
+            if is_whole(later).map_err(CheckpointError::at(later))? {
+                let what = format!("checkpoint {}", later.display());
+                let expected = format!("none after step {step}, which is to be written");
+                return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
+            }
+        }
+        Ok(())
     }
 
     /// The newest whole file.
@@ -203,8 +210,13 @@ fn load(path: &Path) -> Result<Contents, Fault> {
     Ok(decode(&bytes)?.into_contents())
 }
 
-fn is_whole(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| decode(&bytes).is_ok())
+/// Whether a file is whole, if it can be read. What is gone or is no file is not.
+fn is_whole(path: &Path) -> io::Result<bool> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(decode(&bytes).is_ok()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn may_not_write(error: &io::Error) -> bool {

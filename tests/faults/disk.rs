@@ -94,7 +94,8 @@ impl Disk {
 
     /// All that may be there if the power fails now.
     pub(crate) fn after_a_power_failure(&self) -> BTreeSet<Tree> {
-        // As it was synced; as it was written; half of that; and as long as that, without its bytes.
+        // As it was synced; as it was written; half of that; and as long as that, without its
+        // bytes.
         let bytes = |file: &File, way: usize| match way {
             0 => file.synced.clone(),
             1 => file.written.clone(),

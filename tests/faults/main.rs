@@ -1,6 +1,6 @@
 //! What saving and reading do when the system fails them: each call of the C library fails in turn,
-//! alone or with all that follow it; the disk is full after any number of bytes; the process ends at
-//! any call, or within one; the power fails; and processes compete for one folder. The last good
+//! alone or with all that follow it; the disk is full after any number of bytes; the process ends
+//! at any call, or within one; the power fails; and processes compete for one folder. The last good
 //! state, or the new one, or an error comes out, and never other numbers.
 //!
 //! A process that ends at a call leaves on the disk what it leaves if this call and all later ones
@@ -191,8 +191,8 @@ fn each_call_of_a_save_fails_in_turn() {
     });
 }
 
-/// A later checkpoint would be taken for the newest, so nothing is saved before it, also if it cannot
-/// be read just now.
+/// A later checkpoint would be taken for the newest, so nothing is saved before it, also if it
+/// cannot be read just now.
 #[test]
 fn no_save_goes_behind_a_later_checkpoint_that_cannot_be_read() {
     let states = States::new();
@@ -238,8 +238,8 @@ fn a_disk_that_is_full_after_any_number_of_bytes() {
     }
 }
 
-/// Checks all states that the disk can be in when power fails after `from` of these changes or more:
-/// after how many, and the newest checkpoint, if there is one. Returns the number of states.
+/// Checks all states that the disk can be in when power fails after `from` of these changes or
+/// more: after how many, and the newest checkpoint, if there is one. Returns the number of states.
 fn after_power_failures(
     states: &States,
     root: &Path,
@@ -371,8 +371,8 @@ fn with_two_refusals<R>(work: impl FnOnce() -> R) -> (R, calls::Record) {
     with(Faults { fails: Some((0, libc::EACCES)), also_next: true, ..Faults::default() }, work)
 }
 
-/// A read gives the newest state, or an older one if it names what it could not read, or an error. A
-/// model is never of an older one.
+/// A read gives the newest state, or an older one if it names what it could not read, or an error.
+/// A model is never of an older one.
 #[test]
 fn each_call_of_a_read_fails_in_turn() {
     let states = States::new();
@@ -424,8 +424,8 @@ fn told(error: &CheckpointError) -> Option<i32> {
     }
 }
 
-/// Whatever becomes of one byte or of the end of the newest checkpoint, a run resumes from it or from
-/// the one before, which is said, and a model is that of the newest or none.
+/// Whatever becomes of one byte or of the end of the newest checkpoint, a run resumes from it or
+/// from the one before, which is said, and a model is that of the newest or none.
 #[test]
 fn every_byte_of_a_checkpoint_flipped_and_every_cut_gives_no_other_numbers() {
     let states = States::new();
