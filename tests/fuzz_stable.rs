@@ -3,7 +3,7 @@
 //!
 //! The inputs are the seeds of `fuzz/`, changed at random: the n-th input of a format is always the
 //! same. 1,000 of each format are read, or as many as the environment variable `INPUTS` says.
-//! `docs/trust.md` has the results of a million each.
+//! `docs/trust.md` has the results of long runs.
 
 #![cfg(feature = "files")]
 #![allow(unsafe_code, reason = "a counting allocator is unsafe to write")]
