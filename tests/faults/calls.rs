@@ -96,7 +96,11 @@ fn goes_through(name: &'static str) -> bool {
 
 /// Notes something, where calls are recorded.
 fn note(what: impl FnOnce(&mut Record)) {
-    RECORD.with_borrow_mut(|record| record.as_mut().map(what));
+    RECORD.with_borrow_mut(|record| {
+        if let Some(record) = record {
+            what(record);
+        }
+    });
 }
 
 fn path(text: *const c_char) -> PathBuf {

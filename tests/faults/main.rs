@@ -182,8 +182,12 @@ fn each_call_of_a_save_fails_in_turn() {
         assert!(!left || faults.for_good, "{about}: an unfinished file is left");
 
         // A later process, if everything failed; the same, if one call did.
-        let again = if faults.for_good { Err(drop(checkpoints)) } else { Ok(checkpoints) };
-        let checkpoints = again.unwrap_or_else(|()| Checkpoints::open(folder.path()).unwrap());
+        let checkpoints = if faults.for_good {
+            drop(checkpoints);
+            Checkpoints::open(folder.path()).unwrap()
+        } else {
+            checkpoints
+        };
         states.save(&checkpoints, 3).unwrap();
         assert_eq!(states.newest(folder.path()), 3, "{about}");
         assert_eq!(names(folder.path()), [".lock".into(), name(2), name(3)].into(), "{about}");
