@@ -7,6 +7,7 @@
 mod arguments;
 mod guess;
 mod origin;
+mod output;
 mod predict;
 mod report;
 mod samples;
@@ -98,7 +99,7 @@ impl Train {
 fn train(arguments: &Train) -> Result<ExitCode> {
     let Train { source, targets, history, plot, .. } = arguments;
     for path in [history, plot].into_iter().flatten() {
-        report::check_output(path, &[&source.data, &source.csv, targets])?;
+        output::check_output(path, &[&source.data, &source.csv, targets])?;
     }
     // Before the data are read, so that a folder in use is reported at once.
     let (checkpoints, stored, task, both) = match (&arguments.checkpoint, arguments.resume) {

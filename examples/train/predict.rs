@@ -11,7 +11,8 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use ndarray_npy::WriteNpyExt;
 
 use crate::arguments::{LossKind, Predict};
-use crate::report::{check_output, counted, replace, score};
+use crate::output::{check_output, replace};
+use crate::report::{counted, score};
 use crate::samples::{Asked, Task, check_columns};
 use crate::{Result, say};
 

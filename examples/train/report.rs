@@ -1,17 +1,14 @@
 //! What a run reports: progress lines, scores, the history and the learning curve.
 
-use std::error::Error;
 use std::fmt::{self, Display};
-use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gemmprop::BatchEnd;
 use gemmprop::{History, Model, Observer, Record};
-use tempfile::NamedTempFile;
 
 use crate::arguments::Train;
+use crate::output::replace;
 use crate::predict::{Predicted, predicted};
 use crate::samples::{Samples, Target, Task};
 use crate::{Result, say};
@@ -124,52 +121,6 @@ impl Observer<f32> for Lines<'_> {
         }
         ControlFlow::Continue(())
     }
-}
-
-/// Refuses an output that cannot be written or that is one of the inputs, before hours of training
-/// and not after them.
-pub(crate) fn check_output(path: &Path, inputs: &[&Option<PathBuf>]) -> Result {
-    let folder = folder(path);
-    if !folder.is_dir() {
-        return Err(format!("{}: there is no such folder", folder.display()).into());
-    }
-    if path.is_dir() {
-        return Err(format!("{}: expected a file to write, found a folder", path.display()).into());
-    }
-    // Files are compared after resolving links. A name that does not resolve is not an input.
-    let file = path.canonicalize().ok();
-    if file.is_some() && inputs.iter().filter_map(|input| input.as_ref()).any(|input| input.canonicalize().ok() == file)
-    {
-        return Err(
-            format!("{}: expected a file to write, found one to read, which would be lost", path.display()).into()
-        );
-    }
-    beside(path).map(drop)
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A temporary file in the same folder, which is removed unless it is renamed.
-fn beside(path: &Path) -> Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    // The usual permissions of a new file, not those of a private temporary file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let partial = builder.prefix(".").suffix(".partial").tempfile_in(folder(path));
-    partial.map_err(|error| {
-        // The message without the name of the temporary file.
-        let cause = error.get_ref().and_then(Error::source).map_or_else(|| error.to_string(), ToString::to_string);
-        format!("{}: {cause}", path.display()).into()
-    })
-}
-
-/// Writes the file completely or not at all.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result {
-    let mut partial = beside(path)?;
-    let written = partial.write_all(bytes).and_then(|()| Ok(partial.persist(path)?));
-    written.map(drop).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 /// The history, if it was asked for.

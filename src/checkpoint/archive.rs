@@ -48,11 +48,14 @@ impl Archive {
     /// already.
     pub(crate) fn create(directory: &Path) -> Result<Self, CheckpointError> {
         let archive = Self::at(directory)?;
-        let ancestors: Vec<&Path> = archive.directory.ancestors().collect();
-        let new = ancestors.iter().take_while(|ancestor| !ancestor.exists()).count();
         fs::create_dir_all(&archive.directory).map_err(CheckpointError::at(&archive.directory))?;
-        // A new directory is durable once its parent is synced.
-        ancestors.iter().skip(1).take(new).try_for_each(|parent| sync(parent))?;
+        // A new directory is durable once its parent is synced. One that is not new may be of a
+        // call that failed, or of a process that ended, before that was done.
+        archive.directory.ancestors().skip(1).try_for_each(|parent| match sync(parent) {
+            // Who may enter a parent but not read it has no way to sync it.
+            Err(CheckpointError::Io { source, .. }) if may_not_write(&source) => Ok(()),
+            result => result,
+        })?;
         archive.lock()?;
         match archive.numbered()?.pop_last() {
             Some((_, found)) => Err(CheckpointError::Used { directory: archive.directory, found }),
@@ -83,8 +86,13 @@ impl Archive {
     }
 
     /// Acquires the lock for this value and its clones, and removes what a killed writer has left.
+    /// Succeeds without a lock where its file may not be opened; [`write`](Self::write) fails
+    /// there.
     pub(crate) fn lock(&self) -> Result<(), CheckpointError> {
-        self.lock.acquire(&self.directory, &self.directory.join(WRITING)).map(drop)
+        match self.lock.acquire(&self.directory, &self.directory.join(WRITING)) {
+            Err(CheckpointError::Io { source, .. }) if may_not_write(&source) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Writes the file of a step, replacing an earlier one of the same step, and removes those that
@@ -94,7 +102,8 @@ impl Archive {
     /// # Errors
     ///
     /// If another run writes here; if the system refuses; if the directory has a whole file of a
-    /// later step, which would be taken for the newest; and if the contents make no valid file.
+    /// later step, which would be taken for the newest, or one that cannot be read; and if the
+    /// contents make no valid file.
     pub(crate) fn write(&self, step: u64, contents: &Contents) -> Result<PathBuf, CheckpointError> {
         let path = self.directory.join(name(step));
         // What cannot be read back must not displace what can.
@@ -102,14 +111,7 @@ impl Archive {
         let bytes = bytes.map_err(|fault| CheckpointError::Damaged(Damaged { path: path.clone(), fault }))?;
         let writing = self.directory.join(WRITING);
         let _guard = self.lock.acquire(&self.directory, &writing)?;
-        let numbered = self.numbered()?;
-        let mut later = numbered.range((Bound::Excluded(step), Bound::Unbounded));
-        if let Some((_, later)) = later.rfind(|(_, later)| is_whole(later)) {
-            let what = format!("checkpoint {}", later.display());
-            let expected = format!("none after step {step}, which is to be written");
-            return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
-        }
-
+        self.refuse_later(step)?;
         let put = || {
             let mut file = File::create(&writing)?;
             file.write_all(&bytes)?;
@@ -125,12 +127,25 @@ impl Archive {
         let mut kept = 0;
         for (number, older) in self.numbered().into_iter().flatten().rev() {
             if kept < KEPT {
-                kept += usize::from(number == step || is_whole(&older));
+                kept += usize::from(number == step || is_whole(&older).unwrap_or(false));
             } else {
                 _ = fs::remove_file(&older);
             }
         }
         Ok(path)
+    }
+
+    /// Refuses a directory that has a whole file of a later step, or one that may be whole and
+    /// cannot be read just now.
+    fn refuse_later(&self, step: u64) -> Result<(), CheckpointError> {
+        for (_, later) in self.numbered()?.range((Bound::Excluded(step), Bound::Unbounded)).rev() {
+            if is_whole(later).map_err(CheckpointError::at(later))? {
+                let what = format!("checkpoint {}", later.display());
+                let expected = format!("none after step {step}, which is to be written");
+                return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
+            }
+        }
+        Ok(())
     }
 
     /// The newest whole file.
@@ -195,8 +210,17 @@ fn load(path: &Path) -> Result<Contents, Fault> {
     Ok(decode(&bytes)?.into_contents())
 }
 
-fn is_whole(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|bytes| decode(&bytes).is_ok())
+/// Whether a file is whole, if it can be read. What is gone or is no file is not.
+fn is_whole(path: &Path) -> io::Result<bool> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(decode(&bytes).is_ok()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Makes the names in a directory durable, as syncing a file does for its bytes.

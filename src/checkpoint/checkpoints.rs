@@ -50,8 +50,8 @@ impl Checkpoints {
     /// this before reading a run in order to resume it, so that no two processes resume the same
     /// one. An unfinished file that a killed writer has left is removed.
     ///
-    /// Succeeds without a lock where the file system has none, and where the directory may not be
-    /// written to, which [`save`](Self::save) will report.
+    /// Succeeds without a lock where the file system has none, and where the lock's file may not be
+    /// opened, as in a directory that may not be written to: [`save`](Self::save) fails there.
     ///
     /// # Errors
     /// [`CheckpointError::InUse`] if another value holds the lock, and [`CheckpointError::Io`] if
@@ -64,7 +64,8 @@ impl Checkpoints {
     /// that a file with its final name is whole. The checkpoint before is kept.
     ///
     /// # Errors
-    /// [`CheckpointError`]; earlier checkpoints are as they were.
+    /// [`CheckpointError`]; checkpoints of earlier steps are as they were. The new one is there,
+    /// and whole, if all that failed was to sync the directory.
     pub fn save<F: Scalar, L: Loss<F>>(
         &self,
         trainer: &Trainer<F, L>,

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why checkpoints could not be written or read. After a failed write, earlier checkpoints are as
-/// they were.
+/// Why checkpoints could not be written or read. After a failed write, checkpoints of earlier steps
+/// are as they were.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, Read};
+use std::io::{Cursor, Read};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,10 @@ pub fn idx_labels(path: impl AsRef<Path>) -> Result<Array1<usize>> {
 /// is maintained and returns errors for damaged files instead of panicking.
 fn idx(path: &Path, dimensions: RangeInclusive<usize>, text: &str) -> Result<(Vec<usize>, Vec<u8>)> {
     let mut file = open(path)?;
-    let gzip = file.fill_buf().map_err(io_error(path))?.starts_with(b"\x1f\x8b");
+    let mut start = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut start).map_err(io_error(path))?;
+    let gzip = start == b"\x1f\x8b";
+    let file = Cursor::new(start).chain(file);
     let reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut bytes = Bytes { path, reader, position: 0 };
     let magic = bytes.take(4)?;

@@ -34,6 +34,7 @@ mod sharpness;
 mod statistics;
 mod train_program;
 mod trainer;
+mod trust;
 mod unbiased;
 mod walk;
 mod wide_and_tall;
