@@ -40,6 +40,7 @@
 //! | predict; the mean loss over data | [`Model`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
 //! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
+//! | take a network to another program, or from one | `exchange` | `files`; `onnx` for ONNX |
 //! | show a progress bar | `ProgressBar` | `progress` |
 //! | multiply with the Hessian | [`curvature::Hessian`] | |
 //! | find eigenvalues, trace, density, sharpness | `curvature::lanczos`, `curvature::sharpness` | `curvature` |
@@ -62,6 +63,7 @@
 //!
 //! ```text
 //! curvature    products with the Hessian, its spectrum, sharpness
+//! exchange     networks for other programs, and from them
 //! checkpoint   a training run as files
 //! data         samples from files
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
@@ -114,6 +116,8 @@ pub mod curvature;
 pub mod data;
 mod engine;
 mod error;
+#[cfg(feature = "files")]
+pub mod exchange;
 mod kernels;
 mod linalg;
 mod native;

@@ -7,11 +7,12 @@
 //! every file that it can see is whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::durable::{replace, sync};
 use crate::checkpoint::error::{CheckpointError, Damaged, Fault};
 use crate::checkpoint::format::{Contents, decode, encode};
 use crate::checkpoint::lock::WriterLock;
@@ -52,7 +53,7 @@ impl Archive {
         let new = ancestors.iter().take_while(|ancestor| !ancestor.exists()).count();
         fs::create_dir_all(&archive.directory).map_err(CheckpointError::at(&archive.directory))?;
         // A new directory is durable once its parent is synced.
-        ancestors.iter().skip(1).take(new).try_for_each(|parent| sync(parent))?;
+        ancestors.iter().skip(1).take(new).try_for_each(|parent| sync(parent)).map_err(CheckpointError::refused)?;
         archive.lock()?;
         match archive.numbered()?.pop_last() {
             Some((_, found)) => Err(CheckpointError::Used { directory: archive.directory, found }),
@@ -110,17 +111,7 @@ impl Archive {
             return Err(CheckpointError::Mismatch { what, expected, found: "a whole one".into() });
         }
 
-        let put = || {
-            let mut file = File::create(&writing)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        };
-        put()
-            .map_err(CheckpointError::at(&writing))
-            .and_then(|()| fs::rename(&writing, &path).map_err(CheckpointError::at(&path)))
-            // On a full disk its space is needed. Where it cannot be removed, it does no harm.
-            .inspect_err(|_| drop(fs::remove_file(&writing)))?;
-        sync(&self.directory)?;
+        replace(&path, &writing, &bytes).map_err(CheckpointError::refused)?;
 
         let mut kept = 0;
         for (number, older) in self.numbered().into_iter().flatten().rev() {
@@ -197,17 +188,6 @@ fn load(path: &Path) -> Result<Contents, Fault> {
 
 fn is_whole(path: &Path) -> bool {
     fs::read(path).is_ok_and(|bytes| decode(&bytes).is_ok())
-}
-
-/// Makes the names in a directory durable, as syncing a file does for its bytes.
-fn sync(directory: &Path) -> Result<(), CheckpointError> {
-    // Other systems cannot open a directory for that, and some network file systems cannot sync it.
-    match cfg!(unix).then(|| File::open(directory)?.sync_all()) {
-        Some(Err(e)) if !matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Err(CheckpointError::at(directory)(e))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
