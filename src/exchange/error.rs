@@ -64,8 +64,8 @@ pub enum ExchangeError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor has other numbers than those of the network's type. Rounding them would make another
-    /// network.
+    /// A tensor has other numbers than those of the network's type. Rounding them would make
+    /// another network.
     #[error("{}: {tensor}: expected numbers of type {expected}, found {found}", path.display())]
     Dtype {
         /// The file.

@@ -75,9 +75,9 @@ impl<F: Scalar> Model<F> {
     /// standardised has the same bits.
     ///
     /// # Errors
-    /// [`ExchangeError::Model`] for parameters that are not finite, or a standardisation with another
-    /// number of inputs than the network; [`ExchangeError::Softmax`] for a softmax of one output;
-    /// [`ExchangeError::Classes`] for another number of names than of classes;
+    /// [`ExchangeError::Model`] for parameters that are not finite, or a standardisation with
+    /// another number of inputs than the network; [`ExchangeError::Softmax`] for a softmax of one
+    /// output; [`ExchangeError::Classes`] for another number of names than of classes;
     /// [`ExchangeError::TooLarge`] for more than 2 GiB.
     pub fn to_onnx(&self, export: &OnnxExport) -> Result<Vec<u8>, ExchangeError> {
         self.check_export(export)?;
@@ -102,10 +102,12 @@ impl<F: Scalar> Model<F> {
     /// a file with its final name is whole. A file of this name is replaced.
     ///
     /// ```no_run
-    /// use gemmprop::{checkpoint::Checkpoints, exchange::{OnnxExport, OutputFunction}};
+    /// use gemmprop::checkpoint::Checkpoints;
+    /// use gemmprop::exchange::{OnnxExport, OutputFunction};
     ///
     /// let model = Checkpoints::open("run")?.model::<f32>()?.value;
-    /// model.write_onnx("digits.onnx", &OnnxExport { output: OutputFunction::Softmax, ..Default::default() })?;
+    /// let export = OnnxExport { output: OutputFunction::Softmax, ..OnnxExport::default() };
+    /// model.write_onnx("digits.onnx", &export)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -191,4 +193,18 @@ fn check_finite<F: Scalar>(theta: &Parameters<F>) -> Result<(), Error> {
 
 fn check_size(found: usize) -> Result<(), ExchangeError> {
     if found <= LARGEST { Ok(()) } else { Err(ExchangeError::TooLarge { limit: LARGEST, found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of this length would need the memory of a large machine.
+    #[test]
+    fn more_than_protocol_buffers_can_count_is_refused() {
+        assert!(check_size(LARGEST).is_ok());
+        let error = check_size(LARGEST + 1).unwrap_err();
+        let text = "model: expected at most 2147483647 bytes, the limit of Protocol Buffers, found 2147483648";
+        assert_eq!(error.to_string(), text);
+    }
 }

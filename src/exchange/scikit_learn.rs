@@ -22,7 +22,6 @@ impl<F: Scalar> Mlp<F> {
     ///
     /// ```python
     /// import numpy as np
-    ///
     /// assert net.activation == "relu"
     /// arrays = {f"coefs_{t}": w for t, w in enumerate(net.coefs_)}
     /// arrays |= {f"intercepts_{t}": c for t, c in enumerate(net.intercepts_)}
@@ -37,16 +36,16 @@ impl<F: Scalar> Mlp<F> {
     ///
     /// The network has [`Bias::EveryLayer`](crate::Bias::EveryLayer), or with a single hidden layer
     /// [`Bias::Input`](crate::Bias::Input), which is the same there. [`predict`](Self::predict)
-    /// gives ŷ: what a regressor predicts, and what a classifier applies softmax to, or the logistic
-    /// function if it has two classes. [`classify`](Self::classify) gives positions in the
+    /// gives ŷ: what a regressor predicts, and what a classifier applies softmax to, or the
+    /// logistic function if it has two classes. [`classify`](Self::classify) gives positions in the
     /// classifier's `classes_`.
     ///
     /// The type of the arrays has to be F: f8 unless the classifier was trained on f4.
     ///
     /// # Errors
     /// [`ExchangeError`], for a file that cannot be read or is damaged; for arrays that are missing
-    /// or not of such a network; for shapes that do not fit together, other number types than F, and
-    /// numbers that are not finite.
+    /// or not of such a network; for shapes that do not fit together, other number types than F,
+    /// and numbers that are not finite.
     pub fn from_npz(path: impl AsRef<Path>) -> Result<Self, ExchangeError> {
         let path = path.as_ref();
         let mut file = Npz::open(path)?;

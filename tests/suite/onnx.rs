@@ -337,11 +337,13 @@ fn a_file_is_replaced_and_nothing_else_is_left() {
     assert!(model.write_onnx(&path, &softmax).is_err());
     assert_eq!(fs::read(&path).unwrap(), before);
     // What cannot be renamed is removed, and the error names the path.
-    for refused in [directory.path().join("absent").join("net.onnx"), directory.path().to_owned()] {
+    let taken = directory.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    for refused in [directory.path().join("absent").join("net.onnx"), taken] {
         let error = model.write_onnx(&refused, &export).unwrap_err();
         assert!(matches!(error, ExchangeError::Io { .. }));
         assert!(error.to_string().starts_with(&*refused.to_string_lossy()), "{error}");
     }
-    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
     assert!(matches!(model.write_onnx("", &export).unwrap_err(), ExchangeError::Io { .. }));
 }
