@@ -39,6 +39,9 @@ impl<F: Scalar> Mlp<F> {
     /// 0.bias, 2.bias, …      c[0], c[1], …, b
     /// ```
     ///
+    /// A file does not say what is between the layers: that it is ReLU, and that nothing follows
+    /// the last layer, is for the caller to know.
+    ///
     /// Layers may have `bias=False`. The network has the [`Bias`](crate::Bias) with the fewest
     /// biases that it can compute the same function with: [`None`](crate::Bias::None) if no hidden
     /// layer has a bias, [`Input`](crate::Bias::Input) if the first alone has one, otherwise

@@ -34,11 +34,12 @@ impl<F: Scalar> Mlp<F> {
     /// intercepts_0, intercepts_1, …    c[0], c[1], …, b
     /// ```
     ///
-    /// The network has [`Bias::EveryLayer`](crate::Bias::EveryLayer), or with a single hidden layer
-    /// [`Bias::Input`](crate::Bias::Input), which is the same there. [`predict`](Self::predict)
-    /// gives ŷ: what a regressor predicts, and what a classifier applies softmax to, or the
-    /// logistic function if it has two classes. [`classify`](Self::classify) gives positions in the
-    /// classifier's `classes_`.
+    /// The network has [`Bias::EveryLayer`](crate::Bias::EveryLayer), or where one or no hidden
+    /// layer makes them the same, [`Bias::Input`](crate::Bias::Input) or
+    /// [`Bias::None`](crate::Bias::None). [`predict`](Self::predict) gives ŷ: what a regressor
+    /// predicts (with `loss="poisson"`, the logarithm of that), and what a classifier applies
+    /// softmax to, or the logistic function if it has two classes. [`classify`](Self::classify)
+    /// gives positions in the classifier's `classes_`.
     ///
     /// The type of the arrays has to be F: f8 unless the classifier was trained on f4.
     ///
