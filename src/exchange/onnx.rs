@@ -8,6 +8,7 @@ use prost::Message;
 
 use crate::checkpoint::durable::replace;
 use crate::checkpoint::format::{Dtype, Tensor, dtype};
+use crate::checkpoint::state::json;
 use crate::error::Error;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::onnx_graph::Chain;
@@ -81,10 +82,7 @@ impl<F: Scalar> Model<F> {
     /// [`ExchangeError::TooLarge`] for more than 2 GiB.
     pub fn to_onnx(&self, export: &OnnxExport) -> Result<Vec<u8>, ExchangeError> {
         self.check_export(export)?;
-        let classes = StringStringEntryProto {
-            key: "classes".into(),
-            value: serde_json::to_string(&export.classes).expect("texts can be written as JSON"),
-        };
+        let classes = StringStringEntryProto { key: "classes".into(), value: json(&export.classes) };
         let model = ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").into(),
