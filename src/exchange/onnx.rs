@@ -60,7 +60,7 @@ pub struct OnnxExport {
 
 impl<F: Scalar> Model<F> {
     /// The bytes of an ONNX file with this model, standardisation included, of operator set 13 in
-    /// IR version 7 (ONNX 1.8).
+    /// IR version 7 (ONNX 1.8). A network alone is a model by `Model::from(mlp)`.
     ///
     /// ```text
     /// x: (batch, d[0])    the input, in the type of the network
