@@ -2,7 +2,7 @@
 //!
 //! | format | written | read |
 //! |---|---|---|
-//! | ONNX, for inference elsewhere | [`Model::write_onnx`](crate::Model::write_onnx), with the feature `onnx` | |
+//! | ONNX, for inference elsewhere | `Model::write_onnx`, with the feature `onnx` | |
 //! | safetensors, as PyTorch's `Sequential` names its tensors | by a [checkpoint](crate::checkpoint) | [`Mlp::from_safetensors`](crate::Mlp::from_safetensors) |
 //! | `.npz` with the arrays of scikit-learn's `MLPClassifier` or `MLPRegressor` | | [`Mlp::from_npz`](crate::Mlp::from_npz) |
 //!
