@@ -41,6 +41,7 @@
 //! | predict again and again into the caller's memory, for serving | [`Predictor`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
 //! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
+//! | take a network to another program, or from one | `exchange` | `files`; `onnx` for ONNX |
 //! | show a progress bar | `ProgressBar` | `progress` |
 //! | multiply with the Hessian | [`curvature::Hessian`] | |
 //! | find eigenvalues, trace, density, sharpness | `curvature::lanczos`, `curvature::sharpness` | `curvature` |
@@ -63,6 +64,7 @@
 //!
 //! ```text
 //! curvature    products with the Hessian, its spectrum, sharpness
+//! exchange     networks for other programs, and from them
 //! checkpoint   a training run as files
 //! data         samples from files
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
@@ -115,6 +117,8 @@ pub mod curvature;
 pub mod data;
 mod engine;
 mod error;
+#[cfg(feature = "files")]
+pub mod exchange;
 mod kernels;
 mod linalg;
 mod native;

@@ -7,11 +7,12 @@
 //! every file that it can see is whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::durable::{replace, sync};
 use crate::checkpoint::error::{CheckpointError, Damaged, Fault};
 use crate::checkpoint::format::{Contents, decode, encode};
 use crate::checkpoint::lock::WriterLock;
@@ -53,8 +54,8 @@ impl Archive {
         // call that failed, or of a process that ended, before that was done.
         archive.directory.ancestors().skip(1).try_for_each(|parent| match sync(parent) {
             // Who may enter a parent but not read it has no way to sync it.
-            Err(CheckpointError::Io { source, .. }) if may_not_write(&source) => Ok(()),
-            result => result,
+            Err((_, error)) if may_not_write(&error) => Ok(()),
+            result => result.map_err(CheckpointError::refused),
         })?;
         archive.lock()?;
         match archive.numbered()?.pop_last() {
@@ -112,17 +113,7 @@ impl Archive {
         let writing = self.directory.join(WRITING);
         let _guard = self.lock.acquire(&self.directory, &writing)?;
         self.refuse_later(step)?;
-        let put = || {
-            let mut file = File::create(&writing)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        };
-        put()
-            .map_err(CheckpointError::at(&writing))
-            .and_then(|()| fs::rename(&writing, &path).map_err(CheckpointError::at(&path)))
-            // On a full disk its space is needed. Where it cannot be removed, it does no harm.
-            .inspect_err(|_| drop(fs::remove_file(&writing)))?;
-        sync(&self.directory)?;
+        replace(&path, &writing, &bytes).map_err(CheckpointError::refused)?;
 
         let mut kept = 0;
         for (number, older) in self.numbered().into_iter().flatten().rev() {
@@ -221,17 +212,6 @@ fn is_whole(path: &Path) -> io::Result<bool> {
 
 fn may_not_write(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-}
-
-/// Makes the names in a directory durable, as syncing a file does for its bytes.
-fn sync(directory: &Path) -> Result<(), CheckpointError> {
-    // Other systems cannot open a directory for that, and some network file systems cannot sync it.
-    match cfg!(unix).then(|| File::open(directory)?.sync_all()) {
-        Some(Err(e)) if !matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Err(CheckpointError::at(directory)(e))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::durable::Refused;
+
 /// Why checkpoints could not be written or read. After a failed write, checkpoints of earlier steps
 /// are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,11 @@ impl CheckpointError {
     /// Adds the path to an error of the system.
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// The same, where it comes with its path.
+    pub(crate) fn refused((path, source): Refused) -> Self {
+        Self::Io { path, source }
     }
 }
 

@@ -129,10 +129,21 @@ pub(crate) fn encode(contents: &Contents) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// Refuses all that is not whole. No number is trusted before it is checked against the length.
-/// (Safetensors' own entry point adds the lengths unchecked, and a header that claims all memory
-/// makes it overflow.)
+/// Refuses all that is not whole.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, Fault> {
+    let Decoded { mut facts, entries } = decode_any(bytes)?;
+    let expected = facts.remove(CHECKSUM).ok_or_else(|| match facts.contains_key(OURS) {
+        true => Fault::Format { found: "no checksum".into() },
+        false => Fault::Foreign,
+    })?;
+    let found = checksum(&facts, &entries);
+    if found == expected { Ok(Decoded { facts, entries }) } else { Err(Fault::Checksum { expected, found }) }
+}
+
+/// The contents of any safetensors file, with the checksum, if it has one, among the facts. No
+/// number is trusted before it is checked against the length. (Safetensors' own entry point adds
+/// the lengths unchecked, and a header that claims all memory makes it overflow.)
+pub(crate) fn decode_any(bytes: &[u8]) -> Result<Decoded<'_>, Fault> {
     let length = |expected: u64| Fault::Length { expected, found: bytes.len() as u64 };
     let header = u64::from_le_bytes(*bytes.first_chunk().ok_or(length(8))?);
     if header > LONGEST_HEADER {
@@ -145,15 +156,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, Fault> {
         return Err(length((8 + header.len() as u64).saturating_add(metadata.data_len() as u64)));
     }
     let facts = metadata.metadata().iter().flatten();
-    let mut facts: BTreeMap<_, _> = facts.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let expected = facts.remove(CHECKSUM).ok_or_else(|| match facts.contains_key(OURS) {
-        true => Fault::Format { found: "no checksum".into() },
-        false => Fault::Foreign,
-    })?;
+    let facts = facts.map(|(key, value)| (key.clone(), value.clone())).collect();
     let entry = |info: &TensorInfo| (info.clone(), &data[info.data_offsets.0..info.data_offsets.1]);
     let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
-    let found = checksum(&facts, &entries);
-    if found == expected { Ok(Decoded { facts, entries }) } else { Err(Fault::Checksum { expected, found }) }
+    Ok(Decoded { facts, entries })
 }
 
 /// CRC-32, in hexadecimal digits.

@@ -2,10 +2,11 @@
 
 mod archive;
 mod checkpoints;
-mod error;
-mod format;
+pub(crate) mod durable;
+pub(crate) mod error;
+pub(crate) mod format;
 mod lock;
-mod state;
+pub(crate) mod state;
 mod stored;
 
 pub use checkpoints::Checkpoints;

@@ -169,5 +169,5 @@ fn put_history(contents: &mut Contents, History { records }: &History) {
 }
 
 pub(crate) fn json(fact: &impl Serialize) -> String {
-    serde_json::to_string(fact).expect("settings and positions can be written as JSON")
+    serde_json::to_string(fact).expect("settings, positions and names can be written as JSON")
 }

@@ -87,7 +87,7 @@ pub fn npz_labels(path: impl AsRef<Path>, name: &str) -> Result<Array1<usize>> {
 
 fn any(bytes: Bytes) -> Result<NpyArray> {
     let path = bytes.path.to_owned();
-    let NpyContent { shape, whole, numbers } = npy_array(bytes)?;
+    let NpyContent { shape, whole, numbers, .. } = npy_array(bytes)?;
     Ok(NpyArray { path, shape, numbers, whole })
 }
 
@@ -96,19 +96,43 @@ fn npy_file(path: &Path) -> Result<Bytes<'_>> {
 }
 
 fn with_member<T>(path: &Path, name: &str, read: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
-    let zip_error = |error: zip::result::ZipError| io_error(path)(error.into());
-    // The directory of a zip file is at its end, and a pipe cannot be rewound.
-    let bytes = fs::read(path).map_err(io_error(path))?;
-    check_directory(path, &bytes)?;
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip_error)?;
-    let file_name = format!("{name}.npy");
-    let Some(index) = archive.index_for_name(&file_name) else {
-        let names: Vec<_> =
-            archive.file_names().map(|name| quoted(name.strip_suffix(".npy").unwrap_or(name))).collect();
-        return Err(content(path, "array", quoted(name), names.join(", ")));
-    };
-    let member = archive.by_index(index).map_err(zip_error)?;
-    read(Bytes { path: &path.join(file_name), reader: Box::new(member), position: 0 })
+    Npz::open(path)?.with(name, read)
+}
+
+/// An `.npz` file, for reading several of its arrays.
+pub(crate) struct Npz<'a> {
+    path: &'a Path,
+    archive: ZipArchive<Cursor<Vec<u8>>>,
+}
+
+impl<'a> Npz<'a> {
+    pub(crate) fn open(path: &'a Path) -> Result<Self> {
+        // The directory of a zip file is at its end, and a pipe cannot be rewound.
+        let bytes = fs::read(path).map_err(io_error(path))?;
+        check_directory(path, &bytes)?;
+        let archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| io_error(path)(error.into()))?;
+        Ok(Self { path, archive })
+    }
+
+    /// The names of the arrays.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.archive.file_names().map(|name| name.strip_suffix(".npy").unwrap_or(name))
+    }
+
+    /// An array with its shape and dtype.
+    pub(crate) fn array<F: Scalar>(&mut self, name: &str) -> Result<NpyContent<F>> {
+        self.with(name, npy_array)
+    }
+
+    fn with<T>(&mut self, name: &str, read: impl FnOnce(Bytes) -> Result<T>) -> Result<T> {
+        let file_name = format!("{name}.npy");
+        let Some(index) = self.archive.index_for_name(&file_name) else {
+            let names: Vec<_> = self.names().map(quoted).collect();
+            return Err(content(self.path, "array", quoted(name), names.join(", ")));
+        };
+        let member = self.archive.by_index(index).map_err(|error| io_error(self.path)(error.into()))?;
+        read(Bytes { path: &self.path.join(file_name), reader: Box::new(member), position: 0 })
+    }
 }
 
 /// Refuses a zip directory that claims more files than could precede it. For 65,535 of them, zip 6
@@ -205,10 +229,13 @@ fn half(bits: u16) -> f64 {
 }
 
 /// The content of a `.npy` file.
-struct NpyContent<F> {
-    shape: Vec<usize>,
+pub(crate) struct NpyContent<F> {
+    pub(crate) shape: Vec<usize>,
+    /// NumPy's name of the type, without the byte order.
+    pub(crate) kind: String,
     whole: bool,
-    numbers: Array2<F>,
+    /// Of shape (n, d); a shape of (n) becomes (n, 1).
+    pub(crate) numbers: Array2<F>,
 }
 
 fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
@@ -260,5 +287,5 @@ fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
     let array = samples(path, &shape, fortran_order, values)?;
     // Training reads each sample as contiguous numbers.
     let numbers = if fortran_order { array.as_standard_layout().into_owned() } else { array };
-    Ok(NpyContent { shape, whole, numbers })
+    Ok(NpyContent { shape, kind: kind.to_owned(), whole, numbers })
 }

@@ -77,8 +77,8 @@ impl<F: Scalar> Predictor<F> {
         Ok(Self { inputs: mlp.inputs(), outputs: mlp.outputs(), engine, standardized })
     }
 
-    /// `y_hat` = ŷ for each row of x: (n, `d[0]`), (n, m). As [`Mlp::predict`] computes it, and of a
-    /// [`Model`](crate::Model) with its standardisation; over BLAS the last bits may differ.
+    /// `y_hat` = ŷ for each row of x: (n, `d[0]`), (n, m). As [`Mlp::predict`] computes it, and of
+    /// a [`Model`](crate::Model) with its standardisation; over BLAS the last bits may differ.
     ///
     /// # Errors
     /// As [`Mlp::predict`]; [`Error::Shape`] for a `y_hat` of another shape;

@@ -306,6 +306,22 @@ impl Reference {
         Some(found)
     }
 
+    /// ŷ and its e, for every x: ReLU does not enlarge an error, so that no mask has to be certain.
+    pub(crate) fn outputs<F: Real>(&self, x: ArrayView1<F>) -> (Vec<f64>, Vec<f64>) {
+        let mut z: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
+        let mut e = vec![0.0; z.len()];
+        for t in 0..self.w.len() {
+            (z, e) = self.affine(t, &z, &e);
+            if t + 1 < self.w.len() {
+                for (u, e) in z.iter_mut().zip(&mut e) {
+                    *e = if *u < -2.0 * *e { 0.0 } else { *e };
+                    *u = u.max(0.0);
+                }
+            }
+        }
+        (z, e)
+    }
+
     /// w[t] z + c[t] and its e.
     fn affine(&self, t: usize, z: &[f64], e_z: &[f64]) -> (Vec<f64>, Vec<f64>) {
         // A product with 0 and the addition of 0 are exact.
