@@ -1,14 +1,15 @@
 //! Which engine computes a network: the rule of [`Products::Auto`].
 //!
 //! The native engine takes what OpenBLAS is clearly slower at. Measured on AVX2 (Zen 3, OpenBLAS
-//! 0.3.21, `f32`, epochs of steps, on a machine that others used too), in shares of the FMA peak of
-//! one thread, BLAS and native:
+//! 0.3.21, `f32`, epochs of steps, on a machine that others used too; docs/figures/step.csv), in
+//! shares of the FMA peak of one thread, BLAS and native:
 //!
 //! ```text
-//! 16-16-16-1     B 32    12 %  26 %        512-512-512-1      B 1     17 %  12 %
-//! 46-46-46-1     B 32    28 %  54 %        512-512-512-1      B 8     42 %  51 %
-//! 64-64-64-1     B 32    35 %  48 %        512-512-512-1      B 32    65 %  52 %
-//! 128-128-128-1  B 128   60 %  73 %        784-512-512-1      B 128   63 %  54 %
+//! 16-16-16-1     B 32    14 %  27 %        512-512-512-1   B 1     17 %  10 %
+//! 46-46-46-1     B 32    27 %  41 %        512-512-512-1   B 8     36 %  40 %
+//! 64-64-64-1     B 32    34 %  59 %        512-512-512-1   B 32    53 %  55 %
+//! 128-128-128-1  B 128   51 %  63 %        784-512-512-1   B 128   58 %  71 %
+//! 64-256-256-1   B 64    56 %  62 %        1024⁴-1         B 256   64 %  58 %
 //! ```
 //!
 //! So it takes narrow layers, and small batches; but not up to [`FEW`] samples, where a step reads
