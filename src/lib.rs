@@ -38,6 +38,7 @@
 //! | choose who multiplies: BLAS, or the crate's own kernels | [`Products`] | |
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
 //! | predict; the mean loss over data | [`Model`] | |
+//! | let rare classes count as much as others | [`balanced_class_weights`], [`class_weights`] | |
 //! | predict again and again into the caller's memory, for serving | [`Predictor`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
 //! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
@@ -139,12 +140,14 @@ pub use linalg::scalar::Scalar;
 pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
 pub use network::mlp::Mlp;
 pub use network::parameters::{Bias, Parameters, ParametersMut};
+pub use network::probabilities::Probabilities;
 pub use network::products::Products;
 pub use network::standardizer::Standardizer;
 pub use optim::learning_rate::LearningRate;
 pub use optim::optimizer::Optimizer;
 pub use parallel::team::set_threads;
 pub use random::Generator;
+pub use train::class_weights::{balanced_class_weights, class_weights};
 pub use train::dataset::Dataset;
 pub use train::history::{History, Record};
 pub use train::model::{Model, ModelRef};

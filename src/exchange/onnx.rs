@@ -1,5 +1,6 @@
 //! A model as an [ONNX](https://onnx.ai) file.
 
+use std::io;
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,7 +116,11 @@ impl<F: Scalar> Model<F> {
         /// Makes the names of files that are being written at the same time different.
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let (path, bytes) = (path.as_ref(), self.to_onnx(export)?);
-        let mut name = path.file_name().unwrap_or_default().to_owned();
+        let Some(name) = path.file_name() else {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in the name of a file");
+            return Err(ExchangeError::Io { path: path.to_owned(), source });
+        };
+        let mut name = name.to_owned();
         name.push(format!(".{}-{}.writing", process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
         let written = replace(path, &path.with_file_name(name), &bytes);
         written.map_err(|(path, source)| ExchangeError::Io { path, source })

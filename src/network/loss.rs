@@ -1,8 +1,9 @@
 //! Losses of one sample, with their first and second derivatives.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use ndarray::{ArrayView1, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
@@ -145,7 +146,7 @@ impl<F: Scalar> Loss<F> for Logistic {
 pub struct SoftmaxCrossEntropy;
 
 /// The index of the largest ŷₖ, or of a NaN if there is one, which comparisons would pass over.
-fn largest<F: Scalar>(y_hat: &[F]) -> usize {
+pub(crate) fn largest<F: Scalar>(y_hat: &[F]) -> usize {
     let (mut top, mut largest) = (0, y_hat[0]);
     for (k, &a) in y_hat.iter().enumerate() {
         // `!(a <= largest)` and not `a > largest`: true for NaN, and once `largest` is NaN it
@@ -161,7 +162,7 @@ fn largest<F: Scalar>(y_hat: &[F]) -> usize {
 /// `e` = e^(ŷₖ − ŷ_top) for all k but the top, whose 1 is left out: 0. Returns the sum, thus what
 /// Σₖ e^(ŷₖ − ŷ_top) is above 1, to all its digits. Every ŷ is taken relative to the largest, so no
 /// exponential overflows.
-fn exponentials<F: Scalar>(y_hat: &[F], top: usize, e: &mut [F]) -> F {
+pub(crate) fn exponentials<F: Scalar>(y_hat: &[F], top: usize, e: &mut [F]) -> F {
     let (largest, mut rest) = (y_hat[top], F::ZERO);
     for (k, (&a, e)) in y_hat.iter().zip(e).enumerate() {
         *e = if k == top { F::ZERO } else { (a - largest).exp() };
@@ -216,7 +217,39 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
     }
 }
 
-/// Targets of a batch: an array with one row per sample, or with one number per sample.
+/// A loss that is borrowed or shared is that loss.
+macro_rules! same_loss {
+    ($($pointer:ty),+) => {$(
+        impl<F: Scalar, L: Loss<F> + ?Sized> Loss<F> for $pointer {
+            type Target = L::Target;
+
+            fn name(&self) -> Cow<'static, str> {
+                (**self).name()
+            }
+
+            fn target_len(&self, outputs: usize) -> Result<usize> {
+                (**self).target_len(outputs)
+            }
+
+            fn check(&self, row: usize, y: &[L::Target], outputs: usize) -> Result<()> {
+                (**self).check(row, y, outputs)
+            }
+
+            fn value_and_derivative(&self, y_hat: &[F], y: &[L::Target], d: &mut [F]) -> F {
+                (**self).value_and_derivative(y_hat, y, d)
+            }
+
+            fn second_derivative(&self, y_hat: &[F], y: &[L::Target], v: &[F], hv: &mut [F]) {
+                (**self).second_derivative(y_hat, y, v, hv);
+            }
+        }
+    )+};
+}
+
+same_loss!(&L, Box<L>, Arc<L>);
+
+/// Targets of a batch: an array with one row per sample, or an array or a slice with one number per
+/// sample.
 pub trait Targets<'a, T> {
     /// The targets as a matrix with one row per sample.
     fn rows(self) -> ArrayView2<'a, T>;
@@ -231,6 +264,24 @@ impl<'a, T> Targets<'a, T> for ArrayView2<'a, T> {
 impl<'a, T> Targets<'a, T> for ArrayView1<'a, T> {
     fn rows(self) -> ArrayView2<'a, T> {
         self.insert_axis(Axis(1))
+    }
+}
+
+impl<'a, T> Targets<'a, T> for &'a Array2<T> {
+    fn rows(self) -> ArrayView2<'a, T> {
+        self.view()
+    }
+}
+
+impl<'a, T> Targets<'a, T> for &'a Array1<T> {
+    fn rows(self) -> ArrayView2<'a, T> {
+        self.view().rows()
+    }
+}
+
+impl<'a, T> Targets<'a, T> for &'a [T] {
+    fn rows(self) -> ArrayView2<'a, T> {
+        ArrayView1::from(self).rows()
     }
 }
 

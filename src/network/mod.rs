@@ -3,5 +3,6 @@
 pub(crate) mod loss;
 pub(crate) mod mlp;
 pub(crate) mod parameters;
+pub(crate) mod probabilities;
 pub(crate) mod products;
 pub(crate) mod standardizer;

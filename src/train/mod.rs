@@ -1,5 +1,6 @@
 //! Training runs: data in memory, the loops over batches and epochs, and what they leave behind.
 
+pub(crate) mod class_weights;
 pub(crate) mod dataset;
 pub(crate) mod epoch;
 pub(crate) mod history;

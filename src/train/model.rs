@@ -11,6 +11,7 @@ use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::mlp::Mlp;
+use crate::network::probabilities::Probabilities;
 use crate::network::standardizer::Standardizer;
 use crate::steps::blocks::loss_block;
 use crate::train::dataset::Dataset;
@@ -89,6 +90,26 @@ impl<F: Scalar> Model<F> {
     /// As [`predict`](Self::predict).
     pub fn classify(&self, x: ArrayView2<F>) -> Result<Array1<usize>> {
         self.mlp.classify(self.inputs(x)?.view())
+    }
+
+    /// The probability of each class for each row of x, as the loss that the model was trained with
+    /// reads ŷ: (n, 2) with [`Logistic`](crate::Logistic), (n, m) with
+    /// [`SoftmaxCrossEntropy`](crate::SoftmaxCrossEntropy).
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict), and [`Error::Outputs`] for a loss that has no meaning for the
+    /// network's outputs.
+    pub fn predict_proba<L: Probabilities<F>>(&self, x: ArrayView2<F>, loss: &L) -> Result<Array2<F>> {
+        loss.target_len(self.mlp.outputs())?;
+        let y_hat = self.predict(x)?;
+        let mut p = Array2::from_elem((x.nrows(), loss.classes(self.mlp.outputs())), F::ZERO);
+        let (mut of_row, mut p_of_row) = (vec![F::ZERO; y_hat.ncols()], vec![F::ZERO; p.ncols()]);
+        for (y_hat, mut p) in y_hat.outer_iter().zip(p.outer_iter_mut()) {
+            of_row.iter_mut().zip(y_hat).for_each(|(to, &y_hat)| *to = y_hat);
+            loss.probabilities(&of_row, &mut p_of_row);
+            p.iter_mut().zip(&p_of_row).for_each(|(p, &of_row)| *p = of_row);
+        }
+        Ok(p)
     }
 
     /// A [`Predictor`] of this model, with buffers for `rows` rows; more are computed block by

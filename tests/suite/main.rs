@@ -9,6 +9,7 @@ mod bits;
 mod central_differences;
 mod chains;
 mod checkpoint;
+mod classes;
 mod counts;
 mod counts_of_losses;
 mod data;

@@ -5,7 +5,7 @@
 #![cfg(feature = "onnx")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::{fs, io};
 
 use crate::common::{self, Real, Reference};
 
@@ -345,5 +345,9 @@ fn a_file_is_replaced_and_nothing_else_is_left() {
         assert!(error.to_string().starts_with(&*refused.to_string_lossy()), "{error}");
     }
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
-    assert!(matches!(model.write_onnx("", &export).unwrap_err(), ExchangeError::Io { .. }));
+    for nameless in ["", "..", "/"] {
+        let error = model.write_onnx(nameless, &export).unwrap_err();
+        let ExchangeError::Io { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::InvalidInput, "nothing is tried: {source}");
+    }
 }
