@@ -499,7 +499,7 @@ fn each_call_of_a_reader_of_data_fails_in_turn() {
             let (_, error) = faults.fails.unwrap();
             match result {
                 Ok(numbers) => {
-                    assert!(numbers == expected && (record.failed == 0 || error == libc::EINTR), "reader {i}")
+                    assert!(numbers == expected && (record.failed == 0 || error == libc::EINTR), "reader {i}");
                 }
                 Err(data::ReadError::Io { source, .. }) => {
                     // No signal ends the listing of a folder.

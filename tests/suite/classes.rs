@@ -114,7 +114,8 @@ fn a_loss_behind_a_pointer_is_that_loss() {
         trainer.model().mlp.clone()
     }
     let expected = trained(SquaredError, &x, &y);
-    assert_eq!(trained(&SquaredError, &x, &y), expected);
+    let borrowed = &SquaredError;
+    assert_eq!(trained(borrowed, &x, &y), expected);
     assert_eq!(trained(Box::new(SquaredError), &x, &y), expected);
     assert_eq!(trained(Arc::new(SquaredError), &x, &y), expected);
     assert_eq!(trained(Box::new(SquaredError) as Box<dyn Loss<f64, Target = f64>>, &x, &y), expected);
