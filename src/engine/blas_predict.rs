@@ -97,24 +97,26 @@ pub(crate) fn predict<F: Scalar>(mlp: &Mlp<F>, x: ArrayView2<F>) -> Array2<F> {
 #[derive(Debug)]
 pub(crate) struct BlasPredictor<F: Scalar> {
     mlp: Mlp<F>,
+    /// The largest number of rows that pass through the layers together.
     capacity: usize,
     /// One for each number of rows met so far.
     forwards: Vec<Forward<F>>,
 }
 
-/// The largest number of forward passes whose buffers are kept.
+/// The number of forward passes above which all are made anew. Those of one call are at most two.
 const MOST_FORWARDS: usize = 16;
 
 impl<F: Scalar> BlasPredictor<F> {
-    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
-        Self { mlp: mlp.clone(), capacity: capacity.min(PREDICT_ROWS), forwards: Vec::new() }
+    /// For calls of about so many rows.
+    pub(crate) fn new(mlp: &Mlp<F>, rows: usize) -> Self {
+        Self { mlp: mlp.clone(), capacity: even_block(rows, PREDICT_ROWS), forwards: Vec::new() }
     }
 
     /// ŷ for each row of x.
     pub(crate) fn predict(&mut self, x: ArrayView2<F>, mut y_hat: ArrayViewMut2<F>) {
         let Self { mlp, capacity, forwards } = self;
         let (samples, block) = (x.nrows(), even_block(x.nrows(), *capacity));
-        if forwards.len() >= MOST_FORWARDS {
+        if forwards.len() > MOST_FORWARDS {
             forwards.clear();
         }
         let mut of_rows = |rows| {

@@ -8,9 +8,8 @@ use crate::engine::choice::is_native;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::native::predict::{NativePredictor, PREDICT_ROWS};
+use crate::native::predict::NativePredictor;
 use crate::network::mlp::{Mlp, check_outputs};
-use crate::steps::blocks::even_block;
 
 impl<F: Scalar> Mlp<F> {
     /// ŷ for each row of x: (samples, m), as the loss reads it: before a softmax or a logistic
@@ -24,9 +23,8 @@ impl<F: Scalar> Mlp<F> {
         let _one = one_blas_thread()?;
         let y_hat = match is_native(self, x.nrows(), x.nrows()) {
             true => {
-                let block = even_block(x.nrows(), PREDICT_ROWS);
                 let mut y_hat = Array2::from_elem((x.nrows(), self.outputs()), F::ZERO);
-                NativePredictor::new(self, block).predict(x, y_hat.view_mut());
+                NativePredictor::new(self, x.nrows()).predict(x, y_hat.view_mut());
                 y_hat
             }
             #[cfg(feature = "blas")]

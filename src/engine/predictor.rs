@@ -16,9 +16,10 @@ use crate::steps::blocks::{even_block, ranges};
 /// Predictions into the caller's memory: with the parameters that a network had when this was made,
 /// in buffers that are made once.
 ///
-/// A call allocates nothing after the first one with its number of rows, as long as these numbers
-/// are few (16), and copies no parameters: natively [`Mlp::predict`] copies them into panels first,
-/// which costs more than the products where the rows are few.
+/// A call allocates nothing after the first one with its number of rows, as long as there are at
+/// most 8 such numbers, except to call a helper. It copies no parameters: natively,
+/// [`Mlp::predict`] copies them into panels first, which costs more than the products where the
+/// rows are few.
 ///
 /// ```
 /// use gemmprop::{Bias, Mlp};
@@ -38,8 +39,13 @@ pub struct Predictor<F: Scalar> {
     inputs: usize,
     outputs: usize,
     engine: Engine<F>,
+    /// The standardisation, and room for the rows that it is applied to.
     standardized: Option<(Standardizer, Array2<F>)>,
 }
+
+/// The largest number of rows that are standardised together: as many as either engine's blocks
+/// have, or more.
+const STANDARDIZED_ROWS: usize = 512;
 
 #[derive(Debug)]
 enum Engine<F: Scalar> {
@@ -49,8 +55,8 @@ enum Engine<F: Scalar> {
 }
 
 impl<F: Scalar> Mlp<F> {
-    /// A [`Predictor`] of this network, with buffers for `rows` rows; more are computed block by
-    /// block.
+    /// A [`Predictor`] of this network for calls of about so many rows: more are computed block by
+    /// block, as are more than a few hundred.
     ///
     /// # Errors
     /// [`Error::NoSamples`] for no rows; [`Error::BlasThreads`].
@@ -73,7 +79,8 @@ impl<F: Scalar> Predictor<F> {
             #[cfg(not(feature = "blas"))]
             false => unreachable!("without BLAS, all is native"),
         };
-        let standardized = standardizer.map(|by| (by.clone(), Array2::from_elem((rows, mlp.inputs()), F::ZERO)));
+        let standardized = standardizer
+            .map(|by| (by.clone(), Array2::from_elem((even_block(rows, STANDARDIZED_ROWS), mlp.inputs()), F::ZERO)));
         Ok(Self { inputs: mlp.inputs(), outputs: mlp.outputs(), engine, standardized })
     }
 

@@ -178,9 +178,10 @@ impl<F: Number> Product<'_, F> {
             };
             let c_stride = self.c.stride();
             let c = self.c.as_mut_ptr().add(panel * c_stride + row);
-            // All tiles together ask for the next lines of B.
+            // All tiles together ask for the next lines of B, unless these are the same.
             let tiles = block.height.div_ceil(E::MOST_ROWS[block.vectors.ilog2() as usize]);
-            let ahead_b = F::LINE.div_ceil(tiles).max(LEAST_AHEAD);
+            let (ahead_b, next_b_lines) =
+                if b[0] == b[1] { (0, 0) } else { (F::LINE.div_ceil(tiles).max(LEAST_AHEAD), block.depth) };
             Operands {
                 depth: block.depth,
                 a: a_at(&block.at),
@@ -194,7 +195,7 @@ impl<F: Number> Product<'_, F> {
                 next_a: a_at(&block.next),
                 next_b: b[1].cast(),
                 ahead_b,
-                next_b_lines: if b[0] == b[1] { 0 } else { block.depth },
+                next_b_lines,
             }
         }
     }

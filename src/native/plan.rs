@@ -5,8 +5,8 @@
 //! Consecutive layers with less work, and layers under a batch that is much taller than they are
 //! wide, share a phase, in which a tile of samples goes through all of them.
 //!
-//! Tiles depend on shapes and, for rectangles, on the number of threads when the plan is made. No
-//! number depends on them: a product's are chains, whatever the tile.
+//! Tiles depend on shapes and, for rectangles, on the number of threads. No number depends on them:
+//! a product's are chains, whatever the tile.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -106,6 +106,9 @@ pub(crate) struct Plan {
     pub(crate) phases: Vec<Phase>,
     /// Σ ℓ of each group of samples, as the bits of an f64.
     pub(crate) losses: Vec<AtomicU64>,
+    layers: Layers,
+    /// The number of threads that rectangles are cut for, if there are any.
+    threads: Option<usize>,
 }
 
 /// How far a plan goes.
@@ -174,19 +177,50 @@ impl Plan {
                 _ => drafts.push((vec![operation], flops, is_wide)),
             }
         }
+        let threads = drafts.iter().any(|&(_, _, is_wide)| is_wide).then(max_threads);
         let phase = |(operations, flops, is_wide): (Vec<Operation>, usize, bool)| {
-            let tiles = if is_wide { shape.rectangles(operations[0], flops) } else { shape.rows(&operations, flops) };
+            let tiles = match threads {
+                Some(threads) if is_wide => shape.rectangles(operations[0], flops, threads),
+                _ => shape.rows(&operations, flops),
+            };
             let regions = tiles.iter().map(|tile| shape.regions::<F>(layers, &operations, tile)).collect();
             let table = RegionTable::new(set, regions);
             let squares = [zeros(tiles.len()), zeros(tiles.len())];
             Phase { operations, tiles, table, flops, squares }
         };
         let phases = drafts.into_iter().map(phase).collect();
-        Self { phases, losses: zeros(shape.samples.div_ceil(GROUP)), shape }
+        Self { phases, losses: zeros(shape.samples.div_ceil(GROUP)), shape, layers, threads }
+    }
+
+    /// Cuts the phases anew if there is another number of threads by now. A plan is kept as long as
+    /// its engine, and the caller may set the number at any time.
+    pub(crate) fn follow_threads<F: Number>(&mut self, set: &PanelSet<F>) {
+        if self.threads.is_some_and(|threads| threads != max_threads()) {
+            let Shape { widths, samples, .. } = &self.shape;
+            let operations = self.phases.iter().flat_map(|phase| &phase.operations).copied().collect();
+            *self = Self::of(set, self.layers, Shape::new(widths, *samples), operations);
+        }
     }
 
     pub(crate) fn samples(&self) -> usize {
         self.shape.samples
+    }
+
+    /// The index of the plan for `samples` among some that go until the same operation: one that is
+    /// there, or a new one.
+    pub(crate) fn find_or_push<F: Number>(
+        plans: &mut Vec<Self>,
+        set: &PanelSet<F>,
+        (layers, widths): (Layers, &[usize]),
+        samples: usize,
+        until: Until,
+    ) -> usize {
+        if let Some(found) = plans.iter().position(|plan| plan.samples() == samples) {
+            plans[found].follow_threads(set);
+            return found;
+        }
+        plans.push(Self::new(set, layers, widths, samples, until));
+        plans.len() - 1
     }
 
     /// The sum of the squares of all z and δ that the last watched pass has written, where δ was
@@ -231,16 +265,13 @@ impl Shape {
     }
 
     /// The tiles of a product: rectangles of about equal sides, in whole squares of GROUP.
-    fn rectangles(&self, operation: Operation, flops: usize) -> Vec<TileShape> {
+    fn rectangles(&self, operation: Operation, flops: usize, threads: usize) -> Vec<TileShape> {
         let columns = match operation {
             Operation::Forward(t) => self.widths[t + 1],
             Operation::Backward(t) => self.widths[t],
             _ => unreachable!("{operation:?} is not a product"),
         };
-        let most = match max_threads() {
-            1 => 1,
-            threads => TILES_PER_THREAD * threads,
-        };
+        let most = if threads == 1 { 1 } else { TILES_PER_THREAD * threads };
         let count = (flops / TILE).clamp(1, most);
         let by_neurons = count.min(columns.div_ceil(4 * GROUP));
         let by_samples = count.div_ceil(by_neurons).min(self.samples.div_ceil(4 * GROUP));
@@ -372,5 +403,32 @@ impl UpdateTiles {
     /// The work that can be shared.
     pub(crate) fn workload(&self) -> Workload {
         workload(self.tiles.len(), self.flops)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::ThreadPoolBuilder;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_follows_the_number_of_threads() {
+        let widths = [512; 3];
+        let mut set = PanelSet::<f32>::new(Vec::new());
+        let layers = Layers::push(&mut set, &widths, 128);
+        let in_pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut plan = in_pool(1).install(|| Plan::new(&set, layers, &widths, 128, Until::Gradient));
+        let tiles = |plan: &Plan| plan.phases.iter().map(|phase| phase.tiles.len()).collect::<Vec<_>>();
+        let operations = |plan: &Plan| plan.phases.iter().map(|phase| phase.operations.clone()).collect::<Vec<_>>();
+        let (alone, before) = (tiles(&plan), operations(&plan));
+        in_pool(2).install(|| {
+            plan.follow_threads(&set);
+            // On a machine with one core there is nothing to follow.
+            let expected = if max_threads() == 1 { alone } else { vec![2, 8, 8, 1, 8] };
+            assert_eq!((tiles(&plan), operations(&plan)), (expected, before));
+        });
+        in_pool(1).install(|| plan.follow_threads(&set));
+        assert_eq!(tiles(&plan), [2, 1, 1, 1, 1]);
     }
 }

@@ -15,12 +15,13 @@ use crate::steps::samples::Samples;
 
 /// Samples that go through a phase together: enough for several cores, few enough that their layers
 /// stay in a shared cache.
-pub(crate) const PREDICT_ROWS: usize = 512;
+const PREDICT_ROWS: usize = 512;
 
-/// Matrices of forward passes over up to a number of rows, with θ as it was when they were made.
+/// Matrices of forward passes, with θ as it was when they were made.
 #[derive(Debug)]
 pub(crate) struct NativePredictor<F: Scalar> {
     widths: Vec<usize>,
+    /// The largest number of rows that pass through the layers together.
     capacity: usize,
     set: PanelSet<F>,
     layers: Layers,
@@ -29,11 +30,13 @@ pub(crate) struct NativePredictor<F: Scalar> {
     plans: Vec<Plan>,
 }
 
-/// The largest number of plans that are kept.
-const MOST_PLANS: usize = 64;
+/// The number of plans above which all are made anew. Those of one call are at most two.
+const MOST_PLANS: usize = 16;
 
 impl<F: Scalar> NativePredictor<F> {
-    pub(crate) fn new(mlp: &Mlp<F>, capacity: usize) -> Self {
+    /// For calls of about so many rows.
+    pub(crate) fn new(mlp: &Mlp<F>, rows: usize) -> Self {
+        let capacity = even_block(rows, PREDICT_ROWS);
         let mut set = PanelSet::new(Vec::new());
         let layers = Layers::push(&mut set, mlp.widths(), capacity);
         let theta = Theta::push(&mut set, mlp.parameters());
@@ -43,17 +46,14 @@ impl<F: Scalar> NativePredictor<F> {
 
     /// The index of the plan for so many rows.
     fn plan(&mut self, rows: usize) -> usize {
-        self.plans.iter().position(|plan| plan.samples() == rows).unwrap_or_else(|| {
-            self.plans.push(Plan::new(&self.set, self.layers, &self.widths, rows, Until::Output));
-            self.plans.len() - 1
-        })
+        Plan::find_or_push(&mut self.plans, &self.set, (self.layers, &self.widths), rows, Until::Output)
     }
 
     /// ŷ for each row of x.
     pub(crate) fn predict(&mut self, x: ArrayView2<F>, mut y_hat: ArrayViewMut2<F>) {
         let samples = x.nrows();
         let block = even_block(samples, self.capacity);
-        if self.plans.len() >= MOST_PLANS {
+        if self.plans.len() > MOST_PLANS {
             self.plans.clear();
         }
         let full = self.plan(block);

@@ -111,28 +111,27 @@ impl<F: Scalar> NativeEngine<F> {
     /// The index of what is cut for batches of `samples`.
     fn batch(&mut self, samples: usize) -> usize {
         assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
-        let found = self.batches.iter().position(|batch| batch.plan.samples() == samples);
-        found.unwrap_or_else(|| {
-            let tiles = UpdateTiles::new::<F>(&self.widths, &self.biases, samples);
-            self.batches.push(Batch {
-                plan: Plan::new(&self.set, self.layers, &self.widths, samples, Until::Gradient),
-                squares: zeros(tiles.tiles.len()),
-                tiles,
-                of_theta: [None, None, None],
-                of_gradient: None,
-                of_uphill: None,
-            });
-            self.batches.len() - 1
-        })
+        if let Some(found) = self.batches.iter().position(|batch| batch.plan.samples() == samples) {
+            self.batches[found].plan.follow_threads(&self.set);
+            return found;
+        }
+        let tiles = UpdateTiles::new::<F>(&self.widths, &self.biases, samples);
+        self.batches.push(Batch {
+            plan: Plan::new(&self.set, self.layers, &self.widths, samples, Until::Gradient),
+            squares: zeros(tiles.tiles.len()),
+            tiles,
+            of_theta: [None, None, None],
+            of_gradient: None,
+            of_uphill: None,
+        });
+        self.batches.len() - 1
     }
 
     /// The index of the loss plan for batches of `samples`.
     fn loss_plan(&mut self, samples: usize) -> usize {
         assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
-        self.loss_plans.iter().position(|plan| plan.samples() == samples).unwrap_or_else(|| {
-            self.loss_plans.push(Plan::new(&self.set, self.layers, &self.widths, samples, Until::Loss));
-            self.loss_plans.len() - 1
-        })
+        let of = (self.layers, &self.widths[..]);
+        Plan::find_or_push(&mut self.loss_plans, &self.set, of, samples, Until::Loss)
     }
 
     /// Makes the matrices and tables that a step by this rule needs, unless they are there.

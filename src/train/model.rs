@@ -112,8 +112,7 @@ impl<F: Scalar> Model<F> {
         Ok(p)
     }
 
-    /// A [`Predictor`] of this model, with buffers for `rows` rows; more are computed block by
-    /// block.
+    /// A [`Predictor`] of this model for calls of about so many rows.
     ///
     /// # Errors
     /// [`Error::NoSamples`] for no rows; [`Error::BlasThreads`]; [`Error::Shape`] for a

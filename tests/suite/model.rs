@@ -81,7 +81,9 @@ fn the_validation_loss_is_the_loss_of_the_model() {
 #[test]
 fn a_predictor_writes_what_predict_returns() {
     let (mlp, x, ..) = setting();
-    for (products, capacity) in [(Products::Auto, 64), (Products::Native, 64), (Products::Native, 7)] {
+    for (products, capacity) in
+        [(Products::Auto, 64), (Products::Native, 64), (Products::Native, 7), (Products::Auto, usize::MAX)]
+    {
         let model = Model::from(mlp.clone().with_products(products).unwrap());
         let mut predictor = model.predictor(capacity).unwrap();
         for n in (1..=20).chain([64, 65, 130, 1000]) {
@@ -108,6 +110,27 @@ fn a_predictor_standardises_and_keeps_its_parameters() {
         predictor.predict_into(x, y_hat.view_mut()).unwrap();
         assert_eq!(y_hat, expected);
         y_hat = Array2::zeros((2, SAMPLES)).reversed_axes();
+    }
+}
+
+/// What overflowed lies in the buffers, and 0 · ∞ in their padding.
+#[test]
+fn a_predictor_goes_on_after_an_overflow() {
+    for products in [Products::Auto, Products::Native] {
+        let mlp = Mlp::<f32>::he(&[3, 19, 17, 2], Bias::EveryLayer, 1).unwrap().with_products(products).unwrap();
+        let x = Array2::from_shape_fn((21, 3), |(i, j)| ((i * 5 + j * 3) % 7) as f32 - 3.0);
+        let expected = mlp.predict(x.view()).unwrap();
+        let mut predictor = mlp.predictor(21).unwrap();
+        let mut y_hat = Array2::zeros((21, 2));
+        predictor.predict_into(x.view(), y_hat.view_mut()).unwrap();
+        let before = y_hat.clone();
+        let error = predictor.predict_into((&x * 1e38).view(), y_hat.view_mut()).unwrap_err();
+        assert!(matches!(error, Error::Output { .. }), "{error}");
+        predictor.predict_into(x.view(), y_hat.view_mut()).unwrap();
+        assert_eq!(y_hat, before);
+        if products == Products::Native {
+            assert_eq!(y_hat, expected);
+        }
     }
 }
 
