@@ -47,9 +47,9 @@
 //!
 //! # The files
 //!
-//! [`tile`] multiplies one tile in registers, [`product`] has the loops around it, and a file for
-//! each vector extension says how a register is loaded, multiplied and stored. [`table`] chooses
-//! the extension.
+//! [`tile`] multiplies one tile in registers, and a strip of tiles below each other; [`product`]
+//! has the loops around it, and a file for each vector extension says how a register is loaded,
+//! multiplied and stored. [`table`] chooses the extension.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
