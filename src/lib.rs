@@ -158,6 +158,14 @@ pub use train::sgd::Sgd;
 pub use train::trainer::{StopReason, Trainer};
 pub use train::training::Training;
 
+// What only the benches use. Not part of the public API.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use native::tile_times::PhaseTimes;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use train::tile_times::tile_times;
+
 /// The README's examples, compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -12,6 +12,7 @@
 mod bare;
 mod bare_blas;
 mod complexity;
+mod cores;
 mod fit;
 mod hessian;
 mod learning;
@@ -50,7 +51,7 @@ struct Arguments {
     /// Checks what `peers` runs of gemmprop itself, and draws nothing
     #[arg(long)]
     check_our_peers: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers,
+    /// Only figures whose name contains this: digits, wine, complexity, step, cores, training; or peers,
     /// which is only drawn by this name
     filter: Option<String>,
 }
@@ -138,6 +139,10 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
         }
         done(results, &["step", "gflops"])?;
     }
+    if asked_for("cores") {
+        results.keep("cores", &cores::measure(quick), facts)?;
+        done(results, &["cores"])?;
+    }
     if asked_for("training") {
         results.keep("hessian", &hessian::measure(quick), facts)?;
         done(results, &["hessian"])?;
@@ -168,7 +173,8 @@ fn draw(results: &Results, name: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// All that can be drawn.
-const RESULTS: [&str; 9] = ["digits", "wine", "complexity", "speedup", "step", "gflops", "training", "mnist", "peers"];
+const RESULTS: [&str; 10] =
+    ["digits", "wine", "complexity", "speedup", "step", "gflops", "cores", "training", "mnist", "peers"];
 
 /// The figures of some results, with their tables.
 fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> {
@@ -189,6 +195,10 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
         "step" => {
             let rows = results.read(name)?;
             entry(step::share_figure(&rows, facts), vec![step::table(&rows)])
+        }
+        "cores" => {
+            let rows = results.read(name)?;
+            entry(cores::figure(&rows, facts), vec![cores::table(&rows)])
         }
         "gflops" => entry(step::gflops_figure(&results.read(name)?, facts), vec![]),
         "training" => {

@@ -119,15 +119,25 @@ impl Update<'_> {
     ) {
         let shared = set.share(table);
         team.for_each_tile(table.len(), self.tiles.flops, &|index| {
-            let (mut guard, mut of_tile) = (shared.claim(index), 0.0);
-            for part in &self.tiles.tiles[index] {
-                let squares = squares.is_some().then_some(&mut of_tile);
-                self.part(part, &mut guard, sink, squares);
-            }
+            let mut of_tile = 0.0;
+            self.tile(index, &mut shared.claim(index), sink, squares.is_some().then_some(&mut of_tile));
             if let Some(squares) = squares {
                 store(&squares[index], of_tile);
             }
         });
+    }
+
+    /// The gradient of a tile, whose Σ g² is added to `sum`.
+    pub(crate) fn tile<F: Scalar>(
+        &self,
+        index: usize,
+        guard: &mut RegionGuard<F>,
+        sink: &Sink<F>,
+        mut sum: Option<&mut f64>,
+    ) {
+        for part in &self.tiles.tiles[index] {
+            self.part(part, guard, sink, sum.as_deref_mut());
+        }
     }
 
     /// The gradient of a part, whose Σ g² is added to `sum`.

@@ -10,5 +10,7 @@ pub(crate) mod position;
 #[cfg(feature = "progress")]
 pub(crate) mod progress;
 pub(crate) mod sgd;
+#[cfg(feature = "internals")]
+pub(crate) mod tile_times;
 pub(crate) mod trainer;
 pub(crate) mod training;
