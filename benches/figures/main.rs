@@ -51,8 +51,8 @@ struct Arguments {
     /// Checks what `peers` runs of gemmprop itself, and draws nothing
     #[arg(long)]
     check_our_peers: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step, cores, training; or peers,
-    /// which is only drawn by this name
+    /// Only figures whose name contains this: digits, wine, complexity, step, cores, training; or
+    /// peers, which is only drawn by this name
     filter: Option<String>,
 }
 

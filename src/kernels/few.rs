@@ -21,8 +21,8 @@ const VECTORS: usize = 16;
 /// side, no FMA waits for the one before it.
 const SQUARES: usize = 4;
 
-/// A Bᵀ for an A of few rows. B is read in the order in which it lies in memory, and transposed some
-/// squares at a time; C's sums wait in memory from one panel of k to the next.
+/// A Bᵀ for an A of few rows. B is read in the order in which it lies in memory, and transposed
+/// some squares at a time; C's sums wait in memory from one panel of k to the next.
 ///
 /// # Safety
 /// The CPU has the extension, and the shapes were checked.
