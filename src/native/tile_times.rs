@@ -18,7 +18,7 @@ use crate::steps::samples::AnySamples;
 pub struct PhaseTimes {
     /// The operations of the phase.
     pub name: String,
-    /// The median time of each tile, in the order in which threads take them.
+    /// The shortest time of each tile, in the order in which threads take them.
     pub seconds: Vec<f64>,
 }
 
@@ -43,28 +43,24 @@ pub(crate) fn measure<F: Scalar>(
     let update = Update { layers, tiles: &tiles, samples };
     let sink = Sink::Plain { theta, beta: F::ONE };
 
-    let mut seconds: Vec<Vec<Vec<f64>>> =
-        plan.phases.iter().map(|phase| phase.tiles.len()).chain([table.len()]).map(|n| vec![Vec::new(); n]).collect();
+    let counts = plan.phases.iter().map(|phase| phase.tiles.len()).chain([table.len()]);
+    let mut seconds: Vec<Vec<f64>> = counts.map(|tiles| vec![f64::INFINITY; tiles]).collect();
     for _ in 0..rounds {
         for (phase, seconds) in plan.phases.iter().zip(&mut seconds) {
             let shared = set.share(&phase.table);
             for (index, seconds) in seconds.iter_mut().enumerate() {
                 let start = Instant::now();
                 pass.tile(&plan, phase, index, shared.claim(index));
-                seconds.push(start.elapsed().as_secs_f64());
+                *seconds = seconds.min(start.elapsed().as_secs_f64());
             }
         }
         let shared = set.share(&table);
         for (index, seconds) in seconds[plan.phases.len()].iter_mut().enumerate() {
             let start = Instant::now();
             update.tile(index, &mut shared.claim(index), &sink, None);
-            seconds.push(start.elapsed().as_secs_f64());
+            *seconds = seconds.min(start.elapsed().as_secs_f64());
         }
     }
     let names = plan.phases.iter().map(|phase| format!("{:?}", phase.operations)).chain(["Update".to_owned()]);
-    let median = |mut seconds: Vec<f64>| {
-        seconds.sort_by(f64::total_cmp);
-        seconds[seconds.len() / 2]
-    };
-    names.zip(seconds).map(|(name, of)| PhaseTimes { name, seconds: of.into_iter().map(median).collect() }).collect()
+    names.zip(seconds).map(|(name, seconds)| PhaseTimes { name, seconds }).collect()
 }

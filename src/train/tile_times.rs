@@ -11,7 +11,7 @@ use crate::network::mlp::Mlp;
 use crate::steps::samples::Samples;
 
 /// The time of each tile of a native step with the batch x, y, cut for `threads` threads, on this
-/// thread alone; the median of `rounds`.
+/// thread alone; the shortest of `rounds`.
 ///
 /// # Errors
 /// As [`Sgd::step`](crate::Sgd::step).
