@@ -6,6 +6,11 @@ use std::path::Path;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // Some tests need files that the package on a registry is without.
+    println!("cargo::rustc-check-cfg=cfg(repository)");
+    if Path::new("docs").exists() {
+        println!("cargo::rustc-cfg=repository");
+    }
     let asked_for = |feature: &str| var_os(format!("CARGO_FEATURE_{feature}")).is_some();
     // docs.rs links nothing.
     if var_os("DOCS_RS").is_some() {
