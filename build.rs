@@ -16,8 +16,8 @@ fn main() {
     if var_os("DOCS_RS").is_some() {
         return;
     }
-    // A static build brings its own, and on Windows, openblas-src looks for it.
-    if asked_for("OPENBLAS_SYSTEM") && !asked_for("OPENBLAS_STATIC") && var_os("CARGO_CFG_WINDOWS").is_none() {
+    // A static build brings its own.
+    if asked_for("OPENBLAS_SYSTEM") && !asked_for("OPENBLAS_STATIC") {
         openblas();
     }
     if asked_for("NETLIB_SYSTEM") {
@@ -34,6 +34,10 @@ fn main() {
 }
 
 fn openblas() {
+    #[cfg(windows)]
+    if vcpkg::find_package("openblas").is_ok() {
+        return;
+    }
     let Err(error) = pkg_config::probe_library("openblas") else { return };
     // Homebrew keeps OpenBLAS out of pkg-config's path.
     let homebrew = ["/opt/homebrew/opt/openblas/lib", "/usr/local/opt/openblas/lib"];

@@ -6,11 +6,9 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-// The crates that link the library where build.rs does not.
+// The crate that links the library where build.rs does not.
 #[cfg(feature = "openblas-static")]
 use openblas_src as _;
-#[cfg(all(windows, feature = "openblas-system"))]
-use openblas_vcpkg as _;
 
 use crate::error::{Error, Result};
 use crate::linalg::self_test;
