@@ -29,7 +29,8 @@ fn main() {
         }
     }
     if asked_for("INTEL_MKL_SYSTEM") {
-        link("mkl-dynamic-lp64-seq");
+        // Its single dynamic library: the linker would drop those that only each other refer to.
+        link("mkl-sdl");
     }
 }
 
