@@ -1,25 +1,66 @@
-//! Finds OpenBLAS before the linker does, so that a missing library gives one message that says
-//! what to do.
+//! Links a BLAS of the system. It is looked for before the linker does, so that a missing library
+//! gives one message that says what to do.
+
+use std::env::var_os;
+use std::path::Path;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
-    let asked_for = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
-    // A static build brings its own; docs.rs links nothing; Windows and macOS have openblas-src's
-    // own search.
-    if !asked_for("OPENBLAS_SYSTEM") || asked_for("OPENBLAS_STATIC") || std::env::var_os("DOCS_RS").is_some() {
+    // Some tests need files that the package on a registry is without.
+    println!("cargo::rustc-check-cfg=cfg(repository)");
+    if Path::new("docs").exists() {
+        println!("cargo::rustc-cfg=repository");
+    }
+    let asked_for = |feature: &str| var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+    // docs.rs links nothing.
+    if var_os("DOCS_RS").is_some() {
         return;
     }
-    let found = pkg_config::Config::new().cargo_metadata(false).probe("openblas");
-    if let Err(error) = found {
-        // Homebrew keeps OpenBLAS out of pkg-config's path; openblas-src asks `brew` for it.
-        let homebrew = std::path::Path::new("/opt/homebrew/opt/openblas").exists()
-            || std::path::Path::new("/usr/local/opt/openblas").exists();
-        if !homebrew {
-            eprintln!("{}", missing(&error));
-            std::process::exit(1);
+    // A static build brings its own.
+    if asked_for("OPENBLAS_SYSTEM") && !asked_for("OPENBLAS_STATIC") {
+        openblas();
+    }
+    if asked_for("NETLIB_SYSTEM") {
+        // Some systems have CBLAS in a library of its own, others in that of BLAS.
+        let _ = pkg_config::probe_library("cblas");
+        link("blas");
+        if asked_for("CURVATURE") {
+            link("lapack");
         }
     }
+    if asked_for("INTEL_MKL_SYSTEM") {
+        // Its single dynamic library: the linker would drop those that only each other refer to.
+        link("mkl-sdl");
+    }
+}
+
+fn openblas() {
+    #[cfg(windows)]
+    if vcpkg::find_package("openblas").is_ok() {
+        return;
+    }
+    let Err(error) = pkg_config::probe_library("openblas") else { return };
+    // Homebrew keeps OpenBLAS out of pkg-config's path.
+    let homebrew = ["/opt/homebrew/opt/openblas/lib", "/usr/local/opt/openblas/lib"];
+    match homebrew.into_iter().find(|folder| Path::new(folder).exists()) {
+        Some(folder) => {
+            println!("cargo::rustc-link-search=native={folder}");
+            println!("cargo::rustc-link-lib=openblas");
+        }
+        None => fail(&missing(&error)),
+    }
+}
+
+/// Links the library that pkg-config has by this name.
+fn link(name: &str) {
+    if let Err(error) = pkg_config::probe_library(name) {
+        fail(&format!("\ngemmprop is to link the library that pkg-config calls {name}: {error}"));
+    }
+}
+
+fn fail(message: &str) -> ! {
+    eprintln!("{message}");
+    std::process::exit(1);
 }
 
 fn missing(error: &pkg_config::Error) -> String {

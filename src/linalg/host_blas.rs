@@ -1,5 +1,6 @@
-//! A BLAS that the host program links, with the feature `blas` alone. Its products are checked; its
-//! threads are the host's to set, since no function for that is common to all libraries.
+//! A BLAS that is not known to be OpenBLAS: that of the system, Intel's MKL, or with the feature
+//! `blas` alone one that the host program links. Its products are checked; its threads are the
+//! host's to set, since no function for that is common to all libraries.
 
 use std::sync::OnceLock;
 
@@ -20,5 +21,11 @@ pub(crate) fn one_blas_thread() -> Result<OneBlasThread> {
 }
 
 pub(crate) fn description() -> &'static str {
-    "a CBLAS of the host program"
+    if cfg!(feature = "intel-mkl-system") {
+        "Intel's MKL"
+    } else if cfg!(feature = "netlib-system") {
+        "the system's CBLAS"
+    } else {
+        "a CBLAS of the host program"
+    }
 }

@@ -6,7 +6,8 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-// The crate that links the library.
+// The crate that links the library where build.rs does not.
+#[cfg(feature = "openblas-static")]
 use openblas_src as _;
 
 use crate::error::{Error, Result};

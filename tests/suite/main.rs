@@ -35,7 +35,10 @@ mod sam;
 mod same_bits;
 mod sgd;
 mod sharpness;
+// The package on a registry is without `report` and `examples/train`.
+#[cfg(repository)]
 mod statistics;
+#[cfg(repository)]
 mod train_program;
 mod trainer;
 mod trust;
