@@ -101,8 +101,8 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
 
 fn of_shape(widths: &[usize], batch: usize, name: &str, quick: bool) -> Vec<Row> {
     let edges: usize = widths.windows(2).map(|d| d[0] * d[1]).sum();
-    // A measurement is 0.2 s of steps at 100 GFLOP/s (quick: 0.02), in epochs of a tenth of that, but
-    // long enough for the copies of θ before and after.
+    // A measurement is 0.2 s of steps at 100 GFLOP/s (quick: 0.02), in epochs of a tenth of that,
+    // but long enough for the copies of θ before and after.
     let steps = (if quick { 2e9 } else { 2e10 }) / (6 * batch * edges) as f64;
     let batches = ((steps / 10.0) as usize).clamp(8, 32);
     let epochs = (steps as usize / batches).clamp(3, 100);
