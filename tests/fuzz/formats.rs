@@ -225,7 +225,7 @@ fn goes_on<F: Scalar, L: Loss<F>>(stored: &Stored, path: &Path, loss: L, samples
         fs::remove_file(path).expect("the file is there");
         let folder = Checkpoints::create(path.parent().expect("a file is in a folder")).expect("it is empty");
         let saved = folder.save(&run, &Notes::new()).expect("a run can be saved");
-        let again = Model::<F>::load(&saved).expect("a saved run can be read").value;
+        let again = Model::<F>::load(&saved).expect("a saved run can be read");
         assert!(bits(&again) == bits(run.model()));
         fs::remove_file(saved).expect("the file is there");
     }
