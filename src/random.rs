@@ -22,6 +22,11 @@ impl Generator {
     pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
+
+    /// Goes to the beginning of another stream of the same seed; streams share no numbers.
+    pub fn set_stream(&mut self, stream: u64) {
+        self.0.set_stream(stream);
+    }
 }
 
 impl TryRng for Generator {
@@ -64,7 +69,7 @@ pub(crate) enum Stream {
 /// The generator of a seed and a purpose, at the beginning of its stream.
 pub(crate) fn generator(seed: u64, stream: Stream) -> Generator {
     let mut generator = Generator::new(seed);
-    generator.0.set_stream(stream as u64);
+    generator.set_stream(stream as u64);
     generator
 }
 

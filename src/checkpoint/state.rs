@@ -85,7 +85,7 @@ impl StreamPosition {
     pub(crate) fn generator(&self) -> Option<Generator> {
         let word = self.word.parse().ok().filter(|&word| word < Self::MOST_WORDS)?;
         let mut generator = Generator::from_seed(self.seed);
-        generator.0.set_stream(self.stream);
+        generator.set_stream(self.stream);
         generator.0.set_word_pos(word);
         Some(generator)
     }

@@ -44,7 +44,6 @@ use crate::train::training::Training;
 
 /// Why a call has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum StopReason {
     /// All requested epochs are done.
     Completed,

@@ -250,7 +250,7 @@ fn settings(_: &Path, bytes: &[u8]) -> bool {
     let mlp = Mlp::<f64>::he(&[2, 3, 1], bias.unwrap_or(Bias::Input), 1).expect("a small network");
     let whole = again::<Training>(bytes);
     let part = Training {
-        learning_rate: rate.unwrap_or(LearningRate::constant(0.1)),
+        learning_rate: rate.clone().unwrap_or(LearningRate::constant(0.1)),
         optimizer: rule.unwrap_or(Optimizer::Sgd),
         ..Training::default()
     };

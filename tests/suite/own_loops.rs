@@ -264,8 +264,10 @@ fn plateaus_are_counted_anew_for_a_new_schedule() {
     let plateau = LearningRate::on_plateau(0.5, 0.5, 1);
     let training = Training { learning_rate: plateau.clone(), ..Training::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
-    let mut epochs = |trainer: &mut Trainer<f64, _>, count| {
-        (0..count).for_each(|_| drop(trainer.partial_fit(Dataset::new(&x, &y), None, ()).unwrap()));
+    let epochs = |trainer: &mut Trainer<f64, _>, count| {
+        for _ in 0..count {
+            trainer.partial_fit(Dataset::new(&x, &y), None, ()).unwrap();
+        }
         trainer.history().records.iter().rev().take(count).map(|record| record.learning_rate).collect::<Vec<_>>()
     };
     assert_eq!(epochs(&mut trainer, 6), [0.125, 0.25, 0.25, 0.5, 0.5, 0.5]);
