@@ -9,9 +9,9 @@
 //!            m, v, w ← rule(s G, m, v, w)    s = min(1, c / ‖G‖)
 //! ```
 //!
-//! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it; of c it may be 1. Plain descent is fused
-//! unless the batch is tall: there, a pass over the parameters costs next to nothing beside the
-//! product, and ‖G‖ comes with it for free.
+//! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it; of c it may be 1. Plain descent is
+//! fused unless the batch is tall: there, a pass over the parameters costs next to nothing beside
+//! the product, and ‖G‖ comes with it for free.
 
 use std::sync::atomic::AtomicU64;
 

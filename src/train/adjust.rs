@@ -61,7 +61,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// # let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
     /// let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
     /// for epoch in 0..20 {
-    ///     trainer.set_learning_rate(0.2 / (1.0 + 0.1 * f64::from(epoch)))?; // a schedule of one's own
+    ///     let eta = 0.2 / (1.0 + 0.1 * f64::from(epoch)); // a schedule of one's own
+    ///     trainer.set_learning_rate(eta)?;
     ///     trainer.partial_fit(Dataset::new(&x, &y), None, ())?;
     /// }
     /// assert_eq!(trainer.history().records[10].learning_rate, 0.1);

@@ -54,7 +54,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
     /// for epoch in 0..20 {
     ///     let batches = (0..50).map(|batch| {
-    ///         let x = Array2::from_shape_fn((8, 2), |(i, j)| ((batch * 8 + i) * (7 + 4 * j) % 100) as f64 / 100.0);
+    ///         let number = |i, j| ((batch * 8 + i) * (7 + 4 * j) % 100) as f64 / 100.0;
+    ///         let x = Array2::from_shape_fn((8, 2), |(i, j)| number(i, j));
     ///         let y: Array1<f64> = x.outer_iter().map(|x| x[0] * x[1]).collect();
     ///         (x, y)
     ///     });
@@ -66,12 +67,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     ///
     /// Batches may differ in size; [`Training::batch`](crate::Training::batch) and
     /// [`shuffle`](crate::Training::shuffle) have no effect, and nothing is kept for validation.
-    /// The loss of the record is the mean over all samples. A [standardisation](
-    /// crate::Training::standardize) that is still to be fitted is fitted on the first batch. In a
-    /// schedule, the fraction of the epoch that is done is known if the iterator [knows its
-    /// length](Iterator::size_hint), and otherwise 0 throughout the epoch. The iterator is asked for
-    /// a batch before the step with the one before it, since the last step of an epoch records the
-    /// norm of its gradient.
+    /// The loss of the record is the mean over all samples.
+    /// [Standardisation](crate::Training::standardize) that is still to be fitted is fitted on the
+    /// first batch. In a schedule, the fraction of the epoch that is done is known if the iterator
+    /// [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. The iterator is
+    /// asked for a batch before the step with the one before it, since the last step of an epoch
+    /// records the norm of its gradient.
     ///
     /// If the observer stops the run after a batch, or an error ends it, the steps so far have been
     /// made and count as [single steps](Self::step): the epoch has no record, and the next call
