@@ -70,8 +70,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// The loss of the record is the mean over all samples.
     /// [Standardisation](crate::Training::standardize) that is still to be fitted is fitted on the
     /// first batch. In a schedule, the fraction of the epoch that is done is known if the iterator
-    /// [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. The iterator is
-    /// asked for a batch before the step with the one before it, since the last step of an epoch
+    /// [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. The iterator
+    /// is asked for a batch before the step with the one before it, since the last step of an epoch
     /// records the norm of its gradient.
     ///
     /// If the observer stops the run after a batch, or an error ends it, the steps so far have been
