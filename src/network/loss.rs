@@ -50,7 +50,7 @@ use crate::linalg::scalar::Scalar;
 /// square of 10³⁰ does in `f32`. A finite ŷ never gives NaN.
 pub trait Loss<F: Scalar>: Send + Sync {
     /// One number of a target: `F` for real targets, `usize` for labels.
-    type Target: Copy + Send + Sync;
+    type Target: Copy + PartialEq + Send + Sync;
 
     /// The name of this loss in a checkpoint, so that a run does not resume with another loss. By
     /// default it is the name of the type, without path and parameters.
@@ -69,14 +69,17 @@ pub trait Loss<F: Scalar>: Send + Sync {
         Ok(outputs)
     }
 
-    /// Refuses a target outside the loss's domain. By default, each target is in it: a NaN then
-    /// shows itself as a loss that is not finite.
+    /// Refuses a target outside the loss's domain. By default, all are in it but NaN.
     ///
     /// # Errors
     /// [`Error::Label`] or [`Error::Target`], naming `row`.
     fn check(&self, row: usize, y: &[Self::Target], outputs: usize) -> Result<()> {
-        let _ = (row, y, outputs);
-        Ok(())
+        let _ = outputs;
+        #[expect(clippy::eq_op, reason = "of all numbers, NaN alone is not itself")]
+        match y.iter().any(|y| y != y) {
+            true => Err(Error::Target { row: Some(row), expected: "a number", found: f64::NAN }),
+            false => Ok(()),
+        }
     }
 
     /// ℓ(ŷ, y), where `d` = ∂ℓ/∂ŷ is written beside it: the two share their exponentials. All of

@@ -269,7 +269,9 @@ fn biases_that_do_not_decay_are_exact_where_arithmetic_is() {
                     // η/B is a power of two.
                     let batch = if batch == 300 { 512 } else { batch };
                     let found = exact_trajectory(mlp, batch, &training, eta);
-                    assert!(found >= 2, "{widths:?} B {batch} {training:?}: {found} steps");
+                    // Sums over more samples have more bits.
+                    let least = if batch > 8 { 1 } else { 2 };
+                    assert!(found >= least, "{widths:?} B {batch} {training:?}: {found} steps");
                 }
             }
         }
