@@ -28,7 +28,7 @@ pub fn class_weights<'y, F: Scalar>(labels: impl Into<ArrayView1<'y, usize>>, of
 /// use gemmprop::balanced_class_weights;
 /// use ndarray::array;
 ///
-/// let weights = balanced_class_weights(&[0, 0, 0, 2]);
+/// let weights = balanced_class_weights::<f64>(&[0, 0, 0, 2]);
 /// assert_eq!(weights, array![4.0 / 6.0, 4.0 / 6.0, 4.0 / 6.0, 2.0]);
 /// ```
 #[must_use]
