@@ -9,7 +9,7 @@ use gemmprop::BatchEnd;
 use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, operator};
 use gemmprop::{
     Bias, Dataset, LearningRate, Loss, Mlp, Model, Observer, Optimizer, Parameters, Record, Scalar,
-    SoftmaxCrossEntropy, Trainer, Training,
+    SoftmaxCrossEntropy, Trainer, Training, TwiceDifferentiable,
     curvature::{Hessian, lanczos},
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
@@ -348,7 +348,7 @@ pub(crate) struct Sharpness {
     pub(crate) asam: f64,
 }
 
-pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
+pub(crate) fn sharpness<F: Scalar, L: TwiceDifferentiable<F>>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
     y: ArrayView2<L::Target>,
@@ -366,7 +366,12 @@ pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
 }
 
 /// λmax(H) alone.
-pub(crate) fn lambda_max<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
+pub(crate) fn lambda_max<L: TwiceDifferentiable<f64>>(
+    mlp: &Mlp<f64>,
+    x: ArrayView2<f64>,
+    y: ArrayView2<L::Target>,
+    loss: &L,
+) -> f64 {
     let mut hessian = Hessian::new(mlp, Dataset::new(x, y), loss).expect("valid data");
     top(&mut operator(&mut hessian))
 }

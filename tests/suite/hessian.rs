@@ -5,7 +5,7 @@ use crate::common::{self, second_order};
 
 use common::{Real, assert_within, flat, integer_network, integers, network, uniform};
 use gemmprop::{
-    Bias, Dataset, Logistic, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError,
+    Bias, Dataset, Logistic, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable,
     curvature::Hessian,
     rungs::{batched, per_neuron},
 };
@@ -25,7 +25,7 @@ fn whole_direction<F: Scalar>(mlp: &Mlp<F>) -> Parameters<F> {
     with_numbers(mlp, |i| ((i * 7 + i / 5) % 3) as f64 - 1.0)
 }
 
-fn product<F: Real, L: Loss<F>>(
+fn product<F: Real, L: TwiceDifferentiable<F>>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
     y: &Array2<L::Target>,

@@ -147,11 +147,10 @@ fn exact_step(
     batch: usize,
     g: &[Sum],
     v: &mut [f64],
-    theta: &mut [f64],
+    (theta, keep): (&mut [f64], &[f64]),
     bits: i32,
 ) -> Option<()> {
-    let keep = 1.0 - eta * training.weight_decay;
-    for ((sum, v), theta) in g.iter().zip(v).zip(theta) {
+    for (((sum, v), theta), &keep) in g.iter().zip(v).zip(theta).zip(keep) {
         let g = sum.exact(bits)? / batch as f64;
         let kept = product(keep, *theta, bits)?;
         let direction = match training.optimizer {
@@ -171,20 +170,33 @@ fn exact_step(
                 *v = Sum::of([product(mu, *v, bits), Some(g)])?.exact(bits)?;
                 Sum::of([Some(g), product(mu, *v, bits)])?.exact(bits)?
             }
-            Optimizer::Adam { .. } => unreachable!("has roots"),
+            _ => unreachable!("has roots"),
         };
         *theta = Sum::of([Some(kept), product(-eta, direction, bits)])?.exact(bits)?;
     }
     Some(())
 }
 
+/// The factor 1 − ηλ of each number of θ, or 1 for c and b if these do not decay.
+fn keep<F: Real>(mlp: &Mlp<F>, training: &Training, eta: f64) -> Vec<f64> {
+    let decayed = 1.0 - eta * training.weight_decay;
+    let of_biases = if training.decay_biases { decayed } else { 1.0 };
+    let layers = mlp.parameters().layers();
+    layers.flat_map(|(w, c)| [vec![decayed; w.len()], vec![of_biases; c.len()]].concat()).collect()
+}
+
+fn integers<F: Real>(widths: &[usize], constant: Bias) -> Mlp<F> {
+    common::integer_network(widths, constant, 5)
+}
+
 /// Steps with new batches for as long as nothing is rounded. Returns how many there were.
-fn exact_trajectory<F: Real>(widths: &[usize], constant: Bias, batch: usize, training: &Training, eta: f64) -> usize {
+fn exact_trajectory<F: Real>(mlp: Mlp<F>, batch: usize, training: &Training, eta: f64) -> usize {
     let bits = if F::U == f64::U { 53 } else { 24 };
-    let mut trainer =
-        Trainer::new(common::integer_network::<F>(widths, constant, 5), SquaredError, training.clone()).unwrap();
+    let (widths, constant) = (&mlp.widths().to_vec(), mlp.bias());
+    let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
     let mut reference = in_f64(&trainer.model().mlp);
     let mut v = vec![0.0; reference.parameters().count()];
+    let keep = keep(&reference, training, eta);
     for step in 0..6 {
         // A third of the numbers are not 0, so that the magnitudes grow slowly.
         let sparse = |columns, seed| {
@@ -194,7 +206,7 @@ fn exact_trajectory<F: Real>(widths: &[usize], constant: Bias, batch: usize, tra
         let (x64, y64) = (x.mapv(|x| x.to_f64()), y.mapv(|y| y.to_f64()));
         let Some(g) = exact_gradient(&reference, &x64, &y64, bits) else { return step as usize };
         let mut theta = flat(reference.parameters());
-        if exact_step(training, eta, batch, &g, &mut v, &mut theta, bits).is_none() {
+        if exact_step(training, eta, batch, &g, &mut v, (&mut theta, &keep), bits).is_none() {
             return step as usize;
         }
         let g: Vec<f64> = g.iter().map(|g| g.value / batch as f64).collect();
@@ -226,8 +238,8 @@ fn descent_with_and_without_momentum_is_exact_where_arithmetic_is() {
                             ..Training::default()
                         };
                         let found = [
-                            exact_trajectory::<f32>(widths, constant, batch, &training, eta),
-                            exact_trajectory::<f64>(widths, constant, batch, &training, eta),
+                            exact_trajectory::<f32>(integers(widths, constant), batch, &training, eta),
+                            exact_trajectory::<f64>(integers(widths, constant), batch, &training, eta),
                         ];
                         assert!(found[0] >= 1 && found[1] >= 2, "{widths:?} B {batch} {training:?}: {found:?} steps");
                         steps.iter_mut().zip(found).for_each(|(sum, steps)| *sum += steps);
@@ -236,6 +248,33 @@ fn descent_with_and_without_momentum_is_exact_where_arithmetic_is() {
             }
         }
         println!("{optimizer:?}: {steps:?} exact steps in {} trajectories", shapes.len() * 3 * 3 * 4);
+    }
+}
+
+/// 1 − ηλ = ½ for w and alpha, and 1 for c and b: clipped, where the gradient is stored first, and
+/// not; of one tile and of several; over both engines.
+#[test]
+fn biases_that_do_not_decay_are_exact_where_arithmetic_is() {
+    let shapes: [&[usize]; 4] = [&[7, 1], &[45, 8], &[7, 8, 1], &[5, 7, 8, 1]];
+    for optimizer in [Optimizer::Sgd, Optimizer::Momentum { mu: 0.5 }, Optimizer::Nesterov { mu: 0.5 }] {
+        for (widths, constant) in shapes.into_iter().zip(CONSTANTS.into_iter().cycle()) {
+            for (&products, clip_norm) in common::products().iter().flat_map(|p| [(p, None), (p, Some(1e30))]) {
+                for batch in [1, 8, 300] {
+                    let eta = 0.25;
+                    let (learning_rate, decay_biases) = (LearningRate::constant(eta), false);
+                    let training =
+                        Training { optimizer, learning_rate, weight_decay: 2.0, clip_norm, ..Training::default() };
+                    let training = Training { decay_biases, ..training };
+                    let mlp = integers::<f64>(widths, constant).with_products(products).unwrap();
+                    // η/B is a power of two.
+                    let batch = if batch == 300 { 512 } else { batch };
+                    let found = exact_trajectory(mlp, batch, &training, eta);
+                    // Sums over more samples have more bits.
+                    let least = if batch > 8 { 1 } else { 2 };
+                    assert!(found >= least, "{widths:?} B {batch} {training:?}: {found} steps");
+                }
+            }
+        }
     }
 }
 
@@ -392,6 +431,7 @@ impl Moments {
                 let quotient = first.most() / bias1 * (1.0 + rounded::<F>(3)) / least;
                 Bounded { value, error: above / least + value.abs() * of_below / least + rounded::<F>(1) * quotient }
             }
+            _ => unreachable!("no such optimiser"),
         });
         directions.collect()
     }
@@ -423,13 +463,13 @@ fn batch_for<F: Real>(mlp: &Mlp<F>, sam: Option<f64>, batch: usize, seed: u64) -
 
 /// θ after each of some steps: within the bound of the reference's that starts at the θ before it,
 /// with moments carried along.
-fn follows_the_formula<F: Real>(widths: &[usize], constant: Bias, batch: usize, training: &Training, eta: f64) {
-    let mlp = common::network::<F>(widths, constant, 3);
+fn follows_the_formula<F: Real>(mlp: Mlp<F>, batch: usize, training: &Training, eta: f64) {
+    let (widths, constant) = (&mlp.widths().to_vec(), mlp.bias());
+    let keep = keep(&mlp, training, eta);
     let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
     let count = trainer.model().mlp.parameters().count();
     let none = vec![Bounded::default(); count];
     let mut moments = Moments { first: none.clone(), second: none, step: 0 };
-    let keep = 1.0 - eta * training.weight_decay;
     let mut clips = 0;
     let steps = if count > 100_000 { 2 } else { 4 };
     for step in 0..steps {
@@ -444,7 +484,7 @@ fn follows_the_formula<F: Real>(widths: &[usize], constant: Bias, batch: usize, 
         let found = flat(trainer.model().mlp.parameters());
         let plain = training.optimizer == Optimizer::Sgd && training.clip_norm.is_none();
         let (mut expected, mut bound) = (Vec::new(), Vec::new());
-        for ((theta, d), magnitude) in before.iter().zip(&direction).zip(&magnitude) {
+        for (((theta, d), magnitude), keep) in before.iter().zip(&direction).zip(&magnitude).zip(&keep) {
             expected.push(keep * theta - eta * d.value);
             // In plain descent the batch may be added up on top of θ: B more roundings, of all its
             // terms.
@@ -500,8 +540,8 @@ fn every_optimizer_follows_its_formula_within_a_running_bound() {
         [(&[1, 1], 1), (&[7, 8, 1], 1), (&[8, 7, 3], 5), (&[45, 46, 2], 7), (&[1, 129, 7, 1], 8), (&[46, 1, 45], 3)];
     for (training, eta) in settings() {
         for (i, (widths, batch)) in shapes.into_iter().enumerate() {
-            follows_the_formula::<f32>(widths, CONSTANTS[i % 3], batch, &training, eta);
-            follows_the_formula::<f64>(widths, CONSTANTS[(i + 1) % 3], batch, &training, eta);
+            follows_the_formula(common::network::<f32>(widths, CONSTANTS[i % 3], 3), batch, &training, eta);
+            follows_the_formula(common::network::<f64>(widths, CONSTANTS[(i + 1) % 3], 3), batch, &training, eta);
         }
     }
 }
@@ -512,7 +552,24 @@ fn every_optimizer_follows_its_formula_within_a_running_bound() {
 fn a_layer_of_several_chunks_follows_the_formula_too() {
     for (training, eta) in settings() {
         if training.weight_decay > 0.0 {
-            follows_the_formula::<f64>(&[1100, 300, 2], Bias::EveryLayer, 3, &training, eta);
+            let mlp = common::network::<f64>(&[1100, 300, 2], Bias::EveryLayer, 3);
+            follows_the_formula(mlp, 3, &training, eta);
+        }
+    }
+}
+
+#[test]
+fn biases_that_do_not_decay_follow_the_formula_of_every_optimizer() {
+    let shapes: [(&[usize], usize); 3] = [(&[7, 8, 1], 1), (&[45, 46, 2], 7), (&[46, 1, 45], 3)];
+    let settings = settings().into_iter().filter(|(training, _)| training.weight_decay > 0.0);
+    for (training, eta) in settings {
+        let training = Training { decay_biases: false, ..training };
+        for (i, (widths, batch)) in shapes.into_iter().enumerate() {
+            for &products in common::products() {
+                let bias = [Bias::Input, Bias::EveryLayer][i % 2];
+                let mlp = common::network::<f32>(widths, bias, 3).with_products(products).unwrap();
+                follows_the_formula(mlp, batch, &training, eta);
+            }
         }
     }
 }
@@ -594,10 +651,6 @@ impl<F: Real> Loss<F> for Flat {
         d.fill(F::ZERO);
         F::ZERO
     }
-
-    fn second_derivative(&self, _y_hat: &[F], _y: &[F], _v: &[F], hv: &mut [F]) {
-        hv.fill(F::ZERO);
-    }
 }
 
 /// (1 − ηλ)ᴺ of θ, whatever ηλ is in F. What is still saved up is below 256 ε; and each β that is
@@ -624,6 +677,7 @@ fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
     let mut sgd = Sgd::new(1, eta, 1).unwrap().weight_decay(lambda).unwrap();
     sgd.train(&mut mlp, x.view(), y.view(), &Flat, steps / 1000).unwrap();
     check(&"Sgd", &mlp);
+    assert_eq!(mlp.parameters().b()[0], F::ZERO);
     for (optimizer, _) in optimizers() {
         for clip_norm in [None, Some(1.0)] {
             let training = Training {
@@ -638,6 +692,40 @@ fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
             let mut trainer = Trainer::new(new(), Flat, training).unwrap();
             trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
             check(&(optimizer, clip_norm), &trainer.model().mlp);
+        }
+    }
+}
+
+/// With gradients of 0, w and alpha shrink and c and b stay, whatever is clipped or uphill; also
+/// where the decay is so small that it is applied in one step of several.
+#[test]
+fn biases_stay_where_they_do_not_decay() {
+    let [x, y] = [(); 2].map(|()| Array2::from_elem((40, 3), 0.0));
+    let bits = |mlp: &Mlp<f32>, keep: &dyn Fn(f32) -> f32| -> Vec<(Vec<u32>, Vec<u32>)> {
+        let layers = mlp.parameters().layers();
+        layers
+            .map(|(w, c)| (w.iter().map(|w| keep(*w).to_bits()).collect(), c.iter().map(|c| c.to_bits()).collect()))
+            .collect()
+    };
+    for &products in common::products() {
+        let new = || common::network::<f32>(&[3, 5, 3], Bias::EveryLayer, 1).with_products(products).unwrap();
+        // 1 − ηλ = ½.
+        let expected = bits(&new(), &|w| w / 2.0);
+        let mut mlp = new();
+        let sgd = Sgd::new(40, 0.5, 1).unwrap().weight_decay(1.0).unwrap().decay_biases(false);
+        sgd.clone().step(&mut mlp, &x, &y, &Flat).unwrap();
+        assert_eq!(bits(&mlp, &|w| w), expected, "Sgd::step");
+        let mut mlp = new();
+        sgd.clone().train(&mut mlp, &x, &y, &Flat, 1).unwrap();
+        assert_eq!(bits(&mlp, &|w| w), expected, "Sgd::train");
+        for (optimizer, _) in optimizers() {
+            for (clip_norm, sam) in [(None, None), (Some(1.0), None), (None, Some(0.1))] {
+                let training = Training { optimizer, clip_norm, sam, weight_decay: 1.0, ..Training::default() };
+                let training = Training { learning_rate: 0.5.into(), decay_biases: false, ..training };
+                let mut trainer = Trainer::new(new(), Flat, training.clone()).unwrap();
+                trainer.step(Dataset::new(&x, &y)).unwrap();
+                assert_eq!(bits(&trainer.model().mlp, &|w| w), expected, "{training:?}");
+            }
         }
     }
 }

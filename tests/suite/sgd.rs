@@ -2,10 +2,10 @@
 
 use crate::common;
 
-use gemmprop::{Bias, Error, Generator, Mlp, Parameters, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Error, Mlp, Parameters, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, array};
 use rand::seq::SliceRandom;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 /// A network, data whose last batch is ragged, and labels.
 fn setting<F: common::Real>() -> (Mlp<F>, Array2<F>, Array1<usize>) {
@@ -66,7 +66,7 @@ fn the_first_epoch_is_in_the_order_of_its_own_stream() {
     let (mut by_hand, mut order) = (mlp.clone(), (0..x.nrows()).collect::<Vec<_>>());
     Sgd::new(16, 0.1, 3).unwrap().train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap();
 
-    let mut generator = Generator::seed_from_u64(3);
+    let mut generator = ChaCha8Rng::seed_from_u64(3);
     generator.set_stream(2);
     order.shuffle(&mut generator);
     let mut sgd = Sgd::new(16, 0.1, 0).unwrap();

@@ -214,10 +214,6 @@ impl Loss<f64> for Recorder {
         d.fill(0.0);
         0.0
     }
-
-    fn second_derivative(&self, _y_hat: &[f64], _y: &[usize], _v: &[f64], hv: &mut [f64]) {
-        hv.fill(0.0);
-    }
 }
 
 /// What `train` itself draws: each epoch every sample once, in an order in which every sample is as

@@ -20,7 +20,7 @@
 //! samples, since blocks of them are shorter by more than what adding them up rounds; and two of
 //! the factor 1/n, which the loss's derivatives then have from the start.
 
-use gemmprop::{Loss, Mlp, Parameters, Scalar};
+use gemmprop::{Loss, Mlp, Parameters, Scalar, TwiceDifferentiable};
 use ndarray::{Array1, Array2, ArrayView2};
 
 use super::{Real, gamma};
@@ -68,7 +68,9 @@ impl<F: Scalar> Loss<F> for Weighted {
         y_hat.iter().zip(d).for_each(|(&y_hat, d)| sum += F::from_f64(0.5) * y_hat * *d);
         sum
     }
+}
 
+impl<F: Scalar> TwiceDifferentiable<F> for Weighted {
     fn second_derivative(&self, _y_hat: &[F], y: &[F], v: &[F], hv: &mut [F]) {
         y.iter().zip(v).zip(hv).for_each(|((&y, &v), hv)| *hv = y * v);
     }
