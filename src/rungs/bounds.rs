@@ -28,8 +28,8 @@
 //! This is running error analysis (Higham 2002, *Accuracy and Stability of Numerical Algorithms*,
 //! 2nd ed., §3.3) with the bound of inner products for any order (§3.1, §4.2). With u the unit
 //! roundoff of the type, 2⁻²⁴ or 2⁻⁵³, and γ(k) = ku/(1 − ku): a number that goes through k
-//! roundings is off by γ(k) times itself at most, so a sum by γ(k) times the sum of the sizes of its
-//! terms, where none goes through more than k.
+//! roundings is off by γ(k) times itself at most, so a sum by γ(k) times the sum of the sizes of
+//! its terms, where none goes through more than k.
 //!
 //! A star is the exact value, a hat that of a computation, a bar that of the loops in double
 //! precision. Both of these round by u or less, so one bound e holds for both: |ẑ − z*| ≤ e and
@@ -64,9 +64,9 @@
 //! **Counted** are the evaluation of the bounds themselves in double precision, and underflow, as a
 //! loss of the smallest normal number by each product: so results may be flushed to 0. Not counted
 //! are underflow in rung 1, and that by a factor η of plain descent below 2⁻²³ (`f32`) or 2⁻⁵²
-//! (`f64`). **Assumed** are rounding to nearest, no overflow, an exponential and a logarithm good to
-//! 4 ulp, as those of the crate libm are, and BLAS products of the usual kind, not Strassen's. θ, x
-//! and y are taken as they are, thus x as the network reads it, standardised if it is.
+//! (`f64`). **Assumed** are rounding to nearest, no overflow, an exponential and a logarithm good
+//! to 4 ulp, as those of the crate libm are, and BLAS products of the usual kind, not Strassen's.
+//! θ, x and y are taken as they are, thus x as the network reads it, standardised if it is.
 //!
 //! One gradient costs as much as rung 2 several times over, on one thread.
 
@@ -180,9 +180,9 @@ where
 }
 
 /// The gradient that sharpness-aware minimisation steps with
-/// ([`Training::sam`](crate::Training::sam)), that at θ + ρ g/‖g‖, with its bounds; the loss is that
-/// at θ. Computations go to points of their own, each within a bound of that one, and the gradient's
-/// bounds hold for all of them. Rung 1 is not served.
+/// ([`Training::sam`](crate::Training::sam)), that at θ + ρ g/‖g‖, with its bounds; the loss is
+/// that at θ. Computations go to points of their own, each within a bound of that one, and the
+/// gradient's bounds hold for all of them. Rung 1 is not served.
 ///
 /// # Errors
 /// As [`loss_gradient`].

@@ -299,9 +299,9 @@ fn flush<'a>(blocks: impl Iterator<Item = (&'a mut f64, &'a mut f64)>) {
 }
 
 /// Adds what rung 1 may be off by at a sample whose δ are `deltas`. It multiplies along paths from
-/// the other end, so its numbers on the way are not δ: each path has its own roundings, the products
-/// and sums above, the product with ∂, the sum over outputs and the mean; and the errors of ∂ and of
-/// the masks come along the same paths.
+/// the other end, so its numbers on the way are not δ: each path has its own roundings, the
+/// products and sums above, the product with ∂, the sum over outputs and the mean; and the errors
+/// of ∂ and of the masks come along the same paths.
 pub(crate) fn add_naive(network: &Network, pass: &Pass, deltas: &[Numbers], samples: usize, sums: &mut Sums) {
     let outputs = deltas[0].value.len();
     // Σ |∂| |w| … |w|, and of it what ∂ and the masks leave open.

@@ -54,7 +54,8 @@ impl Rounding {
         Number { value: g.value * g.value, bound: off + self.gamma(1) * g.most() * g.most() + g.loses(self.tiny) }
     }
 
-    /// m̂/(√v̂ + ε), where m̂ = m/`bias[0]` and v̂ = v/`bias[1]`, whose relative errors are `of_bias`.
+    /// m̂/(√v̂ + ε), where m̂ = m/`bias[0]` and v̂ = v/`bias[1]`, whose relative errors are
+    /// `of_bias`.
     ///
     /// |√a − √b| = |a − b|/(√a + √b), and no more than √|a − b|. Above: the factor η/(1 − β₁ᵏ),
     /// rounded twice, and its product. Below: the root, the factor 1/√(1 − β₂ᵏ) rounded twice, the
@@ -87,8 +88,8 @@ pub struct GradientBounds {
     pub loss: Bounded<f64>,
     /// The gradient.
     pub gradient: Bounded<Parameters<f64>>,
-    /// How far rung 1 may be from the exact gradient: it adds up in another order. ∞ where that rung
-    /// has no such gradient.
+    /// How far rung 1 may be from the exact gradient: it adds up in another order. ∞ where that
+    /// rung has no such gradient.
     pub naive: Parameters<f64>,
     /// The masks that rounding decides.
     pub uncertain: Vec<UncertainMask>,
@@ -120,8 +121,8 @@ pub struct UncertainMask {
     pub neuron: usize,
 }
 
-/// The factor `length`/‖g‖, or 1 where ‖g‖ is below `length` and `clips`, as the type rounds it. The
-/// factor moves by length/‖g‖² as the norm moves, and not below ‖g‖ = length if it clips.
+/// The factor `length`/‖g‖, or 1 where ‖g‖ is below `length` and `clips`, as the type rounds it.
+/// The factor moves by length/‖g‖² as the norm moves, and not below ‖g‖ = length if it clips.
 pub(crate) fn scaled<F: Scalar>(g: &Bounded<Parameters<f64>>, length: f64, clips: bool) -> Bounded<Parameters<f64>> {
     let rounding = Rounding { u: F::EPSILON / 2.0, tiny: 4.0 / F::MAX };
     let norm = g.norm();

@@ -17,8 +17,8 @@ use ndarray::{Array1, Array2, Axis, array};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-/// Numbers are within bounds of the exact ones. Returns the largest part of a bound that one of them
-/// has used up.
+/// Numbers are within bounds of the exact ones. Returns the largest part of a bound that one of
+/// them has used up.
 #[track_caller]
 fn assert_bounded(what: &str, found: impl IntoIterator<Item = f64>, exact: &[Big], bound: &[f64]) -> f64 {
     let (mut largest, mut count) = (0.0_f64, 0);
@@ -319,8 +319,8 @@ fn without_masks(mlp: &Mlp<f32>, x: &Array2<f32>, y: &Array2<f32>) -> Parameters
     g
 }
 
-/// u[1]_0 = 1 + 2⁻²⁵ − 1 is positive, and 0 as a chain of `f32`: its gradient is lost. u[1]_1 = 1 is
-/// certain.
+/// u[1]_0 = 1 + 2⁻²⁵ − 1 is positive, and 0 as a chain of `f32`: its gradient is lost. u[1]_1 = 1
+/// is certain.
 #[test]
 fn a_mask_that_rounding_decides_is_listed_and_its_bound_is_the_gradient_behind_it() {
     let mut theta = Parameters::<f32>::zeros(&[3, 2, 1], Bias::None).unwrap();

@@ -11,9 +11,9 @@
 //! Foret et al. 2021         before that, g ← ∇L(θ + ρ g/‖g‖)
 //! ```
 //!
-//! Twice: on dyadic numbers, where nothing is rounded and whole trajectories agree bit for bit, with
-//! the per-neuron rung's gradient in f64; and on random ones, where `rungs::bounds` carries a bound
-//! along with m and v.
+//! Twice: on dyadic numbers, where nothing is rounded and whole trajectories agree bit for bit,
+//! with the per-neuron rung's gradient in f64; and on random ones, where `rungs::bounds` carries a
+//! bound along with m and v.
 
 use crate::common;
 

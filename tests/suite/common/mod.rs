@@ -1,5 +1,6 @@
 //! What the tests share: random networks, comparisons within the bounds of `rungs::bounds`, so that
-//! no test needs a guessed tolerance, and what has to be small for sums of whole numbers to be exact.
+//! no test needs a guessed tolerance, and what has to be small for sums of whole numbers to be
+//! exact.
 
 #![allow(dead_code, reason = "with fewer features there are fewer tests that use it")]
 

@@ -180,8 +180,8 @@ fn add_sample(
     }
 }
 
-/// H v and how far it, and a product in the number type F, may be from the exact one; 0 where all of
-/// it is exact, as for small whole numbers and an n that is a power of two. The masks of whole
+/// H v and how far it, and a product in the number type F, may be from the exact one; 0 where all
+/// of it is exact, as for small whole numbers and an n that is a power of two. The masks of whole
 /// numbers are those of the crate's forward pass.
 pub(crate) fn product<F: Real>(
     mlp: &Mlp<F>,
