@@ -46,6 +46,7 @@
 //! | let rare classes count as much as others | [`balanced_class_weights`], [`class_weights`] | |
 //! | predict again and again into the caller's memory, for serving | [`Predictor`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
+//! | know how far rounding may have moved a gradient, or whether one is wrong | [`rungs::bounds`] | |
 //! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
 //! | take a network to another program, or from one | `exchange` | `files`; `onnx` for ONNX |
 //! | show a progress bar | `ProgressBar` | `progress` |
@@ -74,7 +75,7 @@
 //! checkpoint   a training run as files
 //! data         samples from files
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
-//! rungs        one gradient four ways
+//! rungs        one gradient four ways, and the bounds of its rounding
 //! engine       the engine over BLAS: a training step as phases of batched products over fixed
 //!              tiles; and the choice between the engines, for steps and predictions
 //! native       the engine without BLAS: the same on matrices in panels

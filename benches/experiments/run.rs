@@ -385,7 +385,12 @@ fn top(operator: &mut impl lanczos::Operator<Error = gemmprop::Error>) -> f64 {
 }
 
 /// s of Wu, Ma and E 2018: √λmax((1/n) Σ H_i² − H²), with the Hessian H_i of each of the n samples.
-fn non_uniformity<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
+fn non_uniformity<L: TwiceDifferentiable<f64>>(
+    mlp: &Mlp<f64>,
+    x: ArrayView2<f64>,
+    y: ArrayView2<L::Target>,
+    loss: &L,
+) -> f64 {
     let mut whole = Hessian::new(mlp, Dataset::new(x, y), loss).expect("valid data");
     let sample = |i: usize| Dataset::new(x.slice(s![i..=i, ..]), y.slice(s![i..=i, ..]));
     let one = |i: usize| Hessian::new(mlp, sample(i), loss).expect("valid data");

@@ -11,6 +11,7 @@
 
 mod bare;
 mod bare_blas;
+mod bounds;
 mod complexity;
 mod cores;
 mod fit;
@@ -20,6 +21,11 @@ mod mnist;
 mod peers;
 mod step;
 mod training;
+
+/// What the tests compare with.
+#[path = "../../tests/suite/common/exact.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod exact;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -51,7 +57,7 @@ struct Arguments {
     /// Checks what `peers` runs of gemmprop itself, and draws nothing
     #[arg(long)]
     check_our_peers: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step, training; or
+    /// Only figures whose name contains this: digits, wine, complexity, bounds, step, training; or
     /// cores or peers, which are only drawn by these names
     filter: Option<String>,
 }
@@ -132,6 +138,10 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
         results.keep("wine", &learning::wine(), facts)?;
         done(results, &["wine"])?;
     }
+    if asked_for("bounds") {
+        results.keep("bounds", &bounds::measure(quick), facts)?;
+        done(results, &["bounds"])?;
+    }
     if asked_for("step") {
         for (set, rows) in step::measure(quick) {
             let name = if set == step::Set::Table { "step" } else { "gflops" };
@@ -174,8 +184,8 @@ fn draw(results: &Results, name: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// All that can be drawn.
-const RESULTS: [&str; 10] =
-    ["digits", "wine", "complexity", "speedup", "step", "gflops", "cores", "training", "mnist", "peers"];
+const RESULTS: [&str; 11] =
+    ["digits", "wine", "complexity", "speedup", "bounds", "step", "gflops", "cores", "training", "mnist", "peers"];
 
 /// The figures of some results, with their tables.
 fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> {
@@ -193,6 +203,10 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
             entry(complexity::figure(&points, facts), vec![complexity::table(&points, &speedups)])
         }
         "speedup" => entry(complexity::speedup_figure(&results.read(name)?, facts), vec![]),
+        "bounds" => {
+            let rows = results.read(name)?;
+            entry(bounds::figure(&rows, facts), vec![bounds::table(&rows)])
+        }
         "step" => {
             let rows = results.read(name)?;
             entry(step::share_figure(&rows, facts), vec![step::table(&rows)])

@@ -41,7 +41,7 @@ pub(crate) fn measure<F: Scalar>(
     let table = tiles.table(&set, &[theta]);
     let pass = Pass { layers, theta, samples: data, first: 0, scale: F::ZERO, watched: false };
     let update = Update { layers, tiles: &tiles, samples };
-    let sink = Sink::Plain { theta, beta: F::ONE };
+    let sink = Sink::Plain { theta, beta: F::ONE, beta_of_biases: F::ONE };
 
     let counts = plan.phases.iter().map(|phase| phase.tiles.len()).chain([table.len()]);
     let mut seconds: Vec<Vec<f64>> = counts.map(|tiles| vec![f64::INFINITY; tiles]).collect();

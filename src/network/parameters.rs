@@ -304,7 +304,7 @@ impl<F: Scalar> Parameters<F> {
         Err(Error::Shape { what, expected: flat(expected), found: flat(&found) })
     }
 
-    fn shape(&self) -> Vec<Layer> {
+    pub(crate) fn shape(&self) -> Vec<Layer> {
         self.w.iter().zip(&self.c).map(|(w, c)| (w.dim(), c.len())).collect()
     }
 }

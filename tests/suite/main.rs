@@ -6,6 +6,7 @@ mod common;
 
 mod bad_input;
 mod bits;
+mod bounds;
 mod central_differences;
 mod chains;
 mod checkpoint;
