@@ -229,8 +229,8 @@ fn everything_is_within_its_bounds_on_random_shapes() {
     TestRunner::new(config).run(&cases, run).unwrap();
 }
 
-/// A network that is shallow and narrow, where few roundings can add up: measured are 0.27, 0.06 and
-/// 0.048 of the bounds and more.
+/// A network that is shallow and narrow, where few roundings can add up: measured are 0.27, 0.06
+/// and 0.048 of the bounds and more.
 #[test]
 fn the_bounds_are_of_the_order_of_what_they_bound() {
     for products in common::both_products() {
