@@ -432,7 +432,7 @@ fn assert_step_is_right<F: BareScalar>(shape: &Shape, pools: &[ThreadPool; 2]) {
         y[(row, 0)] += F::ONE;
         let target: &[F] = y.row(row).to_slice().expect("row-major");
         per_neuron::loss_gradient(&mlp, x.row(row), target, &SquaredError, &mut g).expect("fits");
-        expected.parameters_mut().iter_mut().zip(g.iter()).for_each(|(theta, &g)| *theta = *theta - g);
+        expected.parameters_mut().iter_mut().zip(g.iter()).for_each(|(theta, &g)| *theta -= g);
     }
     for (pool, (name, products)) in pools.iter().flat_map(|pool| ENGINES.map(|engine| (pool, engine))) {
         let mut stepped = mlp.clone().with_products(products).expect("a BLAS");

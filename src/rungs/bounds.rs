@@ -225,6 +225,7 @@ where
     L::Target: 'y,
 {
     let y = checked(mlp, x, y.rows(), loss)?;
+    let y = y.view();
     mlp.parameters().check_shape_of("v", v)?;
     let network = Network::new(mlp, x.nrows());
     let tangents = Tangents { network: &network, v: widened(v) };
@@ -233,7 +234,7 @@ where
     for row in 0..x.nrows() {
         let pass = network.forward(sample(x, row));
         check_finite(row, &pass)?;
-        let y = y.row(row).to_slice().expect("row-major targets");
+        let y = targets(&y, row);
         let r_z = tangents.forward(&pass);
         let dy = loss.bounds(&pass.y_hat, y).derivative;
         let r_dy = loss.second_derivative_bounds(&pass.y_hat, y, &r_z[mlp.depth() + 1]);
@@ -245,6 +246,11 @@ where
     }
     let product = sums.divided(scale).bounded(&network, roundings(network.order, x.nrows()));
     Ok(HessianBounds { product, uncertain: found })
+}
+
+/// The targets of a row of what [`checked`] returns.
+fn targets<'a, T>(y: &'a ArrayView2<T>, row: usize) -> &'a [T] {
+    y.row(row).to_slice().expect("row-major targets")
 }
 
 /// Refuses a batch that does not fit; y, row by row.
@@ -266,7 +272,7 @@ fn mean_gradient<F: Scalar, L: BoundedLoss<F>>(
     loss: &L,
 ) -> Result<GradientBounds> {
     let seed = |row: usize, pass: &Pass| {
-        let bounds = loss.bounds(&pass.y_hat, y.row(row).to_slice().expect("row-major targets"));
+        let bounds = loss.bounds(&pass.y_hat, targets(&y, row));
         (network.scaled(bounds.derivative, x.nrows() as f64), bounds.value)
     };
     gradient(network, x, seed, x.nrows() as f64)

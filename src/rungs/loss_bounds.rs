@@ -82,7 +82,7 @@ impl<F: Scalar> BoundedLoss<F> for Logistic {
         let (a, e) = (y_hat.value[0], y_hat.bound[0]);
         let (d, value) = in_f64(self, &y_hat.value, &[y]);
         let [less, more] = sigmoids(a);
-        let growth = (4.0 * e).exp();
+        let growth = Scalar::exp(4.0 * e);
         let handed_on = (e / 4.0).min(less * more * growth * e);
         let own = gamma(12, u) * (less * growth).min(1.0);
         let of_label = if y == 0.0 || y == 1.0 { 0.0 } else { gamma(1, u) };
@@ -101,7 +101,7 @@ impl<F: Scalar> BoundedLoss<F> for Logistic {
     ) -> Bounded<Vec<f64>> {
         let e = y_hat.bound[0];
         let [less, more] = sigmoids(y_hat.value[0]);
-        let (h, most_h) = (less * more, (less * more * (4.0 * e).exp()).min(0.25));
+        let (h, most_h) = (less * more, (less * more * Scalar::exp(4.0 * e)).min(0.25));
         let bound = most_h * (v.bound[0] + (e + gamma(14, unit_roundoff::<F>())) * v.most(0));
         Bounded { value: vec![h * v.value[0]], bound: vec![bound] }
     }
@@ -134,7 +134,7 @@ impl Softmax {
         let sum: f64 = below.iter().map(|&t| Scalar::exp(-t)).sum();
         let p = below.iter().map(|&t| Scalar::exp(-t) / sum).collect();
         let worst = y_hat.bound.iter().fold(0.0, |a: f64, &b| a.max(b));
-        Self { top, p, below, worst, growth: (4.0 * worst).exp(), u: unit_roundoff::<F>() }
+        Self { top, p, below, worst, growth: Scalar::exp(4.0 * worst), u: unit_roundoff::<F>() }
     }
 
     /// p_k at most.
@@ -186,7 +186,7 @@ impl<F: Scalar> BoundedLoss<F> for SoftmaxCrossEntropy {
         };
         let bound = (0..m).map(of).collect();
         let largest = y_hat.value.iter().fold(0.0, |a: f64, b| a.max(b.abs())) + 2.0 * worst;
-        let of_value = 2.0 * worst + gamma(2 * m + 20, u) * (1.0 + 2.0 * largest + (m as f64).ln());
+        let of_value = 2.0 * worst + gamma(2 * m + 20, u) * (1.0 + 2.0 * largest + Scalar::ln(m as f64));
         LossBounds { derivative: Bounded { value: d, bound }, value: Bounded { value, bound: of_value } }
     }
 

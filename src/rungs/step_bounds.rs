@@ -177,7 +177,8 @@ impl StepBounds {
         Ok(Self { optimizer, moments: Vec::new(), steps: 0, pending_decay: 0.0, decay_biases: true })
     }
 
-    /// Whether weight decay shrinks c and b too, as [`Training::decay_biases`](crate::Training) says.
+    /// Whether weight decay shrinks c and b too, as
+    /// [`Training::decay_biases`](crate::Training::decay_biases) says.
     #[must_use]
     pub fn decay_biases(mut self, decay_biases: bool) -> Self {
         self.decay_biases = decay_biases;
