@@ -69,7 +69,7 @@ fn a_reference_to_an_array_is_its_view() {
     let model = Model { mlp: mlp.clone(), standardizer: Some(Standardizer::fit(&x).unwrap()) };
     assert_eq!(model.standardizer, Some(Standardizer::fit(x.view()).unwrap()));
     assert_eq!(mlp.predict(&x).unwrap(), mlp.predict(x.view()).unwrap());
-    assert_eq!(model.predict(&x.view()).unwrap(), model.predict(x.to_shared().view()).unwrap());
+    assert_eq!(model.predict(x.view()).unwrap(), model.predict(x.to_shared().view()).unwrap());
     assert_eq!(model.classify(&x).unwrap(), model.classify(x.view()).unwrap());
     let proba = model.predict_proba(&x, &SoftmaxCrossEntropy).unwrap();
     assert_eq!(proba, model.predict_proba(x.view(), &SoftmaxCrossEntropy).unwrap());
@@ -89,7 +89,7 @@ fn a_reference_to_an_array_is_its_view() {
     for data in [
         Dataset::new(&x, &labels),
         Dataset::new(&x, &vector),
-        Dataset::new(&x.view(), &labels.view()),
+        Dataset::new(x.view(), labels.view()),
         Dataset::new(&x, &vector[..]),
     ] {
         assert_eq!(mlp.evaluate(data.weights(&weights), &SoftmaxCrossEntropy).unwrap(), expected);
@@ -175,9 +175,9 @@ fn what_has_no_gradient_is_refused_and_the_last_one_stays() {
     let other = network(Bias::None);
     let error = gradients.compute(&other, Dataset::new(&x, &y), &SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(error, Error::Shape { what: "gradient", .. }), "{error}");
-    let error = gradients.compute(&mlp, Dataset::new(&x, &y.slice(s![1..])), &SoftmaxCrossEntropy).unwrap_err();
+    let error = gradients.compute(&mlp, Dataset::new(&x, y.slice(s![1..])), &SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(error, Error::Length { what: "y", .. }), "{error}");
-    let wrong = Model { mlp: mlp.clone(), standardizer: Some(Standardizer::fit(&x.slice(s![.., 1..])).unwrap()) };
+    let wrong = Model { mlp: mlp.clone(), standardizer: Some(Standardizer::fit(x.slice(s![.., 1..])).unwrap()) };
     let error = gradients.compute(&wrong, Dataset::new(&x, &y), &SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(error, Error::Shape { what: "standardizer", .. }), "{error}");
     x[(5, 2)] = f32::MAX;

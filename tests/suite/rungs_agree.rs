@@ -293,7 +293,7 @@ fn integers_agree<F: Real>(case: &Case) {
     // whatever the shuffle.
     let mut by_hand = mlp.clone();
     let step = F::from_f64(1.0 / 16.0);
-    by_hand.parameters_mut().iter_mut().zip(sum.iter()).for_each(|(p, &g)| *p = *p - step * g);
+    by_hand.parameters_mut().iter_mut().zip(sum.iter()).for_each(|(p, &g)| *p -= step * g);
     let mut trained = mlp.clone();
     let mut sgd = Sgd::new(batch, batch as f64 / 16.0, case.seed).unwrap();
     sgd.train(&mut trained, x.view(), y.view(), &SquaredError, 1).unwrap();
