@@ -1,5 +1,5 @@
-//! What `ci/sanitize` runs under Miri, the thread sanitizer and valgrind: the fork–join, the tiles of
-//! matrices and the kernels with their own tests, and short trainings on two threads.
+//! What `ci/sanitize` runs under Miri, the thread sanitizer and valgrind: the fork–join, the tiles
+//! of matrices and the kernels with their own tests, and short trainings on two threads.
 
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../src/kernels/mod.rs"]

@@ -1,5 +1,5 @@
-//! Tiles of matrices in panels and their guards. `ci/sanitize` runs these tests under Miri and under
-//! the thread sanitizer.
+//! Tiles of matrices in panels and their guards. `ci/sanitize` runs these tests under Miri and
+//! under the thread sanitizer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
