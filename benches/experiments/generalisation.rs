@@ -405,23 +405,25 @@ fn verdicts_figure(judged: &[Judged], facts: &str) -> Figure {
             ..series("no correlation", (colour::GREY, Marker::Circle))
         };
         Panel {
-            title: format!(
-                "{}, with the {} ({} runs, {} seeds)",
-                those[0].data, those[0].target, those[0].runs, those[0].seeds
-            ),
+            title: format!("{}, with the {}", those[0].data, those[0].target),
             x: Axis { label: "Kendall's τ", scale: Scale::Linear },
             y: Axis { label: "", scale: Scale::Names(NAMES.iter().map(|&name| name.to_owned()).collect()) },
             series: vec![all, within, both, zero],
         }
     };
     let panels = judged.chunk_by(|a, b| (&a.data, &a.target) == (&b.data, &b.target)).map(panel);
+    let counts = judged.chunk_by(|a, b| a.data == b.data).map(|those| {
+        let Judged { data, runs, seeds, .. } = those[0];
+        format!("{data}: {runs} runs of {seeds} seeds reached the loss.")
+    });
     Figure {
         name: "verdicts",
         title: "Does sharpness go with the error and the loss on the test set?".to_owned(),
         panels: panels.collect(),
         caption: format!(
-            "τ above 0: sharper minima generalise worse. Bars: intervals of {} %, corrected for ten verdicts, from {RESAMPLES} bootstrap resamples of the \
+            "{} τ above 0: sharper minima generalise worse. Bars: intervals of {} %, corrected for ten verdicts, from {RESAMPLES} bootstrap resamples of the \
              seeds. φ at ε = 0.001; ASAM-type: the largest loss within ‖δ ⊘ |θ|‖ ≤ 0.5. {facts}",
+            counts.collect::<Vec<_>>().join(" "),
             100.0 * CONFIDENCE
         ),
     }
@@ -465,11 +467,10 @@ fn sam_figure(rows: &[Row], facts: &str) -> Figure {
         title: "Sharpness-aware minimisation beside plain SGD".to_owned(),
         panels: vec![
             panel("Sharpness", "λmax(H)", |row| row.lambda_max),
-            panel("Training loss at the stop", "mean cross-entropy, training (nats)", |row| row.train_loss),
             panel("Test loss", "mean cross-entropy, test (nats)", |row| row.test_loss),
             panel("Test error", "share of samples", |row| row.test_error),
         ],
-        caption: format!("η = 0.1, B = {}. {facts}", rows[0].batch),
+        caption: format!("η = 0.1, B = {}, the same training loss. {facts}", rows[0].batch),
     }
 }
 
