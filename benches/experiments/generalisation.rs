@@ -240,8 +240,9 @@ fn judge(rows: &[Row], data: &str, (measure, sharpness): Measure, (target, value
     let interval = |statistic: fn(&[Drawn<Point>]) -> Option<f64>| bootstrap(&clusters, CONFIDENCE, statistic);
     let [all, eta, both, partial] = [over_all, within_eta, within_eta_and_b, partial_within_eta].map(interval);
     let of = |interval: Option<Interval>, part: fn(Interval) -> f64| interval.map(part);
-    let (value, low, high): (fn(Interval) -> f64, fn(Interval) -> f64, fn(Interval) -> f64) =
-        (|i| i.value, |i| i.low, |i| i.high);
+    let value = |interval: Interval| interval.value;
+    let low = |interval: Interval| interval.low;
+    let high = |interval: Interval| interval.high;
     Judged {
         data: data.to_owned(),
         measure: measure.to_owned(),
@@ -286,8 +287,8 @@ fn within_eta_and_b(points: &[Drawn<Point>]) -> Option<f64> {
 /// The mean over the η of the partial τ among the runs of that η, given the training loss.
 fn partial_within_eta(points: &[Drawn<Point>]) -> Option<f64> {
     let given_loss = |points: &[Drawn<Point>]| {
-        let [xz, yz]: [fn(&Point) -> (f64, f64); 2] = [|p| (p.x, p.train_loss), |p| (p.y, p.train_loss)];
-        partial(over_all(points), tau(points, xz), tau(points, yz))
+        let of_x = tau(points, |p| (p.x, p.train_loss));
+        partial(over_all(points), of_x, tau(points, |p| (p.y, p.train_loss)))
     };
     within(points, |p| (p.eta, 0), given_loss)
 }

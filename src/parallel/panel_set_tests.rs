@@ -61,7 +61,6 @@ fn threads_write_their_regions_and_read_what_none_writes() {
                 to.zip(numbers::<f64>(doubled.panel(0))).for_each(|(to, from)| *to += from);
             };
             fork_join.run(table.len(), &work, |_| std::thread::yield_now());
-            drop(shared);
             for panel in 0..3 {
                 let (numbers_of, sums) = (set.get(0).panel(panel), set.get(2).panel(panel));
                 let pairs = numbers::<f64>(numbers_of).iter().zip(numbers::<f64>(sums));
