@@ -44,7 +44,7 @@ const NOTHING: u64 = 1 << 10;
 const BATCH: usize = 8;
 
 fn trainer(widths: &[usize], seed: u64, products: Products, epochs: usize) -> Trainer<f32, SquaredError> {
-    let optimizer = if seed % 2 == 0 { Optimizer::Sgd } else { Optimizer::adam() };
+    let optimizer = if seed.is_multiple_of(2) { Optimizer::Sgd } else { Optimizer::adam() };
     let training = Training {
         epochs,
         batch: BATCH,
