@@ -150,7 +150,8 @@ fn trainers_that_are_dropped_leave_neither_memory_nor_threads() {
     (0..made).for_each(make);
     let after = (status("VmRSS"), status("Threads"));
     println!("{made} trainers: {memory} KiB and {threads} threads, then {} and {}", after.0, after.1);
-    // A trainer has 400 KiB of parameters alone.
-    assert!(after.0 <= memory + NOTHING, "{memory} KiB, and {} after {made} trainers", after.0);
+    // A trainer has 400 KiB of parameters alone, 100 of them 40,000. The allocator may keep what a
+    // few have had, since a helper frees what another thread allocates, and the other way round.
+    assert!(after.0 <= memory + 8 * NOTHING, "{memory} KiB, and {} after {made} trainers", after.0);
     assert!(after.1 <= threads, "{threads} threads, and {} after {made} trainers", after.1);
 }

@@ -109,7 +109,7 @@ impl Stored {
         {
             return Err(self.mismatch("loss", expected, &loss.name()));
         }
-        if !self.contents.facts.contains_key("training") {
+        if !["training", "position", "generator"].iter().any(|fact| self.contents.facts.contains_key(*fact)) {
             return Err(self.mismatch("contents", "a run", "a model without its run, which Model::load reads"));
         }
         let model: Model<F> = self.model()?;
