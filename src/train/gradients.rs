@@ -30,8 +30,8 @@ use crate::train::model::ModelRef;
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
 ///
-/// A call allocates nothing once a batch of its size has been seen, as long as there are at most 16
-/// sizes, except to call a helper.
+/// A call allocates nothing once a batch of its size, or of its size and a larger one, has been
+/// seen, as long as there are at most 16 sizes, except to call a helper.
 #[derive(Debug)]
 pub struct Gradients<F: Scalar> {
     engine: Option<Engine<F>>,

@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, Targets};
-use crate::steps::blocks::loss_block;
 use crate::train::dataset::{Dataset, Subset};
 use crate::train::history::Record;
 use crate::train::observer::{BatchEnd, Observer};
@@ -71,9 +70,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// The loss of the record is the mean over all samples.
     /// [Standardisation](crate::Training::standardize) that is still to be fitted is fitted on the
     /// first batch. In a schedule, the fraction of the epoch that is done is known if the iterator
-    /// [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. The iterator
-    /// is asked for a batch before the step with the one before it, since the last step of an epoch
-    /// records the norm of its gradient.
+    /// [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. Each batch is
+    /// a call of its own, which natively copies the parameters into panels and back: batches of a
+    /// few hundred samples make up for that. The iterator is asked for a batch before the step with
+    /// the one before it, since the last step of an epoch records the norm of its gradient.
     ///
     /// If the observer stops the run after a batch, or an error ends it, the steps so far have been
     /// made and count as [single steps](Self::step): the epoch has no record, and the next call
@@ -105,7 +105,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         };
         let validation = validation.map(|data| Subset { data, rows: None });
         let validation_loss = match &validation {
-            Some(validation) => Some(trainer.validate(validation)?),
+            Some(validation) => Some(trainer.validate(validation, streamed.largest)?),
             None => None,
         };
         let position = &mut trainer.position;
@@ -131,11 +131,11 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         Ok(ended)
     }
 
-    /// The mean ℓ over a validation set.
-    fn validate(&mut self, validation: &Subset<'_, F, L::Target>) -> Result<f64> {
+    /// The mean ℓ over a validation set, on the engine of steps with batches of `batch`: the other
+    /// would take its place, and be replaced by the next step.
+    fn validate(&mut self, validation: &Subset<'_, F, L::Target>, batch: usize) -> Result<f64> {
         let _one_blas_thread = one_blas_thread()?;
-        let samples = validation.samples();
-        let native = is_native(&self.model.mlp, loss_block(samples), samples);
+        let native = is_native(&self.model.mlp, batch, batch);
         Ok(self.mean_loss(validation, native))
     }
 
@@ -162,6 +162,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
             let step = self.single_step(&data, &point, is_last)?;
             streamed.sum += step.sum;
             streamed.samples += data.samples();
+            streamed.largest = streamed.largest.max(data.samples());
             (streamed.learning_rate, streamed.gradient_norm) = (step.rule.eta, step.norm.unwrap_or(0.0));
             let end = BatchEnd {
                 epoch: self.position.epoch + 1,
@@ -186,6 +187,8 @@ struct Streamed {
     /// Σ ℓ
     sum: f64,
     samples: usize,
+    /// The number of samples of the largest batch.
+    largest: usize,
     /// η and ‖g‖ of the last step.
     learning_rate: f64,
     gradient_norm: f64,
