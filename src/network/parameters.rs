@@ -290,22 +290,26 @@ impl<F: Scalar> Parameters<F> {
         self.check_shape_of("gradient", g)
     }
 
-    /// Refuses numbers, called `what`, that belong to a network of another shape.
+    /// Refuses numbers, called `what`, that belong to a network of another shape. A loop of the
+    /// caller's own checks each gradient, so nothing is allocated unless there is an error.
     pub(crate) fn check_shape_of(&self, what: &'static str, p: &Self) -> Result<()> {
-        p.check_shape_is(what, &self.shape())
+        if self.layer_shapes().eq(p.layer_shapes()) { Ok(()) } else { p.check_shape_is(what, &self.shape()) }
     }
 
     pub(crate) fn check_shape_is(&self, what: &'static str, expected: &[Layer]) -> Result<()> {
-        let found = self.shape();
-        if expected == found {
+        if self.layer_shapes().eq(expected.iter().copied()) {
             return Ok(());
         }
         let flat = |layers: &[Layer]| layers.iter().flat_map(|&((rows, columns), c)| [rows, columns, c]).collect();
-        Err(Error::Shape { what, expected: flat(expected), found: flat(&found) })
+        Err(Error::Shape { what, expected: flat(expected), found: flat(&self.shape()) })
     }
 
     pub(crate) fn shape(&self) -> Vec<Layer> {
-        self.w.iter().zip(&self.c).map(|(w, c)| (w.dim(), c.len())).collect()
+        self.layer_shapes().collect()
+    }
+
+    fn layer_shapes(&self) -> impl Iterator<Item = Layer> {
+        self.w.iter().zip(&self.c).map(|(w, c)| (w.dim(), c.len()))
     }
 }
 
