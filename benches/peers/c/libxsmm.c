@@ -1,7 +1,8 @@
 /* LIBXSMM: a training step of its generated kernels, which multiply blocks and add up over a row of
    them. The weights of a layer are blocks [d above/b above][d/b][b][b above], and its activations
    [batch/n][d/b][n][b], as in the library's own examples. What lies between the products is done on
-   a block while it is in the cache; the update adds to the weights, without a gradient in memory. */
+   a block while it is in the cache, and so is the update: the gradient of a block of weights is summed
+   apart, since the shares of single samples are below the last digit of the weights. */
 
 #include <libxsmm.h>
 #include <libxsmm_generator.h>
@@ -84,7 +85,7 @@ static void prepare(const struct task *task) {
         long square = (long)l->b * above->b;
         l->forward = kernel(above->b, n, l->b, square, (long)n * l->b, 1, 0);
         l->backward = kernel(l->b, n, above->b, square, (long)n * above->b, 0, 0);
-        l->update = kernel(above->b, l->b, n, (long)n * above->d, (long)n * l->d, 1, LIBXSMM_GEMM_FLAG_TRANS_B);
+        l->update = kernel(above->b, l->b, n, (long)n * above->d, (long)n * l->d, 0, LIBXSMM_GEMM_FLAG_TRANS_B);
         libxsmm_descriptor_blob blob;
         l->transpose = libxsmm_dispatch_trans(libxsmm_trans_descriptor_init(&blob, sizeof(float), above->b, l->b, l->b));
         if (!l->transpose) fail("LIBXSMM generates no transposition for this CPU");
@@ -198,15 +199,23 @@ static void update(const struct layer *l) {
     unsigned long long count = row_blocks;
 #pragma omp for collapse(2)
     for (int j = 0; j < above->blocks; j++)
-        for (int i = 0; i < l->blocks; i++)
-            l->update(above->delta + (long)j * n * above->b, l->z + (long)i * n * l->b, l->w + ((long)j * l->blocks + i) * l->b * above->b, &count);
-#pragma omp for nowait
-    for (int j = 0; j < above->blocks; j++)
-        for (int r = 0; r < row_blocks; r++) {
-            const float *delta = above->delta + ((long)r * above->blocks + j) * n * above->b;
-            for (int s = 0; s < n; s++)
-                for (int k = 0; k < above->b; k++) l->c[j * above->b + k] += delta[s * above->b + k];
+        for (int i = 0; i < l->blocks; i++) {
+            int area = l->b * above->b;
+            float gradient[WIDEST * WIDEST] __attribute__((aligned(64)));
+            float *restrict w = l->w + ((long)j * l->blocks + i) * area;
+            l->update(above->delta + (long)j * n * above->b, l->z + (long)i * n * l->b, gradient, &count);
+            for (int k = 0; k < area; k++) w[k] += gradient[k];
         }
+#pragma omp for nowait
+    for (int j = 0; j < above->blocks; j++) {
+        float *restrict c = l->c + j * above->b, gradient[WIDEST] = {0};
+        for (int r = 0; r < row_blocks; r++) {
+            const float *restrict delta = above->delta + ((long)r * above->blocks + j) * n * above->b;
+            for (int s = 0; s < n; s++)
+                for (int k = 0; k < above->b; k++) gradient[k] += delta[s * above->b + k];
+        }
+        for (int k = 0; k < above->b; k++) c[k] += gradient[k];
+    }
 }
 
 static double step(int number) {
@@ -225,7 +234,11 @@ static double step(int number) {
 #pragma omp for
         for (int j = 0; j < head->blocks; j++) head_backward(j, error);
 #pragma omp single nowait
-        for (int s = 0; s < batch; s++) head->c[0] += error[s];
+        {
+            float gradient = 0;
+            for (int s = 0; s < batch; s++) gradient += error[s];
+            head->c[0] += gradient;
+        }
         for (int t = hidden - 1; t >= 0; t--) {
             if (t) backward(&layers[t]);
             update(&layers[t]);
