@@ -485,18 +485,6 @@ fn csv_that_is_none() {
         (b"\n\n", "a.csv: file: expected a line of column names, found an empty file"),
         (b"a,y\n", "a.csv: rows: expected at least one, found none"),
         (b"a,b\n1,2\n", r#"a.csv: column: expected "y", found "a", "b""#),
-        (
-            b"a;y\n1;2\n",
-            r#"a.csv: column: expected "y", found "a;y", one column: its parts are separated by ";" instead of commas"#,
-        ),
-        (
-            b"a\ty\n1\t2\n",
-            r#"a.csv: column: expected "y", found "a\ty", one column: its parts are separated by "\t" instead of commas"#,
-        ),
-        (
-            b"sep=;\na;y\n1;2\n",
-            r#"a.csv: column: expected "y", found "sep=;", one column: its parts are separated by ";" instead of commas"#,
-        ),
         (b"a b\n1 2\n", r#"a.csv: column: expected "y", found "a b""#),
         (b"y\n1\n", r#"a.csv: columns: expected features beside "y", found none"#),
         (

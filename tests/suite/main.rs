@@ -30,15 +30,16 @@ mod losses_precision;
 mod model;
 mod onnx;
 mod optimizers;
+// The package on a registry is without `report`.
+#[cfg(repository)]
+mod plot;
 mod rungs_agree;
 mod sam;
 mod same_bits;
 mod sgd;
 mod sharpness;
-// The package on a registry is without `report` and `examples/train`.
 #[cfg(repository)]
 mod statistics;
-#[cfg(repository)]
 mod train_program;
 mod trainer;
 mod trust;

@@ -1,78 +1,33 @@
-//! Trains a network on files and predicts with it; see `--help`.
-//!
-//! ```text
-//! cargo run --release --features progress --example train -- --help
-//! ```
-
-mod arguments;
-mod guess;
-mod origin;
-mod output;
-mod predict;
-mod report;
-mod samples;
-mod signals;
+//! The command `train`.
 
 use std::error::Error;
-use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::error::ErrorKind;
-use gemmprop::BatchEnd;
 use gemmprop::{
     Dataset, History, Logistic, Loss, Mlp, Observer, Products, ProgressBar, Record, SoftmaxCrossEntropy, SquaredError,
-    StopReason, Trainer, blas_description,
-    checkpoint::{Checkpoints, Notes, Saved, Stored},
+    StopReason, Trainer, balanced_class_weights, blas_description,
+    checkpoint::{CheckpointError, Checkpoints, Notes, Saved, Stored},
 };
 use ndarray::Array2;
+use serde_json::json;
 
-use crate::arguments::{Cli, Command, LossKind, Train, YesNo};
-use crate::report::{Lines, counted, short};
-use crate::samples::{Both, Samples, Target, Task, check_columns};
-
-type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+use crate::arguments::{Cli, LossKind, Train};
+use crate::figures;
+use crate::keeper::{Keeper, Stop};
+use crate::message::{Result, chain, counted, is_quiet, print_json, say, short, warn};
+use crate::network::{TASK, task};
+use crate::output::check_output;
+use crate::progress::{JsonLines, Lines};
+use crate::samples;
+use crate::scale::check_columns;
+use crate::score::{Score, validated};
+use crate::signals;
+use crate::task::{Both, Samples, Target, Task};
 
 /// How often the state of a run is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
-
-/// The name of the checkpoint note that holds the [`Task`].
-const TASK: &str = "task";
-
-/// Writes a line to stderr, which may be closed.
-fn say(line: impl AsRef<str>) {
-    let _ = writeln!(io::stderr(), "{}", line.as_ref());
-}
-
-fn main() -> ExitCode {
-    let cli = Cli::read();
-    let ended = match &cli.command {
-        Some(Command::Predict(arguments)) => predict::predict(arguments).map(|()| ExitCode::SUCCESS),
-        None => {
-            check_usage(&cli.train);
-            train(&cli.train)
-        }
-    };
-    ended.unwrap_or_else(|error| {
-        say(format!("error: {}", chain(&*error)));
-        ExitCode::FAILURE
-    })
-}
-
-/// The error and its causes in one line, without the causes that the error states itself.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
-}
 
 /// Checks what clap cannot: a new run has to know what to learn.
 fn check_usage(arguments: &Train) {
@@ -88,45 +43,15 @@ fn check_usage(arguments: &Train) {
     Cli::whole().error(ErrorKind::MissingRequiredArgument, missing).exit()
 }
 
-impl Train {
-    /// Whether inputs are standardised; by default, all but images, whose pixels already have one
-    /// scale.
-    pub(crate) fn standardizes(&self) -> bool {
-        self.settings.standardize.map_or(self.source.idx.is_none(), |answer| answer == YesNo::Yes)
-    }
-}
-
-fn train(arguments: &Train) -> Result<ExitCode> {
+pub(crate) fn train(arguments: &Train, json: bool) -> Result<ExitCode> {
+    check_usage(arguments);
     let Train { source, targets, history, plot, .. } = arguments;
     for path in [history, plot].into_iter().flatten() {
-        output::check_output(path, &[&source.data, &source.csv, targets])?;
+        check_output(path, &[&source.data, &source.csv, targets])?;
     }
-    // Before the data are read, so that a folder in use is reported at once.
-    let (checkpoints, stored, task, both) = match (&arguments.checkpoint, arguments.resume) {
-        (Some(folder), true) => {
-            let checkpoints = Checkpoints::open(folder)?;
-            checkpoints.lock()?;
-            let stored = checkpoints.read()?;
-            for damaged in &stored.damaged {
-                say(format!("warning: {damaged}; using {} instead", stored.path.display()));
-            }
-            let task = task(&stored.notes)?;
-            let both = task.again(arguments, say)?;
-            (Some(checkpoints), Some(stored), task, both)
-        }
-        (folder, _) => {
-            let checkpoints = folder.as_ref().map(Checkpoints::create).transpose();
-            let checkpoints = checkpoints.map_err(|error| match error {
-                error @ gemmprop::checkpoint::CheckpointError::Used { .. } => {
-                    format!("{error} (--resume continues the run)").into()
-                }
-                error => Box::<dyn Error>::from(error),
-            })?;
-            let (task, both) = samples::first(arguments, say)?;
-            (checkpoints, None, task, both)
-        }
-    };
-    let run = Run { arguments, task, checkpoints };
+    let (task, both, kept) = begin(arguments)?;
+    let (checkpoints, stored) = kept;
+    let run = Run { arguments, task, checkpoints, json };
     match run.task.loss {
         LossKind::Softmax => run.run(SoftmaxCrossEntropy, Target::labels, &both, stored),
         LossKind::Logistic => run.run(Logistic, |y| y.numbers().mapv(|y| y as f32), &both, stored),
@@ -134,17 +59,44 @@ fn train(arguments: &Train) -> Result<ExitCode> {
     }
 }
 
-/// The task that a checkpoint records for its run.
-pub(crate) fn task(notes: &Notes) -> Result<Task> {
-    let note =
-        notes.get(TASK).ok_or("the checkpoint was written by another program: it has no note of what is learned")?;
-    Ok(serde_json::from_str(note)?)
+/// The task and data of the run, and its folder with the checkpoint that it resumes from.
+type Begun = (Task, Both, (Option<Checkpoints>, Option<Saved<Stored>>));
+
+fn begin(arguments: &Train) -> Result<Begun> {
+    // Before the data are read, so that a folder in use is reported at once.
+    if let (Some(folder), true) = (&arguments.checkpoint, arguments.resume) {
+        let checkpoints = Checkpoints::open(folder)?;
+        checkpoints.lock()?;
+        let stored = checkpoints.read()?;
+        for damaged in &stored.damaged {
+            warn(format!("warning: {damaged}; using {} instead", stored.path.display()));
+        }
+        let task = task(&stored.notes)?;
+        let both = task.again(arguments)?;
+        return Ok((task, both, (Some(checkpoints), Some(stored))));
+    }
+    let checkpoints = arguments.checkpoint.as_ref().map(Checkpoints::create).transpose();
+    let checkpoints = checkpoints.map_err(|error| match error {
+        error @ CheckpointError::Used { .. } => format!("{error} (--resume continues the run)").into(),
+        error => Box::<dyn Error>::from(error),
+    })?;
+    let (task, both) = samples::first(arguments)?;
+    Ok((task, both, (checkpoints, None)))
 }
 
 struct Run<'a> {
     arguments: &'a Train,
     task: Task,
     checkpoints: Option<Checkpoints>,
+    /// Whether the records and the summary are written to stdout.
+    json: bool,
+}
+
+/// A trainer with its data.
+struct Work<'a, L: Loss<f32>> {
+    trainer: Trainer<f32, L>,
+    train: Dataset<'a, f32, L::Target>,
+    validation: Option<Dataset<'a, f32, L::Target>>,
 }
 
 impl Run<'_> {
@@ -156,23 +108,69 @@ impl Run<'_> {
         stored: Option<Saved<Stored>>,
     ) -> Result<ExitCode> {
         let y = target(&train.y);
-        let mut trainer = match stored {
+        let trainer = match stored {
             Some(stored) => self.resumed(loss, stored)?,
             None => self.begun(loss, &train.x, y.ncols())?,
         };
-        let inputs = trainer.model().mlp.widths()[0];
-        check_columns(&self.arguments.source.path().display(), inputs, train.x.ncols())?;
+        let widths = trainer.model().mlp.widths().to_vec();
+        check_columns(&self.arguments.source.path().display(), widths[0], train.x.ncols())?;
+        let weights = match &train.y {
+            Target::Labels(labels) if self.task.balanced => Some(balanced_class_weights(labels.view())),
+            _ => None,
+        };
+        let data = Dataset::new(train.x.view(), y.view());
+        let data = weights.as_ref().map_or(data, |weights| data.weights(weights.view()));
         let validation_y = validation.as_ref().map(|samples| target(&samples.y));
-        let validation_set = validation.as_ref().zip(validation_y.as_ref());
-        let validation_set = validation_set.map(|(samples, y)| Dataset::new(samples.x.view(), y.view()));
+        let both = validation.as_ref().zip(validation_y.as_ref());
+        let validation_set = both.map(|(samples, y)| Dataset::new(samples.x.view(), y.view()));
 
-        let widths: Vec<String> = trainer.model().mlp.widths().iter().map(usize::to_string).collect();
+        let widths: Vec<String> = widths.iter().map(usize::to_string).collect();
         let validated = validation.as_ref().map_or(String::new(), |v| format!(", {} to validate with", v.x.nrows()));
         say(format!("{} to train on{validated}; network {}", counted(train.x.nrows(), "sample"), widths.join("-")));
         let (start, before) = (Instant::now(), trainer.steps());
+        let mut work = Work { trainer, train: data, validation: validation_set };
+        let (ended, mut failures) = self.fit(&mut work, validation.as_ref())?;
+        let trainer = &work.trainer;
+
+        // If one of these fails, the others are still written.
+        let written = [
+            figures::write_history(trainer.history(), self.arguments),
+            figures::write_plot(trainer.history(), self.arguments, &self.task),
+        ];
+        failures.extend(written.into_iter().filter_map(Result::err).map(|error| chain(&*error)));
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                failures.iter().for_each(|failure| warn(format!("warning: {failure}")));
+                let diverged = matches!(error, gemmprop::Error::Diverged { .. });
+                let hint = if diverged { "; a new run with a smaller --rate may help" } else { "" };
+                return Err(format!("{error}{hint}").into());
+            }
+        };
+        self.report(trainer, ended, before, start.elapsed(), validation.as_ref())?;
+        if !failures.is_empty() {
+            return Err(failures.join("; ").into());
+        }
+        let stopped = signals::received().filter(|_| ended == StopReason::Observer);
+        Ok(stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))
+    }
+
+    /// Trains to the end, to a signal, or to an error, and keeps checkpoints. Returns how the run
+    /// ended, and what could not be kept.
+    fn fit<L: Loss<f32>>(
+        &self,
+        Work { trainer, train, validation }: &mut Work<L>,
+        samples: Option<&Samples>,
+    ) -> Result<(gemmprop::Result<StopReason>, Vec<String>)> {
+        let before = trainer.steps();
         let mut bar = ProgressBar::new();
-        let mut lines = Lines::new(&self.task, validation.as_ref());
-        let observer: &mut dyn Observer<f32> = if bar.is_hidden() { &mut lines } else { &mut bar };
+        let mut lines = Lines::new(&self.task, samples);
+        let progress: &mut dyn Observer<f32> = match (is_quiet(), bar.is_hidden()) {
+            (true, _) => &mut (),
+            (false, true) => &mut lines,
+            (false, false) => &mut bar,
+        };
+        let records: &mut dyn Observer<f32> = if self.json { &mut JsonLines } else { &mut () };
         let mut keeper = Keeper {
             checkpoints: self.checkpoints.as_ref(),
             notes: Notes::from([(TASK.to_owned(), serde_json::to_string(&self.task)?)]),
@@ -186,18 +184,18 @@ impl Run<'_> {
         let mut pause = Duration::ZERO;
         let ended = loop {
             let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
-            let mut observer = (Stop { until }, &mut *observer);
-            match trainer.fit(Dataset::new(train.x.view(), y.view()), validation_set, &mut observer) {
+            let mut observer = (Stop { until }, (&mut *records, &mut *progress));
+            match trainer.fit(*train, *validation, &mut observer) {
                 // Nothing has been learned that could be lost.
                 Err(error) if trainer.steps() == before => return Err(error.into()),
                 Err(error) => {
                     // The parameters from before the failed step are good.
-                    keeper.keep(&trainer, true)?;
+                    keeper.keep(trainer, true)?;
                     break Err(error);
                 }
                 Ok(ended) => {
                     let over = ended != StopReason::Observer || signals::received().is_some();
-                    keeper.keep(&trainer, over)?;
+                    keeper.keep(trainer, over)?;
                     if over {
                         break Ok(ended);
                     }
@@ -205,31 +203,43 @@ impl Run<'_> {
             }
             pause = SAVE_EVERY;
         };
-        drop(bar);
+        let failure = keeper.failure.map(|failure| format!("the run's last state could not be kept: {failure}"));
+        Ok((ended, failure.into_iter().collect()))
+    }
 
-        // If one of these fails, the others are still written.
-        let mut failures: Vec<String> = Vec::new();
-        failures.extend(keeper.failure.map(|failure| format!("the run's last state could not be kept: {failure}")));
-        let written = [
-            report::write_history(trainer.history(), self.arguments),
-            report::write_plot(trainer.history(), self.arguments, &self.task),
-        ];
-        failures.extend(written.into_iter().filter_map(Result::err).map(|error| chain(&*error)));
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                failures.iter().for_each(|failure| say(format!("warning: {failure}")));
-                let diverged = matches!(error, gemmprop::Error::Diverged { .. });
-                let hint = if diverged { "; a new run with a smaller --rate may help" } else { "" };
-                return Err(format!("{error}{hint}").into());
-            }
-        };
-        say(self.summary(&trainer, ended, before, start.elapsed(), validation.as_ref()));
-        if !failures.is_empty() {
-            return Err(failures.join("; ").into());
+    /// Reports the end of the run.
+    fn report<L: Loss<f32>>(
+        &self,
+        trainer: &Trainer<f32, L>,
+        ended: StopReason,
+        before: u64,
+        time: Duration,
+        validation: Option<&Samples>,
+    ) -> Result {
+        let score = validation.and_then(|samples| validated(&self.task, trainer.model(), samples));
+        say(self.summary(trainer, ended, before, time, score));
+        if !self.json {
+            return Ok(());
         }
-        let stopped = signals::received().filter(|_| ended == StopReason::Observer);
-        Ok(stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))
+        let (accuracy, rmse) = match score {
+            Some(Score::Accuracy(accuracy)) => (Some(accuracy), None),
+            Some(Score::Rmse(rmse)) => (None, Some(rmse)),
+            None => (None, None),
+        };
+        print_json(&json!({
+            "ended": match ended {
+                StopReason::Completed => "completed",
+                StopReason::EarlyStopping => "early stopping",
+                StopReason::Observer => "signal",
+            },
+            "epochs": trainer.history().records.len(),
+            "steps": trainer.steps(),
+            "seconds": time.as_secs_f64(),
+            "best_epoch": best(trainer.history()).map(|record| record.epoch),
+            "accuracy": accuracy,
+            "rmse": rmse,
+            "checkpoint": self.checkpoints.as_ref().map(Checkpoints::directory),
+        }))
     }
 
     fn summary<L: Loss<f32>>(
@@ -238,7 +248,7 @@ impl Run<'_> {
         ended: StopReason,
         steps_before: u64,
         time: Duration,
-        validation: Option<&Samples>,
+        score: Option<Score>,
     ) -> String {
         let (records, epochs) = (&trainer.history().records, trainer.training().epochs);
         let (done, steps, seconds) = (records.len(), counted(trainer.steps() as usize, "step"), time.as_secs_f64());
@@ -267,7 +277,6 @@ impl Run<'_> {
             summary +=
                 &record.validation_loss.map_or(String::new(), |loss| format!(", validation loss {}", short(loss)));
         }
-        let score = validation.and_then(|samples| report::validated(&self.task, trainer.model(), samples));
         summary += &score.map_or(String::new(), |score| format!(", {score}"));
         summary += &match &self.checkpoints {
             Some(checkpoints) => format!("; checkpoint in {}", checkpoints.directory().display()),
@@ -309,53 +318,4 @@ pub(crate) fn best(history: &History) -> Option<&Record> {
     let watched = |record: &Record| record.validation_loss.unwrap_or(record.loss);
     let finite = history.records.iter().filter(|record| watched(record).is_finite());
     finite.min_by(|a, b| watched(a).total_cmp(&watched(b)))
-}
-
-/// Writes checkpoints. Once one has been written, a failure does not end the run, since the next
-/// save tries again.
-struct Keeper<'a> {
-    checkpoints: Option<&'a Checkpoints>,
-    notes: Notes,
-    /// Whether a checkpoint has been written.
-    kept: bool,
-    /// Why the last one could not be written.
-    failure: Option<String>,
-}
-
-impl Keeper<'_> {
-    fn keep<L: Loss<f32>>(&mut self, trainer: &Trainer<f32, L>, last: bool) -> Result {
-        let Some(checkpoints) = self.checkpoints else { return Ok(()) };
-        match checkpoints.save(trainer, &self.notes) {
-            Ok(_) => {
-                if self.failure.take().is_some() {
-                    say("checkpoints can be written again");
-                }
-                self.kept = true;
-            }
-            // Nothing would be lost by ending the run here.
-            Err(error) if !self.kept && !last => return Err(error.into()),
-            Err(error) => {
-                let failure = Some(chain(&error));
-                // The warning is given once for each failure, not at every attempt.
-                if !last && self.failure != failure {
-                    let failure = failure.as_deref().unwrap_or_default();
-                    say(format!("warning: {failure}; the run goes on and tries to keep its state again"));
-                }
-                self.failure = failure;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Stops a run for a checkpoint, or for good.
-struct Stop {
-    until: Option<Instant>,
-}
-
-impl Observer<f32> for Stop {
-    fn batch(&mut self, _batch: &BatchEnd) -> ControlFlow<()> {
-        let stop = signals::received().is_some() || self.until.is_some_and(|until| Instant::now() >= until);
-        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
 }
