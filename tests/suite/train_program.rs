@@ -121,8 +121,9 @@ fn newest(folder: &Path) -> PathBuf {
 fn classes_of_a_table_are_learned_with_the_defaults_and_predicted() {
     let folder = Folder::new();
     folder.flowers("flowers.csv", &FLOWERS, 300);
-    let run = folder
-        .fine("train --csv flowers.csv --target species --validation 0.2 --checkpoint run --history h.csv --plot c.svg");
+    let run = folder.fine(
+        "train --csv flowers.csv --target species --validation 0.2 --checkpoint run --history h.csv --plot c.svg",
+    );
     assert_eq!(run.stdout, "");
     assert!(run.stderr.contains(r#"loss: softmax, as "species" has 3 classes"#), "{}", run.stderr);
     assert!(run.stderr.contains("240 samples to train on, 60 to validate with; network 2-128-64-3"), "{}", run.stderr);
@@ -135,7 +136,8 @@ fn classes_of_a_table_are_learned_with_the_defaults_and_predicted() {
 
     // Other columns in another order, and one that is not known.
     folder.flowers("others.csv", &["species", "width", "name", "length"], 90);
-    let refused = r#"others.csv: column: expected only those that the run has learned from, found "name"; --drop "name""#;
+    let refused =
+        r#"others.csv: column: expected only those that the run has learned from, found "name"; --drop "name""#;
     folder.refused("predict --checkpoint run --csv others.csv", 1, refused);
     let run = folder.fine("predict --checkpoint run --csv others.csv --drop name");
     assert!(number_after(&run.stderr, "accuracy ") > 0.9, "{}", run.stderr);
@@ -404,7 +406,8 @@ fn a_run_that_diverges_leaves_its_last_good_parameters_and_its_history() {
     let theta = saved.value.model().mlp.parameters();
     assert!(theta.w().iter().flatten().chain(theta.c().iter().flatten()).all(|w| w.is_finite()));
     // At once: no epoch, and a header all the same.
-    let train = "train --csv a.csv --target y --optimizer sgd --rate 1e30 --batch 8 --checkpoint none --history none.csv";
+    let train =
+        "train --csv a.csv --target y --optimizer sgd --rate 1e30 --batch 8 --checkpoint none --history none.csv";
     folder.refused(train, 1, "a smaller --rate may help");
     let history = fs::read_to_string(folder.path("none.csv")).unwrap();
     assert!(history.starts_with("epoch,steps,loss,") && history.lines().count() == 1, "{history}");
@@ -418,7 +421,8 @@ fn an_epoch_without_a_loss_is_not_the_best() {
         let row =
             |i: usize| format!("{},{}\n", if i == huge { "3e38".into() } else { i.to_string() }, ["a", "b"][i % 2]);
         fs::write(folder.path("a.csv"), format!("x,y\n{}", (0..20).map(row).collect::<String>())).unwrap();
-        let run = folder.run("train --csv a.csv --target y --standardize=no --validation 0.5 --early-stopping 3 --rate 0.01");
+        let run =
+            folder.run("train --csv a.csv --target y --standardize=no --validation 0.5 --early-stopping 3 --rate 0.01");
         (run.code == Some(0) && run.stderr.contains("validation loss NaN")).then_some(run)
     });
     let summary = run.expect("a loss that is NaN").stderr;
@@ -521,7 +525,11 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
         1,
         r#"flowers.csv: column: expected "color", found "length", "width""#,
     );
-    folder.refused("train --csv bad.csv --target species", 1, r#"bad.csv:3: column "width": expected a number, found "x""#);
+    folder.refused(
+        "train --csv bad.csv --target species",
+        1,
+        r#"bad.csv:3: column "width": expected a number, found "x""#,
+    );
     folder.refused("train --idx .", 1, "error: .: files: expected images and labels");
     folder.refused(&format!("{train} --loss logistic"), 1, "expected 2 classes, found 3");
     folder.refused(&format!("{train} --plot none/c.svg"), 1, "error: none: there is no such folder");
@@ -529,7 +537,11 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
     folder.refused(&format!("{train} --resume --checkpoint none"), 1, "none");
     fs::create_dir(folder.path("empty")).unwrap();
     folder.refused(&format!("{train} --resume --checkpoint empty"), 1, "expected a whole checkpoint, found none");
-    folder.refused("train --csv short.csv --resume --checkpoint run", 1, r#"short.csv: column: expected "width", found "#);
+    folder.refused(
+        "train --csv short.csv --resume --checkpoint run",
+        1,
+        r#"short.csv: column: expected "width", found "#,
+    );
     folder.refused(
         "train --csv other.csv --resume --checkpoint run",
         1,
@@ -545,7 +557,11 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
     let bad = r#"bad.csv:3: column "width": expected a number, found "x""#;
     folder.refused("predict --checkpoint run --csv bad.csv", 1, bad);
     folder.refused("predict --checkpoint run --idx .", 1, "expected --csv");
-    folder.refused("train --csv flowers.csv --target species --rate 1e30 --optimizer sgd", 1, "a smaller --rate may help");
+    folder.refused(
+        "train --csv flowers.csv --target species --rate 1e30 --optimizer sgd",
+        1,
+        "a smaller --rate may help",
+    );
 }
 
 #[test]
@@ -1067,7 +1083,9 @@ fn one_run_at_a_time_has_a_folder_and_prediction_goes_on_beside_it() {
     let mut run = Running::new(&folder, "--checkpoint run");
     run.says("epoch 1/");
     // The refusal comes at once: the data do not even exist.
-    for line in ["train --csv none.csv --target species --checkpoint run", "train --csv none.csv --resume --checkpoint run"] {
+    for line in
+        ["train --csv none.csv --target species --checkpoint run", "train --csv none.csv --resume --checkpoint run"]
+    {
         folder.refused(line, 1, "expected no run that writes here");
     }
     folder.fine("predict --checkpoint run --csv flowers.csv");
@@ -1188,4 +1206,258 @@ fn a_learning_curve_leaves_out_losses_that_are_not_finite() {
         Some(high - low)
     });
     assert!(heights.fold(0.0, f64::max) > 500.0);
+}
+
+/// A checkpoint of a network without hidden layers and biases, with these weights.
+fn linear(folder: &Folder, name: &str, task: &serde_json::Value, widths: [usize; 2], weight: fn(usize, usize) -> f64) {
+    let mlp = Mlp::from_weights(&widths, Bias::None, 0, |_, i, j| weight(i, j)).unwrap();
+    let trainer = Trainer::<f32, _>::new(mlp, SquaredError, Training::default()).unwrap();
+    let notes = Notes::from([("task".to_owned(), task.to_string())]);
+    Checkpoints::create(folder.path(name)).unwrap().save(&trainer, &notes).unwrap();
+}
+
+/// A network that takes a row for the class whose column has a 1, and one that gives its input.
+fn measured(folder: &Folder) {
+    let task = |loss: &str, classes: &[&str], columns: &[&str]| {
+        serde_json::json!({
+            "loss": loss, "classes": classes, "columns": columns, "target": "t", "inputs": [], "scale": [],
+            "validation": null, "seed": 0, "checksum": 0,
+        })
+    };
+    let classes = ["x", "y", "z"];
+    linear(folder, "classes", &task("Softmax", &classes, &["a", "b", "c"]), [3, 3], |i, j| f64::from(u8::from(i == j)));
+    linear(folder, "numbers", &task("Squared", &[], &["a"]), [1, 1], |_, _| 1.0);
+}
+
+/// Rows that are taken for these classes (a column each) and are of these.
+fn taken(pairs: &[(usize, usize)]) -> String {
+    let flag = |yes: bool| u8::from(yes).to_string();
+    table(
+        "a,b,c,t",
+        pairs.iter().map(|&(class, taken_for)| {
+            let [a, b, c] = [0, 1, 2].map(|i| flag(i == taken_for));
+            format!("{a},{b},{c},{}", ["x", "y", "z"][class])
+        }),
+    )
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn classes_are_measured_as_by_hand() {
+    let folder = Folder::new();
+    measured(&folder);
+    folder.write("a.csv", taken(&[(0, 0), (0, 0), (0, 0), (0, 1), (1, 1), (1, 1), (2, 0)]));
+    let run = folder.fine("evaluate --checkpoint classes --csv a.csv --json --plot c.svg");
+    let found = &json(&run.stdout)["classes"];
+    assert_eq!(found["confusion"], serde_json::json!([[3, 1, 0], [0, 2, 0], [1, 0, 0]]));
+    assert_eq!((found["samples"].as_u64(), found["accuracy"]["value"].as_f64()), (Some(7), Some(5.0 / 7.0)));
+    let of = |i: usize, what: &str| found["classes"][i][what].as_f64();
+    assert_eq!([0, 1, 2].map(|i| of(i, "precision")), [Some(0.75), Some(2.0 / 3.0), None]);
+    assert_eq!([0, 1, 2].map(|i| of(i, "recall")), [Some(0.75), Some(1.0), Some(0.0)]);
+    let figure = fs::read_to_string(folder.path("c.svg")).unwrap();
+    assert!(figure.contains("Confusion matrix") && figure.contains("Accuracy 0.7143"));
+
+    let run = folder.fine("evaluate --checkpoint classes --csv a.csv");
+    assert!(run.stdout.starts_with("accuracy 0.7143 (95 %: "), "{}", run.stdout);
+    let rows: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    for row in
+        [vec!["x", "4", "4", "0.7500", "0.7500"], vec!["z", "1", "0", "undefined", "0.0000"], vec!["x", "3", "1", "0"]]
+    {
+        assert!(rows.contains(&row), "{row:?}: {}", run.stdout);
+    }
+
+    // Without errors, every sample of the rows is without errors.
+    folder.write("a.csv", taken(&[(0, 0), (1, 1), (2, 2)]));
+    let run = folder.fine("evaluate --checkpoint classes --csv a.csv --json");
+    assert_eq!(json(&run.stdout)["classes"]["accuracy"]["interval"], serde_json::json!([1.0, 1.0]));
+    // The share of 1000 rows that are right has the deviation s = √(0.8 · 0.2 / 1000), so its 2.5 %
+    // quantile lies 1.96 s below. The quantile of 1000 draws has the deviation
+    // √(0.025 · 0.975 / 1000) / 0.0584 s = 0.085 s; five of those, and half a step of the share.
+    let pairs: Vec<_> = (0..1000).map(|i| (i % 3, if i % 5 == 0 { (i + 1) % 3 } else { i % 3 })).collect();
+    folder.write("a.csv", taken(&pairs));
+    let run = folder.fine("evaluate --checkpoint classes --csv a.csv --json");
+    let accuracy = &json(&run.stdout)["classes"]["accuracy"];
+    assert_eq!(accuracy["value"].as_f64(), Some(0.8));
+    let s = (0.8 * 0.2 / 1000.0_f64).sqrt();
+    for (i, side) in [(0, -1.0), (1, 1.0)] {
+        let end = accuracy["interval"][i].as_f64().unwrap();
+        assert!((end - (0.8 + side * 1.96 * s)).abs() <= 5.0 * 0.085 * s + 0.0005, "{end}");
+    }
+
+    let unknown = r#"a.csv:3: column "t": expected a known class, found "oak""#;
+    folder.write("a.csv", "a,b,c,t\n1,0,0,x\n1,0,0,oak\n");
+    folder.refused("evaluate --checkpoint classes --csv a.csv", 1, unknown);
+    folder.write("a.csv", "a,b,c\n1,0,0\n");
+    folder.refused("evaluate --checkpoint classes --csv a.csv", 1, r#"a.csv: expected a column "t" to compare with"#);
+}
+
+#[test]
+fn numbers_are_measured_as_by_hand() {
+    let folder = Folder::new();
+    measured(&folder);
+    folder.write("a.csv", "a,t\n1,1\n2,2\n3,3\n6,4\n");
+    let run = folder.fine("evaluate --checkpoint numbers --csv a.csv --json --plot n.png");
+    let found = &json(&run.stdout)["numbers"][0];
+    let value = |what: &str| found[what]["value"].as_f64().unwrap();
+    assert_eq!((value("mae"), value("rmse")), (0.5, 1.0));
+    // 1 − 4/5, with a rounding of the quotient and one of the difference.
+    assert!((value("r2") - 0.2).abs() <= f64::EPSILON, "{found}");
+    for what in ["r2", "mae", "rmse"] {
+        let [low, high] = [0, 1].map(|i| found[what]["interval"][i].as_f64().unwrap());
+        assert!(low <= value(what) && value(what) <= high, "{found}");
+    }
+    assert!(fs::read(folder.path("n.png")).unwrap().starts_with(b"\x89PNG"));
+    let run = folder.fine("evaluate --checkpoint numbers --csv a.csv");
+    assert!(run.stdout.contains("\n  MAE  0.50000 (95 %: "), "{}", run.stdout);
+    // R² is that of a mean which the answers do not have.
+    folder.write("a.csv", "a,t\n1,0.1\n2,0.1\n3,0.1\n");
+    let run = folder.fine("evaluate --checkpoint numbers --csv a.csv --json");
+    assert!(json(&run.stdout)["numbers"][0]["r2"]["value"].is_null(), "{}", run.stdout);
+}
+
+#[test]
+fn a_table_is_read_as_people_have_it() {
+    let folder = Folder::new();
+    let rows: Vec<[String; 3]> =
+        (0..30).map(|i| [format!("{}", i % 7), format!("{}.5", i % 5), format!("no; {}, or\t{0}", i % 2)]).collect();
+    let file = |name: &str, separator: &str, end: &str, head: &str| {
+        let line =
+            |fields: &[String]| fields.iter().map(|field| format!("\"{field}\"")).collect::<Vec<_>>().join(separator);
+        let names = ["a", "b; of, all", "t"].map(str::to_owned);
+        let lines: Vec<String> = [names].iter().chain(&rows).map(|row| line(row)).collect();
+        folder.write(name, format!("{head}{}{end}", lines.join(end)));
+        folder.fine(&format!("train --csv {name} --target t --epochs 2 --checkpoint {name}.run"));
+        folder.model(&format!("{name}.run"))
+    };
+    let plain = file("plain.csv", ",", "\n", "");
+    assert_eq!(file("semicolons.csv", ";", "\r\n", "\u{feff}"), plain);
+    assert_eq!(file("tabs.csv", "\t", "\n", ""), plain);
+    assert_eq!(file("excel.csv", ";", "\r\n", "\u{feff}sep=;\r\n"), plain);
+    folder.write("pipes.csv", "a|t\n1|x\n2|y\n1|x\n2|y\n");
+    folder.refused("train --csv pipes.csv --target t --epochs 1", 1, r#"expected "t", found "a|t""#);
+    folder.fine("train --csv pipes.csv --separator | --target t --epochs 1 --checkpoint pipes");
+    folder.refused("predict --csv pipes.csv --separator tab --checkpoint pipes", 1, r#"expected "a", found "a|t""#);
+    folder.refused("train --csv pipes.csv --separator || --target t", 2, "expected one ASCII character, or tab");
+}
+
+#[test]
+fn texts_and_missing_values_become_what_was_chosen_and_it_is_remembered() {
+    let folder = Folder::new();
+    // Of 4 numbers, whose mean is 3; texts a, b with the shares 3/4 and 1/4.
+    folder.write("raw.csv", "n,kind,t\n1,a,x\n,b,y\n5,a,x\n2,a,y\nNA,,x\n4,,y\n");
+    folder.write("hand.csv", "n,kind=a,kind=b,t\n1,1,0,x\n3,0,1,y\n5,1,0,x\n2,1,0,y\n3,0.75,0.25,x\n4,0.75,0.25,y\n");
+    let train = "--target t --epochs 3 --standardize=no --checkpoint";
+    let run = folder.fine(&format!("train --csv raw.csv --one-hot kind --missing mean {train} raw"));
+    assert!(run.stderr.contains("network 3-128-64-2"), "{}", run.stderr);
+    folder.fine(&format!("train --csv hand.csv {train} hand"));
+    assert_eq!(folder.model("raw"), folder.model("hand"));
+    let predicted = |run: &str| folder.fine(&format!("predict --checkpoint {run} --csv {run}.csv")).stdout;
+    assert_eq!(predicted("raw"), predicted("hand"));
+    let run = folder.fine("train --csv raw.csv --resume --checkpoint raw --epochs 4");
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+    // Columns that are 1 or 0 keep that, others are scaled.
+    folder.fine("train --csv raw.csv --one-hot kind --missing mean --target t --epochs 1 --checkpoint scaled");
+    let scales = folder.task("scaled")["inputs"].clone();
+    assert_eq!((&scales[1], &scales[2]), (&serde_json::json!([0.0, 1.0]), &serde_json::json!([0.0, 1.0])));
+    assert_eq!(scales[0][0].as_f64(), Some(3.0));
+
+    folder.write("other.csv", "kind,n\na,1\nc,2\n");
+    let other = r#"other.csv:3: column "kind": expected one of the 2 texts that are known, found "c""#;
+    folder.refused("predict --checkpoint raw --csv other.csv", 1, other);
+    let missing = r#"raw.csv:3: column "n": expected a number, found ""; --missing mean"#;
+    folder.refused(&format!("train --csv raw.csv --one-hot kind {train} none"), 1, missing);
+    let texts =
+        r#"raw.csv:2: column "kind": expected a number, found "a"; --drop "kind" leaves the column out, and --one-hot"#;
+    folder.refused(&format!("train --csv raw.csv --missing mean {train} none2"), 1, texts);
+    folder.write("whole.csv", "n,kind,t\n1,a,x\n2,b,y\n5,a,x\n2,a,y\n");
+    folder.fine(&format!("train --csv whole.csv --one-hot kind {train} whole"));
+    folder.refused(
+        "predict --checkpoint whole --csv raw.csv",
+        1,
+        r#"raw.csv:3: column "n": expected a number, found """#,
+    );
+    folder.write("empty.csv", "n,m,t\n1,,x\n2,,y\n1,,x\n2,,y\n");
+    let empty = r#"empty.csv: column "m": expected a number in a row that is trained on, found none; --drop "m""#;
+    folder.refused(&format!("train --csv empty.csv --missing mean {train} none3"), 1, empty);
+    folder.refused(&format!("train --csv raw.csv --one-hot color {train} none4"), 1, r#"expected "color""#);
+    folder.refused(&format!("train --csv raw.csv --one-hot t {train} none5"), 1, r#"--one-hot "t": expected an input"#);
+}
+
+/// Of classes of one size, each weight is 1: n / (k n/k).
+#[test]
+fn balanced_classes_count_alike() {
+    let folder = Folder::new();
+    folder.flowers("equal.csv", &FLOWERS, 90);
+    let rows = |i: usize| format!("{i},{}", if i % 9 == 0 { "rare" } else { "common" });
+    folder.write("unequal.csv", table("x,species", (0..36).map(rows)));
+    for name in ["equal", "unequal"] {
+        let train = format!("train --csv {name}.csv --target species --epochs 4 --checkpoint {name}");
+        folder.fine(&format!("{train}-plain"));
+        folder.fine(&format!("{train} --class-weight balanced"));
+        assert_eq!(folder.model(name) == folder.model(&format!("{name}-plain")), name == "equal");
+    }
+    // Resuming weighs as the run began.
+    folder.fine("train --csv unequal.csv --target species --epochs 2 --class-weight balanced --checkpoint run");
+    folder.fine("train --csv unequal.csv --resume --checkpoint run --epochs 4");
+    assert_eq!(folder.model("run"), folder.model("unequal"));
+    let numbers = "train --csv unequal.csv --target x --drop species --class-weight balanced";
+    folder.write("numbers.csv", "x,y\n1,1.5\n2,2.5\n");
+    folder.refused("train --csv numbers.csv --target y --class-weight balanced", 1, "expected classes");
+    folder.refused(&format!("{numbers} --resume --checkpoint run"), 2, "cannot be used with");
+}
+
+#[test]
+fn results_come_as_json_and_nothing_else_is_said_if_asked_for() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    let run = folder.fine(
+        "train --csv flowers.csv --target species --validation 0.2 --epochs 3 --checkpoint run --json --quiet --history h.json",
+    );
+    assert_eq!(run.stderr, "");
+    let lines: Vec<serde_json::Value> = run.stdout.lines().map(json).collect();
+    assert_eq!(lines[..3], json(&fs::read_to_string(folder.path("h.json")).unwrap()).as_array().unwrap()[..]);
+    assert_eq!((lines.len(), &lines[3]["ended"], &lines[3]["epochs"]), (4, &"completed".into(), &3.into()));
+    let plain = folder.fine("predict --checkpoint run --csv flowers.csv --quiet");
+    assert_eq!(plain.stderr, "");
+    let run = folder.fine("predict --checkpoint run --csv flowers.csv --json");
+    let rows = run.stdout.lines().map(json);
+    let rows = rows.map(|row| format!("{},{}", row["species"].as_str().unwrap(), row["probability"]));
+    assert!(rows.eq(plain.stdout.lines().skip(1)), "{}", run.stdout);
+}
+
+#[test]
+fn a_checkpoint_is_shown_and_exported() {
+    let folder = Folder::new();
+    folder.flowers("flowers.csv", &FLOWERS, 90);
+    folder.fine("train --csv flowers.csv --target species --widths 5 --epochs 3 --checkpoint run");
+    let text = folder.fine("inspect --checkpoint run").stdout;
+    for part in [
+        "network 2-5-3, 33 parameters in f32",
+        "layer 1: weights 3 x 5, norm ",
+        "column \"width\": a number",
+        "3 epochs of 3",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let shown = json(&folder.fine("inspect --checkpoint run --json").stdout);
+    let model = folder.model("run");
+    for (i, (w, c)) in model.mlp.parameters().layers().enumerate() {
+        let norm = |numbers: &mut dyn Iterator<Item = &f32>| numbers.map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        assert_eq!(shown["layers"][i]["weight"], serde_json::json!(w.shape()));
+        for (what, norm) in [("weight_norm", norm(&mut w.iter())), ("bias_norm", norm(&mut c.iter()))] {
+            assert_eq!(shown["layers"][i][what].as_f64(), Some(norm));
+        }
+    }
+    assert_eq!(shown["run"]["history"].as_array().map(Vec::len), Some(3));
+
+    let run = folder.fine("export --checkpoint run --onnx flowers.onnx");
+    assert_eq!(run.stderr, "flowers.onnx: x has 2 columns: length, width\n");
+    let bytes = fs::read(folder.path("flowers.onnx")).unwrap();
+    let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("Softmax") && has("Sub") && has(r#"["aster","lily","rose"]"#));
+    folder.refused("export --checkpoint run --onnx none/a.onnx", 1, "none: there is no such folder");
+    folder.refused("inspect --checkpoint none", 1, "none");
 }
