@@ -121,8 +121,8 @@ impl Texts {
 /// becomes y, of shape (n, 1).
 ///
 /// Fields are separated by commas, semicolons or tabs, whichever the line of names and the line
-/// after it have, and may be enclosed in double quotes, as in RFC 4180. Blanks around fields, a mark
-/// of the byte order, and empty lines are ignored. Lines end in `\n`, `\r\n` or `\r`.
+/// after it have, and may be enclosed in double quotes, as in RFC 4180. Blanks around fields, a
+/// mark of the byte order, and empty lines are ignored. Lines end in `\n`, `\r\n` or `\r`.
 ///
 /// # Errors
 /// [`ReadError::Line`] for a field that is not a finite number, a row of another length, a name
@@ -212,8 +212,8 @@ pub struct TextTable {
 ///
 /// # Errors
 /// As [`csv_numbers`] where the file is no table of texts: [`ReadError::Line`] for a row of another
-/// length, a name that occurs twice, text that is not UTF-8, and quotes that do not enclose a field;
-/// [`ReadError::Content`] for a file without rows, and for a separator that cannot be one.
+/// length, a name that occurs twice, text that is not UTF-8, and quotes that do not enclose a
+/// field; [`ReadError::Content`] for a file without rows, and for a separator that cannot be one.
 pub fn csv_table(path: impl AsRef<Path>, separator: Option<char>) -> Result<TextTable> {
     let path = path.as_ref();
     let byte = |separator: char| match u8::try_from(separator) {

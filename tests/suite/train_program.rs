@@ -1210,7 +1210,11 @@ fn a_learning_curve_leaves_out_losses_that_are_not_finite() {
 
 /// A checkpoint of a network without hidden layers and biases, with these weights.
 fn linear(folder: &Folder, name: &str, task: &serde_json::Value, widths: [usize; 2], weight: fn(usize, usize) -> f64) {
-    let mlp = Mlp::from_weights(&widths, Bias::None, 0, |_, i, j| weight(i, j)).unwrap();
+    let mut mlp = Mlp::<f32>::he(&widths, Bias::None, 0).unwrap();
+    for ((i, j), alpha) in mlp.parameters_mut().alpha_mut().indexed_iter_mut() {
+        *alpha = weight(i, j) as f32;
+    }
+    mlp.parameters_mut().b_mut().fill(0.0);
     let trainer = Trainer::<f32, _>::new(mlp, SquaredError, Training::default()).unwrap();
     let notes = Notes::from([("task".to_owned(), task.to_string())]);
     Checkpoints::create(folder.path(name)).unwrap().save(&trainer, &notes).unwrap();

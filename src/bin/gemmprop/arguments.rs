@@ -61,8 +61,8 @@ pub(crate) struct Source {
     #[arg(long, value_name = "X.npy", help_heading = DATA)]
     pub(crate) data: Option<PathBuf>,
     /// A table whose first line has the column names. In training, the inputs are all columns
-    /// except the target and those that --drop names; later, the same columns in any order, found by
-    /// name, and a column that is not known is refused.
+    /// except the target and those that --drop names; later, the same columns in any order, found
+    /// by name, and a column that is not known is refused.
     #[arg(long, value_name = "FILE.csv", help_heading = DATA)]
     pub(crate) csv: Option<PathBuf>,
     /// With --csv: what separates fields: a character, or `tab`. [default: comma, semicolon or tab,
@@ -90,9 +90,9 @@ pub(crate) struct Train {
     /// With --csv: the name of the column to learn.
     #[arg(long, value_name = "COLUMN", requires = "csv", help_heading = DATA)]
     pub(crate) target: Option<String>,
-    /// With --csv: a column of texts of which an input is made for each text that it has: 1 where it
-    /// stands, otherwise 0. May be given several times. The checkpoint remembers the texts; others
-    /// are refused later.
+    /// With --csv: a column of texts of which an input is made for each text that it has: 1 where
+    /// it stands, otherwise 0. May be given several times. The checkpoint remembers the texts;
+    /// others are refused later.
     #[arg(long, value_name = "COLUMN", requires = "csv", conflicts_with = "resume", help_heading = DATA)]
     pub(crate) one_hot: Vec<String>,
     /// With --csv: what is done where a column has no value (an empty field; in a column of numbers

@@ -100,8 +100,8 @@ pub enum Scale {
     Names(Vec<String>),
 }
 
-/// Marks, a line, bars, a band, cells and words, each where it has points; one entry of the legend, if it
-/// has a label.
+/// Marks, a line, bars, a band, cells and words, each where it has points; one entry of the legend,
+/// if it has a label.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
     pub label: String,
