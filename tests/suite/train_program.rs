@@ -1465,3 +1465,58 @@ fn a_checkpoint_is_shown_and_exported() {
     folder.refused("export --checkpoint run --onnx none/a.onnx", 1, "none: there is no such folder");
     folder.refused("inspect --checkpoint none", 1, "none");
 }
+
+/// What scikit-learn makes of the same pairs.
+const SCIKIT_LEARN: &str = r#"
+import csv, json, sys
+from sklearn.metrics import *
+def columns(name):
+    rows = list(csv.DictReader(open(name)))
+    return [{key: row[key] for key in row} for row in rows]
+rows = columns("classes.csv")
+y, taken = [row["t"] for row in rows], ["xyz"[[row[key] for key in "abc"].index("1")] for row in rows]
+numbers = columns("numbers.csv")
+z, z_hat = [float(row["t"]) for row in numbers], [float(row["a"]) for row in numbers]
+each = dict(labels=["x", "y", "z"], average=None)
+json.dump({
+    "confusion": confusion_matrix(y, taken, labels=each["labels"]).tolist(),
+    "accuracy": accuracy_score(y, taken),
+    "precision": precision_score(y, taken, **each).tolist(),
+    "recall": recall_score(y, taken, **each).tolist(),
+    "r2": r2_score(z, z_hat), "mae": mean_absolute_error(z, z_hat), "mse": mean_squared_error(z, z_hat),
+}, sys.stdout)
+"#;
+
+#[test]
+#[ignore = "needs Python with scikit-learn; ci/exchange has it and runs it"]
+fn evaluation_agrees_with_scikit_learn() {
+    const ROWS: usize = 500;
+    let folder = Folder::new();
+    measured(&folder);
+    let mut generator = Generator::seed_from_u64(4);
+    let mut taken_for = |class: usize| if generator.random_range(0..3) > 0 { class } else { generator.random_range(0..3) };
+    folder.write("classes.csv", taken(&(0..ROWS).map(|i| (i % 3, taken_for(i % 3))).collect::<Vec<_>>()));
+    // Whole numbers, which the network's f32 has exactly.
+    let row = |i: usize| format!("{},{}", i * i % 101, (i * i + 3 * i) % 101);
+    folder.write("numbers.csv", table("a,t", (0..ROWS).map(row)));
+    let python = std::env::var("PYTHON").expect("ci/exchange sets it");
+    let output = Command::new(python).current_dir(folder.0.path()).args(["-c", SCIKIT_LEARN]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let theirs = json(&String::from_utf8(output.stdout).unwrap());
+    let evaluate = |name: &str| {
+        json(&folder.fine(&format!("evaluate --checkpoint {name} --csv {name}.csv --json")).stdout)[name].clone()
+    };
+    let ours = evaluate("classes");
+    assert_eq!((&ours["confusion"], &ours["accuracy"]["value"]), (&theirs["confusion"], &theirs["accuracy"]));
+    for (i, what) in (0..3).flat_map(|i| [(i, "precision"), (i, "recall")]) {
+        assert_eq!(ours["classes"][i][what], theirs[what][i], "{what} of class {i}");
+    }
+    let ours = evaluate("numbers")[0].clone();
+    let value = |what: &str| ours[what]["value"].as_f64().unwrap();
+    let their = |what: &str| theirs[what].as_f64().unwrap();
+    // Sums of as many terms, in both programs, and some roundings more.
+    let rounding = 4.0 * ROWS as f64 * f64::EPSILON;
+    assert!((value("mae") - their("mae")).abs() <= rounding * their("mae"));
+    assert!((value("rmse").powi(2) - their("mse")).abs() <= rounding * their("mse"));
+    assert!((value("r2") - their("r2")).abs() <= rounding * (1.0 - their("r2")).abs().max(1.0));
+}
