@@ -577,9 +577,13 @@ fn whoever_reads_only_the_first_lines_is_no_error() {
     assert!(output.status.success() && stderr.starts_with("accuracy ") && stderr.lines().count() == 1, "{stderr}");
 }
 
-/// What follows `gemmprop` in the lines of a text that begin with it.
+/// The commands of the program in a text, each on a line of its own.
 fn commands(text: &str) -> Vec<String> {
-    text.lines().filter_map(|line| line.trim_start().strip_prefix("gemmprop ")).map(str::to_owned).collect()
+    let command = |line: &str| {
+        let rest = line.trim_start().strip_prefix("gemmprop ")?;
+        ["train ", "predict ", "evaluate "].iter().any(|name| rest.starts_with(name)).then(|| rest.to_owned())
+    };
+    text.lines().filter_map(command).collect()
 }
 
 #[test]
@@ -1494,7 +1498,8 @@ fn evaluation_agrees_with_scikit_learn() {
     let folder = Folder::new();
     measured(&folder);
     let mut generator = Generator::seed_from_u64(4);
-    let mut taken_for = |class: usize| if generator.random_range(0..3) > 0 { class } else { generator.random_range(0..3) };
+    let mut taken_for =
+        |class: usize| if generator.random_range(0..3) > 0 { class } else { generator.random_range(0..3) };
     folder.write("classes.csv", taken(&(0..ROWS).map(|i| (i % 3, taken_for(i % 3))).collect::<Vec<_>>()));
     // Whole numbers, which the network's f32 has exactly.
     let row = |i: usize| format!("{},{}", i * i % 101, (i * i + 3 * i) % 101);
