@@ -1,5 +1,6 @@
 //! A loss of the caller's own: Huber's, which bounds the pull of an outlier, and the pinball loss,
-//! whose minimum is a quantile. Both are the [`Loss`] trait and nothing else.
+//! whose minimum is a quantile. Both are the [`Loss`] trait; Huber's has a second derivative as
+//! well, for the Hessian.
 //!
 //! ```text
 //! Huber      ℓ = ½ e² for |e| ≤ k, else k (|e| − ½ k)     ∂ℓ/∂ŷ = max(−k, min(k, e))   e = ŷ − y
@@ -14,7 +15,10 @@
 
 use std::borrow::Cow;
 
-use gemmprop::{Bias, Dataset, Error, LearningRate, Loss, Mlp, Optimizer, Result, SquaredError, Trainer, Training};
+use gemmprop::{
+    Bias, Dataset, Error, LearningRate, Loss, Mlp, Optimizer, Result, SquaredError, Trainer, Training,
+    TwiceDifferentiable,
+};
 use ndarray::{Array1, Array2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -59,7 +63,9 @@ impl Loss<f64> for Huber {
         // a large e would overflow.
         d[0] * (e - 0.5 * d[0])
     }
+}
 
+impl TwiceDifferentiable<f64> for Huber {
     /// 1 inside; 0 where the loss is straight.
     fn second_derivative(&self, y_hat: &[f64], y: &[f64], v: &[f64], hv: &mut [f64]) {
         hv[0] = if (y_hat[0] - y[0]).abs() <= self.0 { v[0] } else { 0.0 };
@@ -87,33 +93,36 @@ impl Loss<f64> for Pinball {
         d[0] = if e < 0.0 { -self.0 } else { 1.0 - self.0 };
         d[0] * e
     }
+}
 
-    /// The loss is straight on both sides.
-    fn second_derivative(&self, _y_hat: &[f64], _y: &[f64], _v: &[f64], hv: &mut [f64]) {
-        hv[0] = 0.0;
+/// The difference quotient of ℓ is the derivative, away from kinks. All numbers are multiples of
+/// 2⁻⁸, and their products are exact in 53 bits; so the quotient differs from the derivative by
+/// half the step's share of a curvature of at most 1.
+fn check_derivative<L: Loss<f64, Target = f64>>(loss: &L, kinks: &[f64]) {
+    for e in distances(kinks) {
+        let mut d = [f64::NAN];
+        let below = loss.value_and_derivative(&[2.0 + e], &[2.0], &mut d);
+        let quotient = (loss.value(&[2.0 + e + STEP], &[2.0]) - below) / STEP;
+        assert!((quotient - d[0]).abs() <= 0.5 * STEP + 1e-12, "{}: {quotient} and {d:?} at {e}", loss.name());
     }
 }
 
-/// The difference quotient of ℓ is the derivative, and that of the derivative the second one, away
-/// from kinks. All numbers are multiples of 2⁻⁸, and their products are exact in 53 bits; so the
-/// quotient differs from the derivative by half the step's share of a curvature of at most 1.
-fn check_derivatives<L: Loss<f64, Target = f64>>(loss: &L, kinks: &[f64]) {
-    let step = 1.0 / 256.0;
-    let at = |e: f64| {
-        let mut d = [f64::NAN];
-        (loss.value_and_derivative(&[2.0 + e], &[2.0], &mut d), d[0])
-    };
-    for e in (-800..800).map(|i| f64::from(i) / 64.0) {
-        if kinks.iter().any(|kink| (e..=e + step).contains(kink)) {
-            continue;
-        }
-        let ((below, d), (above, d_above)) = (at(e), at(e + step));
-        let quotient = (above - below) / step;
-        assert!((quotient - d).abs() <= 0.5 * step + 1e-12, "{}: {quotient} and {d} at {e}", loss.name());
-        let mut hv = [f64::NAN];
+/// The difference quotient of the derivative is the second derivative, away from kinks.
+fn check_second_derivative<L: TwiceDifferentiable<f64, Target = f64>>(loss: &L, kinks: &[f64]) {
+    for e in distances(kinks) {
+        let [mut d, mut d_above, mut hv] = [[f64::NAN]; 3];
+        loss.value_and_derivative(&[2.0 + e], &[2.0], &mut d);
+        loss.value_and_derivative(&[2.0 + e + STEP], &[2.0], &mut d_above);
         loss.second_derivative(&[2.0 + e], &[2.0], &[1.0], &mut hv);
-        assert!(((d_above - d) / step - hv[0]).abs() <= 1e-12, "{}: curvature at {e}", loss.name());
+        assert!(((d_above[0] - d[0]) / STEP - hv[0]).abs() <= 1e-12, "{}: curvature at {e}", loss.name());
     }
+}
+
+const STEP: f64 = 1.0 / 256.0;
+
+/// ŷ − y from −12.5 to 12.5 without steps over a kink.
+fn distances(kinks: &[f64]) -> impl Iterator<Item = f64> {
+    (-800..800).map(|i| f64::from(i) / 64.0).filter(|&e| !kinks.iter().any(|kink| (e..=e + STEP).contains(kink)))
 }
 
 fn truth(x: f64) -> f64 {
@@ -146,8 +155,8 @@ fn learn<L: Loss<f64, Target = f64>>(
         ..Training::default()
     };
     let mut trainer = Trainer::new(Mlp::he(&[1, 32, 32, 1], Bias::EveryLayer, 1)?, loss, training)?;
-    trainer.fit(Dataset::new(x.view(), y), None, &mut ())?;
-    trainer.model().predict_one(at.view())
+    trainer.fit(Dataset::new(x, y), None, ())?;
+    trainer.model().predict_one(at)
 }
 
 /// The mean distance of predictions from the truth.
@@ -156,8 +165,9 @@ fn error(x: &Array2<f64>, y_hat: &Array1<f64>) -> f64 {
 }
 
 fn main() -> Result<()> {
-    check_derivatives(&Huber(0.5), &[-0.5, 0.5]);
-    check_derivatives(&Pinball(0.25), &[0.0]);
+    check_derivative(&Huber(0.5), &[-0.5, 0.5]);
+    check_second_derivative(&Huber(0.5), &[-0.5, 0.5]);
+    check_derivative(&Pinball(0.25), &[0.0]);
     println!("derivatives and curvature are those of difference quotients");
 
     let (x, y) = data(500, 2, false);

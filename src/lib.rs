@@ -24,9 +24,9 @@
 //! let labels = array![0, 1, 1, 0];
 //! let mut mlp = Mlp::he(&[2, 16, 2], Bias::Input, 1)?;
 //! let mut sgd = Sgd::new(4, 0.5, 1)?; // batch, learning rate, seed
-//! let history = sgd.train(&mut mlp, x.view(), labels.view(), &SoftmaxCrossEntropy, 500)?;
+//! let history = sgd.train(&mut mlp, &x, &labels, &SoftmaxCrossEntropy, 500)?;
 //! assert!(history[499] < 0.05 && history[499] < history[0]);
-//! assert_eq!(mlp.classify(x.view())?, labels);
+//! assert_eq!(mlp.classify(&x)?, labels);
 //! # Ok::<(), gemmprop::Error>(())
 //! ```
 //!
@@ -36,16 +36,22 @@
 //! |---|---|---|
 //! | train by plain mini-batch SGD | [`Sgd`] | |
 //! | choose who multiplies: BLAS, or the crate's own kernels | [`Products`] | |
-//! | train with optimisers, schedules, validation, early stopping | [`Trainer`], [`Training`], [`Optimizer`], [`LearningRate`], [`Observer`] | |
+//! | train with optimisers, schedules, validation, early stopping | [`Trainer`] with its settings [`Training`], [`Optimizer`], [`LearningRate`] | |
+//! | watch a run, or stop it | [`on_epoch`], [`on_batch`], [`Observer`] | |
+//! | train on batches that an iterator gives | [`Trainer::fit_batches`] | |
+//! | write a training loop | [`Gradients`], [`Parameters::scaled_add`] | |
+//! | write a loss | [`Loss`]; with a Hessian, [`TwiceDifferentiable`] | |
 //! | predict; the mean loss over data | [`Model`] | |
+//! | keep a model in a file, for predictions | `Model::save`, `Model::load` | `files` |
 //! | let rare classes count as much as others | [`balanced_class_weights`], [`class_weights`] | |
 //! | predict again and again into the caller's memory, for serving | [`Predictor`] | |
 //! | compare four ways to the same gradient | [`rungs`] | |
+//! | know how far rounding may have moved a gradient, or whether one is wrong | [`rungs::bounds`] | |
 //! | read data; stop and resume with the same bits | `data`, `checkpoint` | `files` (default) |
 //! | take a network to another program, or from one | `exchange` | `files`; `onnx` for ONNX |
 //! | show a progress bar | `ProgressBar` | `progress` |
 //! | multiply with the Hessian | [`curvature::Hessian`] | |
-//! | find eigenvalues, trace, density, sharpness | `curvature::lanczos`, `curvature::sharpness` | `curvature` |
+//! | find eigenvalues, trace, density, sharpness | `curvature::Hessian::extremes`, `curvature::lanczos`, `curvature::sharpness` | `curvature` |
 //!
 //! To follow a training step: [`Sgd::step`] in `train/sgd.rs` → `engine/door.rs`, which has both
 //! engines behind it. Each has its step, its phases and their operations in `step.rs`, `plan.rs`
@@ -69,7 +75,7 @@
 //! checkpoint   a training run as files
 //! data         samples from files
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
-//! rungs        one gradient four ways
+//! rungs        one gradient four ways, and the bounds of its rounding
 //! engine       the engine over BLAS: a training step as phases of batched products over fixed
 //!              tiles; and the choice between the engines, for steps and predictions
 //! native       the engine without BLAS: the same on matrices in panels
@@ -132,12 +138,15 @@ pub mod rungs;
 mod steps;
 mod train;
 
+/// The arrays that data come as.
+pub use ndarray;
+
 pub use engine::predictor::Predictor;
 pub use error::{Error, Result};
 pub use kernels::table::native_kernels;
 pub use linalg::blas::blas_description;
 pub use linalg::scalar::Scalar;
-pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets};
+pub use network::loss::{Logistic, Loss, SoftmaxCrossEntropy, SquaredError, Targets, TwiceDifferentiable};
 pub use network::mlp::Mlp;
 pub use network::parameters::{Bias, Parameters, ParametersMut};
 pub use network::probabilities::Probabilities;
@@ -149,14 +158,24 @@ pub use parallel::team::set_threads;
 pub use random::Generator;
 pub use train::class_weights::{balanced_class_weights, class_weights};
 pub use train::dataset::Dataset;
+pub use train::gradients::Gradients;
 pub use train::history::{History, Record};
 pub use train::model::{Model, ModelRef};
-pub use train::observer::{BatchEnd, Observer};
+pub use train::observer::{BatchEnd, Flow, Observer, on_batch, on_epoch};
 #[cfg(feature = "progress")]
 pub use train::progress::ProgressBar;
 pub use train::sgd::Sgd;
+pub use train::stream::Batch;
 pub use train::trainer::{StopReason, Trainer};
 pub use train::training::Training;
+
+// What only the benches use. Not part of the public API.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use native::tile_times::PhaseTimes;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use train::tile_times::tile_times;
 
 /// The README's examples, compiled and run.
 #[cfg(doctest)]

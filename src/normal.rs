@@ -19,6 +19,18 @@ use rand_chacha::rand_core::Rng;
 
 use crate::random::Generator;
 
+impl Generator {
+    /// Draws from the uniform distribution over [0, 1): a multiple of 2⁻⁵³.
+    pub fn uniform(&mut self) -> f64 {
+        self.random()
+    }
+
+    /// Draws from the normal distribution with mean 0 and standard deviation 1.
+    pub fn normal(&mut self) -> f64 {
+        standard_normal(self)
+    }
+}
+
 /// Draws from N(0, 1): a point of a random layer, drawn again if it is not under f.
 pub(crate) fn standard_normal(generator: &mut Generator) -> f64 {
     static F: LazyLock<[f64; LAYERS + 1]> = LazyLock::new(|| X.map(f));

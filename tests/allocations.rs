@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Model, Optimizer, Products, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
-    Trainer, Training,
+    Bias, Dataset, Gradients, LearningRate, Mlp, Model, Optimizer, Products, Sgd, SoftmaxCrossEntropy, SquaredError,
+    Standardizer, Trainer, Training,
 };
 use ndarray::{Array1, Array2, s};
 
@@ -168,6 +168,24 @@ fn predictions(products: Products) {
     }
 }
 
+/// Gradients of changing sizes on the calling thread, of a model with standardisation and weights:
+/// nothing at all.
+fn gradients(products: Products) {
+    let (x, y) = (Array2::from_shape_fn((32, 16), |(i, j)| (i * j % 7) as f32), Array1::from_elem(32, 1.0_f32));
+    let weights = Array1::from_shape_fn(32, |i| (i % 3) as f32);
+    let mlp = network(&[16, 16, 16, 1], Bias::EveryLayer, products);
+    let model = Model { mlp, standardizer: Some(Standardizer::fit(&x).unwrap()) };
+    let mut gradients = Gradients::new(&model.mlp);
+    let mut step = |rows: usize| {
+        let data = Dataset::new(x.slice(s![..rows, ..]), y.slice(s![..rows])).weights(weights.slice(s![..rows]));
+        gradients.compute(&model, data, &SquaredError).unwrap();
+    };
+    for rows in [32, 7, 1] {
+        step(rows);
+    }
+    assert_eq!(allocations(|| (0..300).for_each(|i| step([32, 7, 1][i % 3]))), 0, "gradients, {products:?}");
+}
+
 /// Over BLAS: capacity × (d[0] + 2 (d[1] + … + m)) numbers, and tables of a few kilobytes.
 fn buffers_have_the_stated_size() {
     let products = Products::Blas;
@@ -191,6 +209,7 @@ fn main() {
         small_steps_of_a_trainer(products);
         epochs_of_a_trainer(products);
         predictions(products);
+        gradients(products);
     }
     buffers_have_the_stated_size();
 }

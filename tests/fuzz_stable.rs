@@ -252,10 +252,10 @@ fn seeds(format: &str) -> Vec<(PathBuf, Vec<u8>)> {
 /// The numbers of a checkpoint, if it is one.
 fn numbers(path: &Path) -> Option<Vec<u64>> {
     let double =
-        Model::<f64>::load(path).ok().map(|saved| saved.value.mlp.parameters().iter().map(|p| p.to_bits()).collect());
+        Model::<f64>::load(path).ok().map(|model| model.mlp.parameters().iter().map(|p| p.to_bits()).collect());
     double.or_else(|| {
         let single = Model::<f32>::load(path).ok()?;
-        Some(single.value.mlp.parameters().iter().map(|p| u64::from(p.to_bits())).collect())
+        Some(single.mlp.parameters().iter().map(|p| u64::from(p.to_bits())).collect())
     })
 }
 

@@ -159,10 +159,6 @@ impl<W: Fn() + Send + Sync> Loss<f32> for Meddling<W> {
         (self.0)();
         SquaredError.value_and_derivative(y_hat, y, d)
     }
-
-    fn second_derivative(&self, y_hat: &[f32], y: &[f32], v: &[f32], hv: &mut [f32]) {
-        SquaredError.second_derivative(y_hat, y, v, hv);
-    }
 }
 
 /// Samples whose loss is made in several tiles of rows at once.

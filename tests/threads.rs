@@ -30,10 +30,6 @@ impl Loss<f32> for Asked {
         self.0.lock().unwrap().insert(std::thread::current().id());
         SquaredError.value_and_derivative(y_hat, y, d)
     }
-
-    fn second_derivative(&self, y_hat: &[f32], y: &[f32], v: &[f32], hv: &mut [f32]) {
-        SquaredError.second_derivative(y_hat, y, v, hv);
-    }
 }
 
 /// Trains for some steps of a few tiles each, with work enough for helpers. Returns who has

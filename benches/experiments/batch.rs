@@ -36,6 +36,7 @@ pub(crate) fn experiment(context: &mut Context) -> Outcome {
         if quick { (1, vec![8, 64, n]) } else { (5, vec![4, 8, 16, 32, 64, 128, 256, 512, n]) };
     let reach = Stop { loss: target, steps: cap };
     let job = |control, eta, batch, seed, stop| Job {
+        data: "digits",
         control,
         recipe: Recipe::sgd(eta, batch, seed),
         stop,
@@ -54,7 +55,7 @@ pub(crate) fn experiment(context: &mut Context) -> Outcome {
         }
     }
     let text = |job: &Job| format!("{}: B {}, seed {}", job.control, job.recipe.batch, job.recipe.seed);
-    let mut rows: Vec<Row> = in_parallel("batch size", &jobs, text, |job| measured(&train, &test, job).0);
+    let mut rows: Vec<Row> = in_parallel("batch size", &jobs, text, |job| measured(&train, &test, job));
     rows.sort_by_key(|row| (row.batch, row.seed));
     let (fixed, controls): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.control == FIXED);
     let about = format!(
@@ -77,7 +78,7 @@ pub(crate) fn entry(results: &Results, name: &str) -> Outcome<Entry> {
 
 /// The means over the seeds, joined by a line, and bars from the smallest to the largest, all moved
 /// to the right by a factor.
-fn means_and_ranges(
+pub(crate) fn means_and_ranges(
     label: &str,
     (colour, marker): (RGBColor, Marker),
     shift: f64,
@@ -113,7 +114,7 @@ fn of<'a>(rows: &'a [Row], control: &'a str, value: fn(&Row) -> Option<f64>) -> 
     those.filter_map(move |row| Some((row.batch as f64, value(row)?)))
 }
 
-const B: Axis = Axis { label: "batch size B", scale: Scale::Log };
+pub(crate) const B: Axis = Axis { label: "batch size B", scale: Scale::Log };
 
 fn figure(rows: &[Row], facts: &str) -> Figure {
     let n = rows.iter().map(|row| row.batch).max().unwrap_or(0) as f64;

@@ -11,6 +11,7 @@
 
 mod batch;
 mod edge;
+mod exact;
 mod generalisation;
 mod invariance;
 mod keskar;
@@ -38,7 +39,7 @@ struct Arguments {
     /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
-    /// A folder with MNIST's files in IDX format, for Keskar's table
+    /// A folder with MNIST's files in IDX format, for Keskar's table and for generalisation
     #[arg(long)]
     mnist: Option<PathBuf>,
     /// Runs the experiments, which a plain `cargo bench` leaves out

@@ -1,15 +1,19 @@
 //! Shared by the experiments: the data, training until a loss is reached, and the measures of the
 //! minimum found.
 
+use std::error::Error;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use gemmprop::BatchEnd;
 use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, operator};
+use gemmprop::data::{Images, idx_folder};
 use gemmprop::{
     Bias, Dataset, LearningRate, Loss, Mlp, Model, Observer, Optimizer, Parameters, Record, Scalar,
-    SoftmaxCrossEntropy, Trainer, Training,
+    SoftmaxCrossEntropy, Trainer, Training, TwiceDifferentiable,
     curvature::{Hessian, lanczos},
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
@@ -61,6 +65,30 @@ pub(crate) fn digits() -> (Set<f64>, Set<f64>) {
     let all =
         Set { x: x.mapv(|x| f64::from(x) / 16.0), labels: set.target.iter().map(|&label| label as usize).collect() };
     (all.first(1437), all.rest(1437))
+}
+
+/// MNIST's digits from a folder, averaged over squares of 2 × 2 pixels: the first 2000 to train on,
+/// and as a test set the first 8000 of `t10k-*`, or the next 8000 of the only pair of files.
+pub(crate) fn pooled_mnist(folder: &Path) -> Result<(Set<f64>, Set<f64>), Box<dyn Error>> {
+    const SIDE: usize = 28;
+    let pooled = |images: &Images<f32>| {
+        let mut x = Array2::zeros((images.x.nrows(), SIDE * SIDE / 4));
+        for ((i, pixel), value) in images.x.indexed_iter() {
+            x[(i, pixel / SIDE / 2 * (SIDE / 2) + pixel % SIDE / 2)] += f64::from(*value) / 4.0;
+        }
+        Set { x, labels: images.labels.clone() }
+    };
+    let found = idx_folder::<f32>(folder)?;
+    let all: Vec<_> = std::iter::once(&found.train).chain(&found.test).collect();
+    let (samples, pixels) = (all.iter().map(|images| images.x.nrows()).min().unwrap_or(0), SIDE * SIDE);
+    let needed = if all.len() == 1 { 10_000 } else { 8000 };
+    if samples < needed || all.iter().any(|images| images.x.ncols() != pixels) {
+        let text = format!("{needed} images or more of {SIDE} × {SIDE} pixels expected, {samples} found");
+        return Err(format!("{}: {text}", folder.display()).into());
+    }
+    let train = pooled(all[0]);
+    let test = all.get(1).map_or_else(|| train.rest(2000), |images| pooled(images));
+    Ok((train.first(2000), test.first(8000)))
 }
 
 /// Mean ℓ.
@@ -204,8 +232,11 @@ impl<F: Scalar> Observer<F> for Pause {
 }
 
 /// A trained network with cross-entropy, and what has been measured of it; the rows of most tables.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
+    /// Empty in tables from before there was a choice, which are of the digits.
+    #[serde(default)]
+    pub(crate) data: String,
     /// Which series of runs.
     pub(crate) control: String,
     pub(crate) eta: f64,
@@ -236,65 +267,72 @@ pub(crate) struct Row {
 /// A series of runs: a name, how to train, when to stop, and whether s is to be measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job {
+    pub(crate) data: &'static str,
     pub(crate) control: &'static str,
     pub(crate) recipe: Recipe,
     pub(crate) stop: Stop,
     pub(crate) non_uniformity: bool,
 }
 
-/// Trains and measures; the network comes too, unless training diverged.
-pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> (Row, Option<Mlp<f64>>) {
-    let (start, loss) = (std::time::Instant::now(), SoftmaxCrossEntropy);
-    let Recipe { eta, batch, seed, rho, .. } = job.recipe;
-    let mut run = Run::new(network(seed), loss, &job.recipe, train.len());
+/// A network that has been trained, unless training diverged.
+#[derive(Debug)]
+pub(crate) struct Trained {
+    pub(crate) mlp: Option<Mlp<f64>>,
+    pub(crate) steps: u64,
+    pub(crate) end: End,
+}
+
+/// Trains to the first look at or below the loss, and measures.
+pub(crate) fn measured(train: &Set<f64>, test: &Set<f64>, job: &Job) -> Row {
+    let start = Instant::now();
+    let mut run = Run::new(network(job.recipe.seed), SoftmaxCrossEntropy, &job.recipe, train.len());
     let end = run.until(train.x.view(), train.rows(), &job.stop);
+    let mlp = (end != End::Diverged).then(|| run.mlp().clone());
+    row(&Trained { mlp, steps: run.steps(), end }, train, test, job, start)
+}
+
+/// What is known of a trained network, with its measures.
+pub(crate) fn row(trained: &Trained, train: &Set<f64>, test: &Set<f64>, job: &Job, start: Instant) -> Row {
+    let Recipe { eta, batch, seed, rho, .. } = job.recipe;
     let mut row = Row {
+        data: job.data.to_owned(),
         control: job.control.to_owned(),
         eta,
         batch,
         seed,
         rho: rho.unwrap_or(0.0),
-        steps: run.steps(),
-        epochs: run.steps() as f64 / train.len().div_ceil(batch) as f64,
-        reached: end == End::Reached,
-        train_loss: None,
-        train_error: None,
-        test_loss: None,
-        test_error: None,
-        lambda_max: None,
-        trace: None,
-        trace_error: None,
-        adaptive_lambda_max: None,
-        phi: None,
-        asam: None,
-        non_uniformity: None,
-        stability: None,
-        seconds: 0.0,
+        steps: trained.steps,
+        epochs: trained.steps as f64 / train.len().div_ceil(batch) as f64,
+        reached: trained.end == End::Reached,
+        ..Row::default()
     };
-    if end == End::Diverged {
-        row.seconds = start.elapsed().as_secs_f64();
-        return (row, None);
+    if let Some(mlp) = &trained.mlp {
+        measure(&mut row, mlp, train, test, job.non_uniformity);
     }
-    let mlp = run.mlp().clone();
-    row.train_loss = Some(mean_loss(&mlp, train.x.view(), train.rows(), &loss));
-    row.train_error = Some(error_rate(&mlp, train));
-    row.test_loss = Some(mean_loss(&mlp, test.x.view(), test.rows(), &loss));
-    row.test_error = Some(error_rate(&mlp, test));
-    let sharp = sharpness(&mlp, train.x.view(), train.rows(), &loss);
+    row.seconds = start.elapsed().as_secs_f64();
+    row
+}
+
+fn measure(row: &mut Row, mlp: &Mlp<f64>, train: &Set<f64>, test: &Set<f64>, with_non_uniformity: bool) {
+    let loss = SoftmaxCrossEntropy;
+    row.train_loss = Some(mean_loss(mlp, train.x.view(), train.rows(), &loss));
+    row.train_error = Some(error_rate(mlp, train));
+    row.test_loss = Some(mean_loss(mlp, test.x.view(), test.rows(), &loss));
+    row.test_error = Some(error_rate(mlp, test));
+    let sharp = sharpness(mlp, train.x.view(), train.rows(), &loss);
     row.lambda_max = Some(sharp.lambda_max);
     row.trace = Some(sharp.trace.value);
     row.trace_error = Some(sharp.trace.standard_error);
     row.adaptive_lambda_max = Some(sharp.adaptive);
     row.phi = Some(sharp.phi);
     row.asam = Some(sharp.asam);
-    if job.non_uniformity {
-        let s = non_uniformity(&mlp, train.x.view(), train.rows(), &loss);
-        let (n, b) = (train.len() as f64, batch as f64);
+    if with_non_uniformity {
+        let s = non_uniformity(mlp, train.x.view(), train.rows(), &loss);
+        let (n, b) = (train.len() as f64, row.batch as f64);
         row.non_uniformity = Some(s);
-        row.stability = Some((1.0 - eta * sharp.lambda_max).powi(2) + (eta * s).powi(2) * (n - b) / (b * (n - 1.0)));
+        row.stability =
+            Some((1.0 - row.eta * sharp.lambda_max).powi(2) + (row.eta * s).powi(2) * (n - b) / (b * (n - 1.0)));
     }
-    row.seconds = start.elapsed().as_secs_f64();
-    (row, Some(mlp))
 }
 
 /// The work of all jobs, two and more at a time where there are cores; the results in the order of
@@ -348,7 +386,7 @@ pub(crate) struct Sharpness {
     pub(crate) asam: f64,
 }
 
-pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
+pub(crate) fn sharpness<F: Scalar, L: TwiceDifferentiable<F>>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
     y: ArrayView2<L::Target>,
@@ -366,7 +404,12 @@ pub(crate) fn sharpness<F: Scalar, L: Loss<F>>(
 }
 
 /// λmax(H) alone.
-pub(crate) fn lambda_max<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
+pub(crate) fn lambda_max<L: TwiceDifferentiable<f64>>(
+    mlp: &Mlp<f64>,
+    x: ArrayView2<f64>,
+    y: ArrayView2<L::Target>,
+    loss: &L,
+) -> f64 {
     let mut hessian = Hessian::new(mlp, Dataset::new(x, y), loss).expect("valid data");
     top(&mut operator(&mut hessian))
 }
@@ -380,7 +423,12 @@ fn top(operator: &mut impl lanczos::Operator<Error = gemmprop::Error>) -> f64 {
 }
 
 /// s of Wu, Ma and E 2018: √λmax((1/n) Σ H_i² − H²), with the Hessian H_i of each of the n samples.
-fn non_uniformity<L: Loss<f64>>(mlp: &Mlp<f64>, x: ArrayView2<f64>, y: ArrayView2<L::Target>, loss: &L) -> f64 {
+fn non_uniformity<L: TwiceDifferentiable<f64>>(
+    mlp: &Mlp<f64>,
+    x: ArrayView2<f64>,
+    y: ArrayView2<L::Target>,
+    loss: &L,
+) -> f64 {
     let mut whole = Hessian::new(mlp, Dataset::new(x, y), loss).expect("valid data");
     let sample = |i: usize| Dataset::new(x.slice(s![i..=i, ..]), y.slice(s![i..=i, ..]));
     let one = |i: usize| Hessian::new(mlp, sample(i), loss).expect("valid data");

@@ -7,13 +7,15 @@ use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::step::median;
+use crate::step::{ENGINES, median};
 use report::page::Table;
 use report::progress::Progress;
 
 /// A shape with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
+    /// `blas` or `native`.
+    engine: String,
     widths: String,
     samples: usize,
     threads: usize,
@@ -30,7 +32,7 @@ const SHAPES: [(&[usize], usize); 2] = [(&[64, 64, 64, 10], 1437), (&[784, 512, 
 
 pub(crate) fn measure(quick: bool) -> Vec<Row> {
     let rounds = if quick { 3 } else { 7 };
-    let progress = Progress::new("hessian", SHAPES.len() * 2);
+    let progress = Progress::new("hessian", SHAPES.len() * ENGINES.len() * 2);
     let mut rows = Vec::new();
     for (widths, samples) in SHAPES {
         let name = widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-");
@@ -38,10 +40,13 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
         let labels = Array1::from_shape_fn(samples, |i| i % 10);
         let product = |t: usize| (widths[t] * widths[t + 1]) as f64;
         let edges: f64 = (0..widths.len() - 1).map(product).sum();
-        for threads in [1, 2] {
-            progress.begin(format!("{name}, {threads} threads"));
+        for (engine, products, threads) in
+            ENGINES.iter().flat_map(|&(engine, products)| [1, 2].map(|n| (engine, products, n)))
+        {
+            progress.begin(format!("{name}, {engine}, {threads} threads"));
             let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            let mlp = Mlp::<f32>::he(widths, Bias::EveryLayer, 1).expect("valid widths");
+            let mlp = Mlp::<f32>::he(widths, Bias::EveryLayer, 1).and_then(|mlp| mlp.with_products(products));
+            let mlp = mlp.expect("valid widths, and a BLAS");
             let (mut stepped, mut sgd) = (mlp.clone(), Sgd::new(samples, 1e-9, 1).expect("valid"));
             let mut hessian =
                 Hessian::new(&mlp, Dataset::new(x.view(), labels.view()), &SoftmaxCrossEntropy).expect("fits");
@@ -60,6 +65,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
             // The first of each fills the caches.
             let [gradient, hessian] = seconds.map(|seconds| seconds[1..].to_vec());
             rows.push(Row {
+                engine: engine.to_owned(),
                 widths: name.clone(),
                 samples,
                 threads,
@@ -75,9 +81,11 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
 }
 
 pub(crate) fn table(rows: &[Row]) -> Table {
-    let header = ["widths", "samples", "threads", "gradient step", "Hessian product", "ratio", "by multiplications"];
+    let header =
+        ["engine", "widths", "samples", "threads", "gradient step", "Hessian product", "ratio", "by multiplications"];
     let rows = rows.iter().map(|row| {
         vec![
+            row.engine.clone(),
             row.widths.clone(),
             row.samples.to_string(),
             row.threads.to_string(),

@@ -11,7 +11,9 @@
 
 mod bare;
 mod bare_blas;
+mod bounds;
 mod complexity;
+mod cores;
 mod fit;
 mod hessian;
 mod learning;
@@ -19,6 +21,11 @@ mod mnist;
 mod peers;
 mod step;
 mod training;
+
+/// What the tests compare with.
+#[path = "../../tests/suite/common/exact.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod exact;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -50,8 +57,8 @@ struct Arguments {
     /// Checks what `peers` runs of gemmprop itself, and draws nothing
     #[arg(long)]
     check_our_peers: bool,
-    /// Only figures whose name contains this: digits, wine, complexity, step, training; or peers,
-    /// which is only drawn by this name
+    /// Only figures whose name contains this: digits, wine, complexity, bounds, step, training; or
+    /// cores or peers, which are only drawn by these names
     filter: Option<String>,
 }
 
@@ -131,12 +138,21 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
         results.keep("wine", &learning::wine(), facts)?;
         done(results, &["wine"])?;
     }
+    if asked_for("bounds") {
+        results.keep("bounds", &bounds::measure(quick), facts)?;
+        done(results, &["bounds"])?;
+    }
     if asked_for("step") {
         for (set, rows) in step::measure(quick) {
             let name = if set == step::Set::Table { "step" } else { "gflops" };
             results.keep(name, &rows, facts)?;
         }
         done(results, &["step", "gflops"])?;
+    }
+    // Minutes for a figure that few ask for.
+    if filter == Some("cores") {
+        results.keep("cores", &cores::measure(quick), facts)?;
+        done(results, &["cores"])?;
     }
     if asked_for("training") {
         results.keep("hessian", &hessian::measure(quick), facts)?;
@@ -168,7 +184,8 @@ fn draw(results: &Results, name: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// All that can be drawn.
-const RESULTS: [&str; 9] = ["digits", "wine", "complexity", "speedup", "step", "gflops", "training", "mnist", "peers"];
+const RESULTS: [&str; 11] =
+    ["digits", "wine", "complexity", "speedup", "bounds", "step", "gflops", "cores", "training", "mnist", "peers"];
 
 /// The figures of some results, with their tables.
 fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> {
@@ -186,9 +203,17 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
             entry(complexity::figure(&points, facts), vec![complexity::table(&points, &speedups)])
         }
         "speedup" => entry(complexity::speedup_figure(&results.read(name)?, facts), vec![]),
+        "bounds" => {
+            let rows = results.read(name)?;
+            entry(bounds::figure(&rows, facts), vec![bounds::table(&rows)])
+        }
         "step" => {
             let rows = results.read(name)?;
             entry(step::share_figure(&rows, facts), vec![step::table(&rows)])
+        }
+        "cores" => {
+            let rows = results.read(name)?;
+            entry(cores::figure(&rows, facts), vec![cores::table(&rows)])
         }
         "gflops" => entry(step::gflops_figure(&results.read(name)?, facts), vec![]),
         "training" => {

@@ -5,7 +5,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Products, Sgd, SquaredError, Trainer, Training, rungs::per_neuron,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Predictor, Products, Sgd, SquaredError, Trainer, Training,
+    rungs::per_neuron,
 };
 use ndarray::{Array2, s};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -21,7 +22,7 @@ use rungs::integers;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// `epoch`: a step of many in one call of `train`. `step`: a call of `step`. `predict`: a call
-    /// of `predict`, a forward pass.
+    /// of `Predictor::predict_into`, a forward pass.
     mode: String,
     /// `blas` or `native`.
     engine: String,
@@ -142,7 +143,7 @@ fn shapes(quick: bool) -> Vec<(Set, Shape)> {
 }
 
 /// What is measured on both of them, in this order.
-const ENGINES: [(&str, Products); 2] = [("blas", Products::Blas), ("native", Products::Native)];
+pub(crate) const ENGINES: [(&str, Products); 2] = [("blas", Products::Blas), ("native", Products::Native)];
 
 const THREADS: [usize; 2] = [1, 2];
 
@@ -212,6 +213,8 @@ struct Engine<F: BareScalar> {
     /// One for each number of threads.
     sgd: [Sgd<F>; 2],
     adam: Option<[Trainer<F, SquaredError>; 2]>,
+    predictor: Predictor<F>,
+    y_hat: Array2<F>,
     /// The times of a step, for each [`Kind`] and number of threads.
     seconds: [[Vec<f64>; 2]; 3],
 }
@@ -234,6 +237,8 @@ impl<F: BareScalar> Engine<F> {
         Self {
             sgd: THREADS.map(|_| Sgd::new(shape.batch, eta, 1).expect("valid")),
             adam: (shape.batch == WITH_ADAM).then(|| THREADS.map(|_| adam())),
+            predictor: mlp.predictor(shape.batch).expect("rows"),
+            y_hat: Array2::from_elem((shape.batch, mlp.outputs()), F::from_f64(0.0)),
             mlp,
             seconds: Default::default(),
         }
@@ -313,7 +318,7 @@ impl<F: BareScalar> Timed<F> {
             s![first..first + self.shape.batch, ..]
         };
         let (x, y) = (&self.x, &self.y);
-        let Engine { mlp, sgd, adam, .. } = &mut self.engines[engine];
+        let Engine { mlp, sgd, adam, predictor, y_hat, .. } = &mut self.engines[engine];
         match (kind, adam) {
             (Kind::Epoch, None) => {
                 let batches = self.batches.min(steps);
@@ -335,7 +340,8 @@ impl<F: BareScalar> Timed<F> {
                 trainers[threads].step(Dataset::new(x.view(), y.view())).expect("a finite loss");
             }),
             (Kind::Predict, _) => (0..steps).for_each(|i| {
-                black_box(mlp.predict(x.slice(rows(i))).expect("finite"));
+                predictor.predict_into(x.slice(rows(i)), y_hat.view_mut()).expect("finite");
+                black_box(&y_hat);
             }),
         }
     }
@@ -426,7 +432,7 @@ fn assert_step_is_right<F: BareScalar>(shape: &Shape, pools: &[ThreadPool; 2]) {
         y[(row, 0)] += F::ONE;
         let target: &[F] = y.row(row).to_slice().expect("row-major");
         per_neuron::loss_gradient(&mlp, x.row(row), target, &SquaredError, &mut g).expect("fits");
-        expected.parameters_mut().iter_mut().zip(g.iter()).for_each(|(theta, &g)| *theta = *theta - g);
+        expected.parameters_mut().iter_mut().zip(g.iter()).for_each(|(theta, &g)| *theta -= g);
     }
     for (pool, (name, products)) in pools.iter().flat_map(|pool| ENGINES.map(|engine| (pool, engine))) {
         let mut stepped = mlp.clone().with_products(products).expect("a BLAS");

@@ -7,11 +7,11 @@ use gemmprop::{
     Bias, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
 };
 use gemmprop::{Loss, Targets};
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2};
 use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::step::median;
+use crate::step::{ENGINES, median};
 use report::page::Table;
 use report::plot::{Axis, Figure, Marker, Panel, Scale, Series, Stroke, colour};
 use report::progress::Progress;
@@ -19,13 +19,15 @@ use report::progress::Progress;
 /// One shape, trained in one way with a number of threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
+    /// `blas` or `native`.
+    engine: String,
     optimizer: String,
     widths: String,
     batch: usize,
     threads: usize,
     /// The trainer's time per step: an epoch, divided by its steps.
     step_seconds: f64,
-    /// The time of the engine alone: `Sgd::step` on batches in place.
+    /// The time of the engine alone: a step of an epoch of `Sgd::train`.
     engine_seconds: f64,
     /// The median over the rounds of one divided by the other, each of the same round.
     ratio: f64,
@@ -67,6 +69,7 @@ fn training(way: &str, batch: usize) -> Training {
 
 /// A shape with its data, and all that is timed on it with one number of threads.
 struct Timed<L: Loss<f32>, Y> {
+    engine: usize,
     widths: Vec<usize>,
     batch: usize,
     batches: usize,
@@ -87,41 +90,42 @@ trait Subject {
     fn rows(&self, threads: usize) -> Vec<Row>;
 }
 
-/// Targets that can be cut into batches.
-trait Batches<T> {
+/// Targets of a run.
+trait OfRun<T> {
     fn all(&self) -> impl Targets<'_, T>;
-    fn batch(&self, first: usize, samples: usize) -> impl Targets<'_, T>;
 }
 
-impl Batches<f32> for Array2<f32> {
+impl OfRun<f32> for Array2<f32> {
     fn all(&self) -> impl Targets<'_, f32> {
         self.view()
     }
-    fn batch(&self, first: usize, samples: usize) -> impl Targets<'_, f32> {
-        self.slice(s![first..first + samples, ..])
-    }
 }
 
-impl Batches<usize> for Array1<usize> {
+impl OfRun<usize> for Array1<usize> {
     fn all(&self) -> impl Targets<'_, usize> {
         self.view()
-    }
-    fn batch(&self, first: usize, samples: usize) -> impl Targets<'_, usize> {
-        self.slice(s![first..first + samples])
     }
 }
 
 impl<L: Loss<f32> + Clone, Y> Timed<L, Y> {
-    fn new(widths: &[usize], batch: usize, loss: L, y: impl FnOnce(usize) -> Y, quick: bool) -> Self {
+    fn new(
+        engine: usize,
+        (widths, batch): (&[usize], usize),
+        loss: L,
+        y: impl FnOnce(usize) -> Y,
+        quick: bool,
+    ) -> Self {
         let edges: usize = widths.windows(2).map(|d| d[0] * d[1]).sum();
         let steps = ((if quick { 1e9 } else { 4e9 }) / (6 * batch * edges) as f64) as usize;
         // An epoch has one step whose norm is recorded, so that a short one would cost more.
         let batches = steps.clamp(if quick { 8 } else { 32 }, 64);
         let x =
             Array2::from_shape_fn((batches * batch, widths[0]), |(i, j)| ((i * 31 + j * 17) % 97) as f32 / 48.5 - 1.0);
-        let mlp = Mlp::he(widths, Bias::EveryLayer, 1).expect("valid widths");
+        let mlp = Mlp::he(widths, Bias::EveryLayer, 1).and_then(|mlp| mlp.with_products(ENGINES[engine].1));
+        let mlp = mlp.expect("valid widths, and a BLAS");
         let trainer = |way| Trainer::new(mlp.clone(), loss.clone(), training(way, batch)).expect("valid settings");
         Self {
+            engine,
             widths: widths.to_vec(),
             batch,
             batches,
@@ -137,10 +141,10 @@ impl<L: Loss<f32> + Clone, Y> Timed<L, Y> {
     }
 }
 
-impl<L: Loss<f32> + Clone, Y: Batches<L::Target>> Subject for Timed<L, Y> {
+impl<L: Loss<f32> + Clone, Y: OfRun<L::Target>> Subject for Timed<L, Y> {
     fn measure(&mut self) {
-        let Self { batch, batches, epochs, loss, x, y, mlp, sgd, trainers, seconds, .. } = self;
-        let (batch, epochs, steps) = (*batch, *epochs, (*batches * *epochs) as f64);
+        let Self { batches, epochs, loss, x, y, mlp, sgd, trainers, seconds, .. } = self;
+        let (epochs, steps) = (*epochs, (*batches * *epochs) as f64);
         let long = mlp.parameters().count() > 1_000_000;
         let mut time = |what: usize, run: &mut dyn FnMut(usize)| {
             // The first epoch wakes the threads and fills the caches, unless an epoch is so long
@@ -154,12 +158,7 @@ impl<L: Loss<f32> + Clone, Y: Batches<L::Target>> Subject for Timed<L, Y> {
         };
         {
             time(0, &mut |epochs| {
-                for _ in 0..epochs {
-                    for first in (0..x.nrows()).step_by(batch) {
-                        let rows = x.slice(s![first..first + batch, ..]);
-                        sgd.step(mlp, rows, y.batch(first, batch), loss).expect("a finite loss");
-                    }
-                }
+                sgd.train(mlp, x.view(), y.all(), loss, epochs).expect("a finite loss");
             });
             for (i, trainer) in trainers.iter_mut().enumerate() {
                 time(1 + i, &mut |epochs| {
@@ -173,6 +172,7 @@ impl<L: Loss<f32> + Clone, Y: Batches<L::Target>> Subject for Timed<L, Y> {
     fn rows(&self, threads: usize) -> Vec<Row> {
         let engine = &self.seconds[0];
         let row = |(&optimizer, seconds): (&&'static str, &Vec<f64>)| Row {
+            engine: ENGINES[self.engine].0.to_owned(),
             optimizer: optimizer.to_owned(),
             widths: self.widths.iter().map(usize::to_string).collect::<Vec<_>>().join("-"),
             batch: self.batch,
@@ -190,19 +190,21 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
     let pools = THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("threads"));
     let targets = |outputs: usize| move |n| Array2::from_shape_fn((n, outputs), |(i, j)| ((i + j) % 3) as f32 - 1.0);
     let labels = |n| Array1::from_shape_fn(n, |i| i % 10);
-    let subjects = || -> Vec<Box<dyn Subject + Send>> {
+    let of_engine = |engine| -> Vec<Box<dyn Subject + Send>> {
         let mut subjects: Vec<Box<dyn Subject + Send>> = vec![
-            Box::new(Timed::new(&[16, 16, 16, 1], 32, SquaredError, targets(1), quick)),
-            Box::new(Timed::new(&[64, 64, 64, 1], 32, SquaredError, targets(1), quick)),
-            Box::new(Timed::new(&[784, 512, 512, 10], 128, SoftmaxCrossEntropy, labels, quick)),
+            Box::new(Timed::new(engine, (&[16, 16, 16, 1], 32), SquaredError, targets(1), quick)),
+            Box::new(Timed::new(engine, (&[64, 64, 64, 1], 32), SquaredError, targets(1), quick)),
+            Box::new(Timed::new(engine, (&[784, 512, 512, 10], 128), SoftmaxCrossEntropy, labels, quick)),
         ];
         if !quick {
-            subjects.push(Box::new(Timed::new(&[1024, 1024, 1024, 1024, 1], 256, SquaredError, targets(1), quick)));
+            let widths = &[1024, 1024, 1024, 1024, 1];
+            subjects.push(Box::new(Timed::new(engine, (widths, 256), SquaredError, targets(1), quick)));
         }
         subjects
     };
-    let mut subjects = THREADS.map(|_| subjects());
-    let rounds = if quick { 3 } else { 5 };
+    let mut subjects = THREADS.map(|_| (0..ENGINES.len()).flat_map(of_engine).collect::<Vec<_>>());
+    // Both engines with 9 ways to train on 4 shapes take minutes.
+    let rounds = 3;
     let progress = Progress::new("training", rounds);
     for round in 1..=rounds {
         progress.begin(format!("round {round}"));
@@ -215,10 +217,29 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
     rows.flat_map(|(&threads, subjects)| subjects.iter().flat_map(move |subject| subject.rows(threads))).collect()
 }
 
-/// Trainer ÷ engine for each way and shape, with two threads.
+/// Trainer ÷ engine for each way and shape, on each engine, with two threads.
 pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
-    let with_two = || rows.iter().filter(|row| row.threads == 2);
-    let mut shapes: Vec<(&str, usize)> = with_two().map(|row| (row.widths.as_str(), row.batch)).collect();
+    let panel = |(engine, title): (&str, &str)| Panel {
+        title: title.to_owned(),
+        x: Axis { label: "time of a step, trainer ÷ engine", scale: Scale::Linear },
+        y: Axis { label: "", scale: Scale::Names(WAYS.map(str::to_owned).to_vec()) },
+        series: series(rows, engine),
+    };
+    Figure {
+        name: "training",
+        title: "What optimisers and comforts cost".to_owned(),
+        panels: [("blas", "Over OpenBLAS, 2 threads"), ("native", "Native, 2 threads")].map(panel).into(),
+        caption: format!(
+            "f32, epochs of 32 to 64 batches, medians of the ratios of interleaved measurements. The engine's step: a step of an \
+             epoch of Sgd::train, which shuffles. All of the trainer's steps are watched for overflow. {facts}"
+        ),
+    }
+}
+
+/// The ratios of one engine.
+fn series(rows: &[Row], engine: &str) -> Vec<Series> {
+    let chosen = || rows.iter().filter(|row| row.threads == 2 && row.engine == engine);
+    let mut shapes: Vec<(&str, usize)> = chosen().map(|row| (row.widths.as_str(), row.batch)).collect();
     shapes.dedup();
     let looks = [
         (colour::VERMILION, Marker::Diamond),
@@ -226,46 +247,30 @@ pub(crate) fn figure(rows: &[Row], facts: &str) -> Figure {
         (colour::GREEN, Marker::Square),
         (colour::PURPLE, Marker::Cross),
     ];
-    let mut series: Vec<Series> = shapes
-        .iter()
-        .zip(looks)
-        .enumerate()
-        .map(|(i, (&(widths, batch), (colour, marker)))| {
-            let of_shape = with_two().filter(|row| (row.widths.as_str(), row.batch) == (widths, batch));
-            let place = |way: &str| WAYS.iter().position(|&known| known == way).unwrap_or(0) as f64;
-            // The shapes of a way beside each other.
-            let shift = 0.15 * (i as f64 - 1.5);
-            let marks = of_shape.map(|row| (row.ratio, place(&row.optimizer) + shift)).collect();
-            Series { label: format!("{widths}, batch {batch}"), colour, marker, marks, ..Series::default() }
-        })
-        .collect();
+    let of_shape = |(i, (&(widths, batch), (colour, marker)))| {
+        let rows = chosen().filter(|row| (row.widths.as_str(), row.batch) == (widths, batch));
+        let place = |way: &str| WAYS.iter().position(|&known| known == way).unwrap_or(0) as f64;
+        // The shapes of a way beside each other.
+        let shift = 0.15 * (i as f64 - 1.5);
+        let marks = rows.map(|row| (row.ratio, place(&row.optimizer) + shift)).collect();
+        Series { label: format!("{widths}, batch {batch}"), colour, marker, marks, ..Series::default() }
+    };
+    let mut series: Vec<Series> = shapes.iter().zip(looks).enumerate().map(of_shape).collect();
     let level = vec![(1.0, -0.6), (1.0, WAYS.len() as f64 - 0.4)];
     let (label, stroke) = ("the engine's plain step".to_owned(), Stroke::Dashed);
     series.push(Series { label, colour: colour::GREY, stroke, line: level, ..Series::default() });
-    Figure {
-        name: "training",
-        title: "What optimisers and comforts cost".to_owned(),
-        panels: vec![Panel {
-            title: "Time of a step of the trainer ÷ the engine's plain step, 2 threads".to_owned(),
-            x: Axis { label: "trainer ÷ engine", scale: Scale::Linear },
-            y: Axis { label: "", scale: Scale::Names(WAYS.map(str::to_owned).to_vec()) },
-            series,
-        }],
-        caption: format!(
-            "f32, epochs of 32 to 64 batches, medians of the ratios of interleaved measurements. The engine's step: Sgd::step on \
-             batches where they lie. All of the trainer's steps are watched for overflow. {facts}"
-        ),
-    }
+    series
 }
 
 /// Every row with two threads.
 pub(crate) fn table(rows: &[Row]) -> Table {
-    let header = ["optimizer", "widths", "batch", "trainer", "engine", "ratio", "ratio, 1 thread"];
+    let header = ["engine", "optimizer", "widths", "batch", "trainer", "engine", "ratio", "ratio, 1 thread"];
     let table = rows.iter().filter(|row| row.threads == 2).map(|row| {
         let micros = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
-        let key = |row: &Row| (row.optimizer.clone(), row.widths.clone(), row.batch);
+        let key = |row: &Row| (row.engine.clone(), row.optimizer.clone(), row.widths.clone(), row.batch);
         let one = rows.iter().find(|other| other.threads == 1 && key(other) == key(row)).expect("both are measured");
         vec![
+            row.engine.clone(),
             row.optimizer.clone(),
             row.widths.clone(),
             row.batch.to_string(),

@@ -109,13 +109,3 @@ impl Checkpoints {
         saved.with(|stored| stored.model())
     }
 }
-
-impl<F: Scalar> Model<F> {
-    /// Reads the model of one checkpoint, wherever that file has been moved to.
-    ///
-    /// # Errors
-    /// [`CheckpointError`], with what was expected and found.
-    pub fn load(path: impl Into<PathBuf>) -> Result<Saved<Self>, CheckpointError> {
-        Stored::load(path)?.with(|stored| stored.model())
-    }
-}

@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The path that the system refused, and its error.
 pub(crate) type Refused = (PathBuf, io::Error);
@@ -27,6 +29,22 @@ pub(crate) fn replace(path: &Path, writing: &Path, bytes: &[u8]) -> Result<(), R
     // A name without a directory in front stands in the working directory.
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     sync(directory.unwrap_or(Path::new(".")))
+}
+
+/// [`replace`]s a file, written under a name that no other writer has at the same time.
+///
+/// # Errors
+///
+/// As [`replace`], and for a path that does not end in a name.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Refused> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let Some(name) = path.file_name() else {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in the name of a file");
+        return Err((path.to_owned(), source));
+    };
+    let mut name = name.to_owned();
+    name.push(format!(".{}-{}.writing", process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+    replace(path, &path.with_file_name(name), bytes)
 }
 
 /// Makes the names in a directory durable, as syncing a file does for its bytes.

@@ -6,6 +6,7 @@ pub(crate) mod durable;
 pub(crate) mod error;
 pub(crate) mod format;
 mod lock;
+mod model_file;
 pub(crate) mod state;
 mod stored;
 

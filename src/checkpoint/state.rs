@@ -77,7 +77,8 @@ impl StreamPosition {
     const MOST_WORDS: u128 = 1 << 60;
 
     fn of(generator: &Generator) -> Self {
-        Self { seed: generator.get_seed(), stream: generator.get_stream(), word: generator.get_word_pos().to_string() }
+        let Generator(chacha) = generator;
+        Self { seed: chacha.get_seed(), stream: chacha.get_stream(), word: chacha.get_word_pos().to_string() }
     }
 
     /// The generator at this position; `None` if that is not a position that a run can reach.
@@ -85,7 +86,7 @@ impl StreamPosition {
         let word = self.word.parse().ok().filter(|&word| word < Self::MOST_WORDS)?;
         let mut generator = Generator::from_seed(self.seed);
         generator.set_stream(self.stream);
-        generator.set_word_pos(word);
+        generator.0.set_word_pos(word);
         Some(generator)
     }
 }
@@ -107,29 +108,19 @@ pub(crate) fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &N
     // All fields by name, so that a new one cannot be forgotten here. The order follows from the
     // generator, and the engine has buffers only.
     let Trainer { model, loss, training, moments, generator, position, history, best, order: _, engine: _ } = trainer;
-    let Model { mlp, standardizer } = model;
+    put_model(&mut contents, model);
     // The bounds are reset when the moments are read.
     let Moments { arrays, bounds: _ } = moments;
-    put_parameters(&mut contents, "", mlp.parameters());
     for (i, moment) in arrays.iter().enumerate() {
         put_parameters(&mut contents, &format!("moment{}.", i + 1), moment);
     }
     if let Some(best) = best {
         put_parameters(&mut contents, "best.", best);
     }
-    if let Some(Standardizer { mean, factor }) = standardizer {
-        contents.tensors.insert("standardizer.mean".into(), Tensor::new(mean.iter(), vec![mean.len()]));
-        contents.tensors.insert("standardizer.factor".into(), Tensor::new(factor.iter(), vec![factor.len()]));
-    }
     put_history(&mut contents, history);
     // Settings and position are written by serde, with all their fields.
     let facts = [
-        ("format", FORMAT.to_owned()),
-        (OURS, env!("CARGO_PKG_VERSION").to_owned()),
-        ("blas", blas_description().to_owned()),
         ("loss", loss.name().into_owned()),
-        ("bias", json(&mlp.bias())),
-        ("products", json(&mlp.products())),
         ("training", json(training)),
         ("position", json(position)),
         ("generator", json(&StreamPosition::of(generator))),
@@ -137,6 +128,30 @@ pub(crate) fn contents<F: Scalar, L: Loss<F>>(trainer: &Trainer<F, L>, notes: &N
     contents.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
     contents.facts.extend(notes.iter().map(|(name, note)| (format!("note.{name}"), note.clone())));
     contents
+}
+
+/// A model without its run: what predictions need, and nothing else.
+pub(crate) fn model_contents<F: Scalar>(model: &Model<F>) -> Contents {
+    let mut contents = Contents::default();
+    put_model(&mut contents, model);
+    contents
+}
+
+/// The network, its standardisation, and what a reader of any of our files needs to know.
+fn put_model<F: Scalar>(contents: &mut Contents, Model { mlp, standardizer }: &Model<F>) {
+    put_parameters(contents, "", mlp.parameters());
+    if let Some(Standardizer { mean, factor }) = standardizer {
+        contents.tensors.insert("standardizer.mean".into(), Tensor::new(mean.iter(), vec![mean.len()]));
+        contents.tensors.insert("standardizer.factor".into(), Tensor::new(factor.iter(), vec![factor.len()]));
+    }
+    let facts = [
+        ("format", FORMAT.to_owned()),
+        (OURS, env!("CARGO_PKG_VERSION").to_owned()),
+        ("blas", blas_description().to_owned()),
+        ("bias", json(&mlp.bias())),
+        ("products", json(&mlp.products())),
+    ];
+    contents.facts.extend(facts.map(|(name, fact)| (name.to_owned(), fact)));
 }
 
 fn put_parameters<F: Scalar>(contents: &mut Contents, prefix: &str, theta: &Parameters<F>) {

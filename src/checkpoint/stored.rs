@@ -75,6 +75,11 @@ impl Stored {
         Self { contents: read(&path)?, path }.saved(Vec::new())
     }
 
+    /// The checkpoint with these contents, which errors call by this path.
+    pub(crate) fn from_contents(contents: Contents, path: &str) -> Result<Saved<Self>, CheckpointError> {
+        Self { contents, path: path.into() }.saved(Vec::new())
+    }
+
     /// The newest checkpoint of an archive.
     pub(crate) fn newest(newest: Newest) -> Result<Saved<Self>, CheckpointError> {
         let Newest { contents, path, damaged } = newest;
@@ -103,6 +108,9 @@ impl Stored {
             && *expected != loss.name()
         {
             return Err(self.mismatch("loss", expected, &loss.name()));
+        }
+        if !["training", "position", "generator"].iter().any(|fact| self.contents.facts.contains_key(*fact)) {
+            return Err(self.mismatch("contents", "a run", "a model without its run, which Model::load reads"));
         }
         let model: Model<F> = self.model()?;
         let training: Training = self.json("training")?;
@@ -187,12 +195,15 @@ impl Stored {
             self.records_of_tensors()?
         };
         let mut steps = 0;
+        // The first ones may have been forgotten.
+        let first = records.first().map_or(1, |record| record.epoch.max(1));
         for (i, record) in records.iter().enumerate() {
-            if record.epoch != i + 1 {
-                return Err(self.mismatch("history.epoch", &(i + 1).to_string(), &record.epoch.to_string()));
+            let epoch = first.saturating_add(i);
+            if record.epoch != epoch {
+                return Err(self.mismatch("history.epoch", &epoch.to_string(), &record.epoch.to_string()));
             }
             if record.steps < steps {
-                let expected = format!("at least {steps}, as before epoch {}", i + 1);
+                let expected = format!("at least {steps}, as before epoch {epoch}");
                 return Err(self.mismatch("history.steps", &expected, &record.steps.to_string()));
             }
             steps = record.steps;
@@ -244,9 +255,10 @@ impl Stored {
         let check = |fine: bool, expected: &str, found: &dyn Display| {
             if fine { Ok(()) } else { Err(self.mismatch("position", expected, &found.to_string())) }
         };
-        let epochs = records.len();
+        // An epoch has a step at least.
+        let (epochs, recorded_steps) = records.last().map_or((epoch, epoch as u64), |last| (last.epoch, last.steps));
         check(epoch == epochs, &format!("{epochs} epochs, as in the history"), &epoch)?;
-        let least_steps = records.last().map_or(0, |record| record.steps).saturating_add(done as u64);
+        let least_steps = recorded_steps.max(epoch as u64).saturating_add(done as u64);
         let expected = format!("from {least_steps} to {MOST_STEPS} steps");
         check((least_steps..=MOST_STEPS).contains(&steps), &expected, &steps)?;
         let batches = samples.div_ceil(batch);

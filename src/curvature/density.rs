@@ -3,13 +3,12 @@
 
 use ndarray::{Array1, ArrayView1};
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 use crate::curvature::krylov::{Krylov, in_range, norm};
 use crate::curvature::operator::Operator;
 use crate::error::Error;
 use crate::linalg::blas::one_blas_thread;
+use crate::random::Generator;
 
 /// The mean of random samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,7 +114,7 @@ pub fn density<O: Operator + ?Sized>(
     let mut krylov = Krylov::new(operator, steps)?;
     in_range(probes > 0, "probes", "at least 1", 0.0)?;
     let _one = one_blas_thread()?;
-    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let mut generator = Generator::new(seed);
     let mut density = Density { probes: Vec::new(), coarse: Vec::new() };
     for _ in 0..probes {
         krylov.forget();

@@ -30,7 +30,7 @@ use crate::engine::choice::is_native;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::Loss;
+use crate::network::loss::{Loss, TwiceDifferentiable};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::train::dataset::Dataset;
@@ -51,7 +51,7 @@ use crate::train::model::ModelRef;
 ///
 /// let mlp = Mlp::<f64>::he(&[2, 16, 2], Bias::Input, 1)?;
 /// let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
-/// let data = Dataset::new(x.view(), labels.view());
+/// let data = Dataset::new(&x, &labels);
 /// let mut hessian = Hessian::new(&mlp, data, &SoftmaxCrossEntropy)?;
 /// // gᵀ H g: how the loss bends along its gradient.
 /// let (g, mut hg) = (hessian.gradient().clone(), mlp.zero_gradient());
@@ -81,7 +81,7 @@ enum Passes<F: Scalar> {
     Native(NativePasses<F>),
 }
 
-impl<'a, F: Scalar, L: Loss<F>> Hessian<'a, F, L> {
+impl<'a, F: Scalar, L: TwiceDifferentiable<F>> Hessian<'a, F, L> {
     /// Makes the forward and backward passes that all products share. The model is a
     /// [`&Model`](crate::Model), or an [`&Mlp`](Mlp) that reads x as it is.
     ///

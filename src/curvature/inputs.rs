@@ -7,7 +7,7 @@ use ndarray::{Axis, CowArray, Ix1, Ix2};
 use crate::error::Result;
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::{Loss, SampleLoss, curvature, sample_loss};
+use crate::network::loss::{Loss, SampleLoss, TwiceDifferentiable, curvature, sample_loss};
 use crate::steps::samples::Samples;
 use crate::train::dataset::{Dataset, weighted};
 use crate::train::model::ModelRef;
@@ -61,7 +61,7 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
     }
 
     /// Writes w_i (∂²ℓ/∂ŷ²) v of sample i.
-    pub(crate) fn curvature<'s, L: Loss<F, Target = T>>(
+    pub(crate) fn curvature<'s, L: TwiceDifferentiable<F, Target = T>>(
         &'s self,
         loss: &'s L,
     ) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 's {

@@ -5,11 +5,11 @@
 use ndarray::linalg::general_mat_vec_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use ndarray_linalg::{EighInto, UPLO};
-use rand_chacha::ChaCha8Rng;
 
 use crate::curvature::operator::Operator;
 use crate::error::Error;
 use crate::normal::standard_normal;
+use crate::random::Generator;
 
 /// An orthonormal basis that grows by Lanczos steps, and h.
 pub(crate) struct Krylov {
@@ -76,7 +76,7 @@ impl Krylov {
     }
 
     /// A random direction; returns its norm.
-    pub(crate) fn start(&mut self, generator: &mut ChaCha8Rng) -> f64 {
+    pub(crate) fn start(&mut self, generator: &mut Generator) -> f64 {
         self.w.map_inplace(|w| *w = standard_normal(generator));
         self.orthogonalise();
         norm(&self.w)

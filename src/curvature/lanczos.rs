@@ -49,14 +49,13 @@
 use std::ops::Range;
 
 use ndarray::{Array1, Array2, Axis};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
 
 pub use crate::curvature::density::{Density, Estimate, density, trace};
 use crate::curvature::krylov::{Krylov, in_range};
 pub use crate::curvature::operator::{FromFn, Operator, from_fn};
 use crate::error::Error;
 use crate::linalg::blas::one_blas_thread;
+use crate::random::Generator;
 
 /// The eigenvalues that [`extremes`] computes, and when it stops.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,7 +124,7 @@ pub fn extremes<O: Operator + ?Sized>(operator: &mut O, options: &Options) -> Re
     let mut krylov = Krylov::new(operator, options.steps)?;
     in_range(options.tolerance >= 0.0, "tolerance", "a number from 0 on", options.tolerance)?;
     let _one = one_blas_thread()?;
-    let mut generator = ChaCha8Rng::seed_from_u64(options.seed);
+    let mut generator = Generator::new(options.seed);
     let mut blocks = Blocks::new(options, krylov.n);
     let mut beta = krylov.start(&mut generator);
     loop {

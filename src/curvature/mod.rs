@@ -13,7 +13,11 @@ mod native_tangents;
 mod operator;
 #[cfg(feature = "curvature")]
 pub mod sharpness;
+#[cfg(feature = "curvature")]
+mod spectrum;
 #[cfg(feature = "blas")]
 mod tangents;
 
 pub use hessian::Hessian;
+#[cfg(feature = "curvature")]
+pub use lanczos::{Density, Eigenpair, Estimate, Extremes, Options};

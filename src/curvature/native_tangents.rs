@@ -28,6 +28,7 @@ use crate::native::plan::{Operation, Part, Phase, Plan, Shape, TileShape, Until,
 use crate::native::update::{Place, Sink, Update};
 use crate::network::parameters::Parameters;
 use crate::parallel::panel_set::{PanelSet, Region, RegionGuard, RegionTable};
+use crate::parallel::team::max_threads;
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
 use crate::steps::blocks::ranges;
@@ -94,7 +95,7 @@ impl<F: Scalar> NativePasses<F> {
             let backward = (1..=depth).rev().map(Operation::Backward);
             let operations = forward.chain([Operation::Loss]).chain(backward).collect();
             let tiles = UpdateTiles::new::<F>(widths, &biases, samples);
-            let plan = Plan::of(&set, tangents, Shape::new(widths, samples), operations);
+            let plan = Plan::of(&set, tangents, Shape::new(widths, samples), operations, max_threads());
             Cut { plan, table: tiles.table(&set, &[sum]), tiles }
         };
         let cuts = sizes.iter().map(cut).collect();

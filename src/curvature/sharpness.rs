@@ -27,7 +27,7 @@
 //!
 //! let mlp = Mlp::<f64>::he(&[2, 16, 2], Bias::Input, 1)?;
 //! let (x, labels) = (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![0, 1, 1, 0]);
-//! let data = Dataset::new(x.view(), labels.view());
+//! let data = Dataset::new(&x, &labels);
 //! let mut hessian = Hessian::new(&mlp, data, &SoftmaxCrossEntropy)?;
 //! let options = Options::default();
 //! let top = extremes(&mut operator(&mut hessian), &options)?.largest[0].value;
@@ -51,7 +51,7 @@ use crate::engine::door::Engine;
 use crate::error::{Error, Result};
 use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
-use crate::network::loss::Loss;
+use crate::network::loss::{Loss, TwiceDifferentiable};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
 use crate::steps::blocks::ranges;
@@ -61,18 +61,20 @@ use crate::train::model::ModelRef;
 /// v ↦ H v as [`lanczos`](crate::curvature::lanczos) takes it, of [`Parameters::count`] numbers in
 /// the order of θ. Of an `f32` network the products have the errors of `f32`, some 10⁻⁷ ‖H‖ and
 /// more, and the eigenvalues too. A `v` or `av` of another length is [`Error::Shape`].
-pub fn operator<F: Scalar, L: Loss<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
+pub fn operator<F: Scalar, L: TwiceDifferentiable<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
     scaled_operator(hessian, |_| 1.0)
 }
 
 /// v ↦ |D| H |D| v with D = diag(θ), like [`operator`]: its eigenvalues are the same for all
 /// rescalings of a network.
-pub fn adaptive_operator<F: Scalar, L: Loss<F>>(hessian: &mut Hessian<'_, F, L>) -> impl Operator<Error = Error> {
+pub fn adaptive_operator<F: Scalar, L: TwiceDifferentiable<F>>(
+    hessian: &mut Hessian<'_, F, L>,
+) -> impl Operator<Error = Error> {
     scaled_operator(hessian, f64::abs)
 }
 
 /// v ↦ S H S v, S the diagonal matrix of the `scale` of each parameter.
-fn scaled_operator<'h, 'a, F: Scalar, L: Loss<F>>(
+fn scaled_operator<'h, 'a, F: Scalar, L: TwiceDifferentiable<F>>(
     hessian: &'h mut Hessian<'a, F, L>,
     scale: fn(f64) -> f64,
 ) -> Scaled<'h, 'a, F, L> {
@@ -87,7 +89,7 @@ struct Scaled<'h, 'a, F: Scalar, L: Loss<F>> {
     hv: Parameters<F>,
 }
 
-impl<F: Scalar, L: Loss<F>> Operator for Scaled<'_, '_, F, L> {
+impl<F: Scalar, L: TwiceDifferentiable<F>> Operator for Scaled<'_, '_, F, L> {
     type Error = Error;
 
     fn order(&self) -> usize {

@@ -78,7 +78,7 @@ impl<F: Scalar> BlasPasses<F> {
                     let beta = if rows.start == 0 { F::ZERO } else { F::ONE };
                     let z_0 = Some(data.x.slice(s![rows.clone(), ..]));
                     let batch = BatchLayers { layers, z_0, samples: rows.len() };
-                    Update { tiles, team, batch: &batch }.product(a, beta, into);
+                    Update { tiles, team, batch: &batch }.product(a, [beta; 2], into);
                     sum
                 })
             });
@@ -181,10 +181,10 @@ impl<F: Scalar, C> TangentPass<'_, F, C> {
             let ParameterBlock { mut w, c } = tile.write();
             let [delta, r_delta] =
                 [self.layers, tangents].map(|of| of[slots.delta(t + 1)].slice(s![..samples, rows.clone()]));
-            rows::gradient(a, r_delta, self.z(t), beta, w.view_mut(), c);
+            rows::gradient(a, r_delta, self.z(t), [beta; 2], w.view_mut(), c);
             if t > 0 {
                 let r_z = tangents[slots.z(t)].slice(s![..samples, ..]);
-                rows::gradient(a, delta, r_z, F::ONE, w, ArrayViewMut1::from(&mut []));
+                rows::gradient(a, delta, r_z, [F::ONE; 2], w, ArrayViewMut1::from(&mut []));
             }
         });
     }

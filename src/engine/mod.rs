@@ -26,6 +26,7 @@ pub(crate) mod choice;
 #[cfg(feature = "blas")]
 pub(crate) mod cut;
 pub(crate) mod door;
+pub(crate) mod gradient;
 #[cfg(feature = "blas")]
 pub(crate) mod layers;
 #[cfg(feature = "blas")]

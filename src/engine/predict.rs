@@ -18,7 +18,8 @@ impl<F: Scalar> Mlp<F> {
     /// # Errors
     /// [`Error::Shape`], [`Error::NoSamples`] or [`Error::NotFinite`] for an x that does not fit;
     /// [`Error::Output`] for a ŷ that is not finite; [`Error::BlasThreads`].
-    pub fn predict(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
+    pub fn predict<'x>(&self, x: impl Into<ArrayView2<'x, F>>) -> Result<Array2<F>> {
+        let x = x.into();
         self.check_batch(x)?;
         let _one = one_blas_thread()?;
         let y_hat = match is_native(self, x.nrows(), x.nrows()) {
@@ -42,7 +43,7 @@ impl<F: Scalar> Mlp<F> {
     ///
     /// # Errors
     /// [`Error::OneOutput`] for a network with more; as [`predict`](Self::predict).
-    pub fn predict_one(&self, x: ArrayView2<F>) -> Result<Array1<F>> {
+    pub fn predict_one<'x>(&self, x: impl Into<ArrayView2<'x, F>>) -> Result<Array1<F>> {
         if self.outputs() != 1 {
             return Err(Error::OneOutput { found: self.outputs() });
         }
@@ -55,11 +56,32 @@ impl<F: Scalar> Mlp<F> {
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
-    pub fn classify(&self, x: ArrayView2<F>) -> Result<Array1<usize>> {
+    pub fn classify<'x>(&self, x: impl Into<ArrayView2<'x, F>>) -> Result<Array1<usize>> {
         let class = |y_hat: ArrayView1<F>| match y_hat.len() {
             1 => usize::from(y_hat[0] >= F::ZERO),
             outputs => (1..outputs).fold(0, |best, i| if y_hat[i] > y_hat[best] { i } else { best }),
         };
         Ok(self.predict(x)?.outer_iter().map(class).collect())
     }
+
+    /// The share of rows of x whose [class](Self::classify) is their label, from 0 to 1.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict); [`Error::Length`] for another number of labels than of rows.
+    pub fn accuracy<'x, 'y>(
+        &self,
+        x: impl Into<ArrayView2<'x, F>>,
+        labels: impl Into<ArrayView1<'y, usize>>,
+    ) -> Result<f64> {
+        share_of_equal(self.classify(x)?.view(), labels.into())
+    }
+}
+
+/// The share of rows whose class is their label.
+pub(crate) fn share_of_equal(classes: ArrayView1<usize>, labels: ArrayView1<usize>) -> Result<f64> {
+    if labels.len() != classes.len() {
+        return Err(Error::Length { what: "labels", expected: classes.len(), found: labels.len() });
+    }
+    let equal = classes.iter().zip(labels).filter(|(class, label)| class == label).count();
+    Ok(equal as f64 / classes.len() as f64)
 }

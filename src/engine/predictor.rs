@@ -29,7 +29,7 @@ use crate::steps::blocks::{even_block, ranges};
 /// let mut predictor = mlp.predictor(64)?;
 /// let mut y_hat = Array2::zeros((1, 3));
 /// for x in [[1.0, 2.0], [3.0, 4.0]] {
-///     predictor.predict_into(array![x].view(), y_hat.view_mut())?; // y_hat = ŷ
+///     predictor.predict_into(&array![x], &mut y_hat)?; // y_hat = ŷ
 ///     assert!(y_hat.iter().all(|y| y.is_finite()));
 /// }
 /// # Ok::<(), gemmprop::Error>(())
@@ -91,7 +91,15 @@ impl<F: Scalar> Predictor<F> {
     /// As [`Mlp::predict`]; [`Error::Shape`] for a `y_hat` of another shape;
     /// [`Error::Standardized`] for a number of x that is too large to be standardised. If an error
     /// is found on the way, some rows of `y_hat` have been written.
-    pub fn predict_into(&mut self, x: ArrayView2<F>, mut y_hat: ArrayViewMut2<F>) -> Result<()> {
+    pub fn predict_into<'x, 'y>(
+        &mut self,
+        x: impl Into<ArrayView2<'x, F>>,
+        y_hat: impl Into<ArrayViewMut2<'y, F>>,
+    ) -> Result<()> {
+        self.predict_views(x.into(), y_hat.into())
+    }
+
+    fn predict_views(&mut self, x: ArrayView2<F>, mut y_hat: ArrayViewMut2<F>) -> Result<()> {
         check_inputs(x, self.inputs)?;
         if y_hat.dim() != (x.nrows(), self.outputs) {
             let expected = vec![x.nrows(), self.outputs];

@@ -100,7 +100,7 @@ impl<F: Scalar> BlasEngine<F> {
                 let sum = plan.run(team, layers, &GradientPass::new(plan, theta, data, 0, false));
                 if !sum.is_nan() {
                     let batch = BatchLayers { layers, z_0: data.in_place(0..samples), samples };
-                    Update { tiles, team, batch: &batch }.product(a, F::ZERO, into);
+                    Update { tiles, team, batch: &batch }.product(a, [F::ZERO; 2], into);
                 }
                 sum
             })

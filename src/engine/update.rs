@@ -9,9 +9,9 @@
 //!            m, v, w ← rule(s G, m, v, w)    s = min(1, c / ‖G‖)
 //! ```
 //!
-//! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it. Plain descent is fused unless the batch
-//! is tall: there, a pass over the parameters costs next to nothing beside the product, and ‖G‖
-//! comes with it for free.
+//! β = 1 − ηλ is the weight decay, as [`Optimizer`] has it; of c it may be 1. Plain descent is
+//! fused unless the batch is tall: there, a pass over the parameters costs next to nothing beside
+//! the product, and ‖G‖ comes with it for free.
 
 use std::sync::atomic::AtomicU64;
 
@@ -135,21 +135,21 @@ impl<F: Scalar> Update<'_, F> {
         }
     }
 
-    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t].
-    pub(crate) fn product(&self, a: F, beta: F, into: &mut Parameters<F>) {
+    /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], each with its own β.
+    pub(crate) fn product(&self, a: F, betas: [F; 2], into: &mut Parameters<F>) {
         let into = SharedParameters::new(into, self.tiles);
         self.team.for_each_tile(self.tiles.len(), self.tiles.flops(self.batch.samples), &|tile| {
             let mut own = into.claim(tile);
             let ParameterBlock { w, c } = own.write();
             let (t, rows) = self.tiles.layer_rows(tile);
             let (delta, z) = self.batch.operands(t, rows);
-            rows::gradient(a, delta, z, beta, w, c);
+            rows::gradient(a, delta, z, betas, w, c);
         });
     }
 
     fn fused(&self, rule: &Rule, theta: &mut Parameters<F>) {
         let a = F::from_f64(-rule.eta / self.batch.samples as f64);
-        self.product(a, F::from_f64(rule.decay.beta), theta);
+        self.product(a, [rule.decay.beta, rule.beta_of_biases()].map(F::from_f64), theta);
     }
 
     fn chunked(
@@ -244,7 +244,7 @@ fn for_each_chunk_of<F: Scalar>(
                 g.c.slice_collapse(s![0..0]);
             }
             let z = slice_range(&z, Axis(1), &Some(block.columns.clone()));
-            rows::gradient(mean, delta, z, F::ZERO, g.w.view_mut(), g.c.view_mut());
+            rows::gradient(mean, delta, z, [F::ZERO; 2], g.w.view_mut(), g.c.view_mut());
             visit(&block, g);
         }
     }
@@ -279,21 +279,22 @@ impl<'a, F: Scalar> OptimizerState<'a, F> {
         let mut first = first.as_mut().map(|first| first.block(block));
         let mut second = self.second.as_ref().map(|second| second.claim(tile));
         let mut second = second.as_mut().map(|second| second.block(block));
+        let of_biases = coefficients.of_biases();
         match (&mut first, &mut second) {
             (Some(first), Some(second)) => {
                 let w = [g.w.view_mut(), first.w.view_mut(), second.w.view_mut(), theta.w.view_mut()];
                 for_each_run(w, |[g, first, second, theta]| coefficients.apply(g, first, second, theta));
-                coefficients.apply(g.c(), first.c(), second.c(), theta.c());
+                of_biases.apply(g.c(), first.c(), second.c(), theta.c());
             }
             (Some(first), None) => {
                 let w = [g.w.view_mut(), first.w.view_mut(), theta.w.view_mut()];
                 for_each_run(w, |[g, first, theta]| coefficients.apply(g, first, &mut [], theta));
-                coefficients.apply(g.c(), first.c(), &mut [], theta.c());
+                of_biases.apply(g.c(), first.c(), &mut [], theta.c());
             }
             _ => {
                 let w = [g.w.view_mut(), theta.w.view_mut()];
                 for_each_run(w, |[g, theta]| coefficients.apply(g, &mut [], &mut [], theta));
-                coefficients.apply(g.c(), &mut [], &mut [], theta.c());
+                of_biases.apply(g.c(), &mut [], &mut [], theta.c());
             }
         }
     }

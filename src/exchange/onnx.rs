@@ -1,13 +1,10 @@
 //! A model as an [ONNX](https://onnx.ai) file.
 
-use std::io;
 use std::path::Path;
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message;
 
-use crate::checkpoint::durable::replace;
+use crate::checkpoint::durable::write;
 use crate::checkpoint::format::{Dtype, Tensor, dtype};
 use crate::checkpoint::state::json;
 use crate::error::Error;
@@ -113,16 +110,7 @@ impl<F: Scalar> Model<F> {
     /// # Errors
     /// As [`to_onnx`](Self::to_onnx), and [`ExchangeError::Io`].
     pub fn write_onnx(&self, path: impl AsRef<Path>, export: &OnnxExport) -> Result<(), ExchangeError> {
-        /// Makes the names of files that are being written at the same time different.
-        static WRITTEN: AtomicU64 = AtomicU64::new(0);
-        let (path, bytes) = (path.as_ref(), self.to_onnx(export)?);
-        let Some(name) = path.file_name() else {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in the name of a file");
-            return Err(ExchangeError::Io { path: path.to_owned(), source });
-        };
-        let mut name = name.to_owned();
-        name.push(format!(".{}-{}.writing", process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
-        let written = replace(path, &path.with_file_name(name), &bytes);
+        let written = write(path.as_ref(), &self.to_onnx(export)?);
         written.map_err(|(path, source)| ExchangeError::Io { path, source })
     }
 

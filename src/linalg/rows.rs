@@ -230,13 +230,14 @@ const SUM_BLOCK: usize = 64;
 /// result, so a tall batch is split into several; a gemm splits its sums into blocks by itself.
 const PRODUCT_BLOCK: usize = 2048;
 
-/// w ← a Δᵀ Z + β w and c ← a Δᵀ 1 + β c, for the rows of w and c that belong to the columns of Δ.
+/// w ← a Δᵀ Z + β w and c ← a Δᵀ 1 + β c, each with its own β, for the rows of w and c that belong
+/// to the columns of Δ.
 /// An empty c is left out.
 pub(crate) fn gradient<F: Scalar>(
     a: F,
     delta: ArrayView2<F>,
     z: ArrayView2<F>,
-    beta: F,
+    [beta, beta_of_c]: [F; 2],
     mut w: ArrayViewMut2<F>,
     c: ArrayViewMut1<F>,
 ) {
@@ -253,7 +254,7 @@ pub(crate) fn gradient<F: Scalar>(
         product(a, delta.reversed_axes(), z, beta, w);
     }
     if !c.is_empty() {
-        column_sums(a, delta, beta, c);
+        column_sums(a, delta, beta_of_c, c);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The number types a network can be made of.
 
-use std::fmt::Debug;
-use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+use std::fmt::{Debug, Display};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
 use crate::kernels::table::HasKernels;
 #[cfg(not(feature = "blas"))]
@@ -12,12 +13,18 @@ use crate::linalg::products::Kernels;
 /// A real number type: `f32`, `f64`, and [`Counted`](crate::rungs::count::Counted), an `f64` that
 /// counts its multiplications.
 ///
+/// It has what a loss needs, so a generic loss is bound by nothing else. `num_traits::Float` has
+/// functions of the same names, which take exponentials and logarithms from the C library of the
+/// system; those here have the same bits everywhere. Where a type is bound by both traits,
+/// `Scalar::exp(a)` names the one of this crate.
+///
 /// Sealed: only this crate implements what it requires, native kernels, and with the feature `blas`
 /// the products `gemm`, `gemv`, `ger` and `dot`.
 pub trait Scalar:
     HasKernels
     + Kernels
     + Debug
+    + Display
     + Default
     + PartialOrd
     + Add<Output = Self>
@@ -26,6 +33,8 @@ pub trait Scalar:
     + Div<Output = Self>
     + Neg<Output = Self>
     + AddAssign
+    + SubAssign
+    + Sum
 {
     /// 0
     const ZERO: Self;
@@ -47,6 +56,12 @@ pub trait Scalar:
     fn ln_1p(self) -> Self;
     /// √a
     fn sqrt(self) -> Self;
+    /// |a|
+    fn abs(self) -> Self;
+    /// The larger of a and b; the other one if one of them is NaN.
+    fn max(self, b: Self) -> Self;
+    /// The smaller of a and b; the other one if one of them is NaN.
+    fn min(self, b: Self) -> Self;
     /// a b + c with one rounding, where `self` is a. Its bits are the same with and without an
     /// instruction of the CPU for it.
     fn mul_add(self, b: Self, c: Self) -> Self;
@@ -78,6 +93,15 @@ macro_rules! scalar {
             }
             fn sqrt(self) -> $f {
                 <$f>::sqrt(self)
+            }
+            fn abs(self) -> $f {
+                <$f>::abs(self)
+            }
+            fn max(self, b: $f) -> $f {
+                <$f>::max(self, b)
+            }
+            fn min(self, b: $f) -> $f {
+                <$f>::min(self, b)
             }
             // Always, so that it becomes one instruction in a function that is compiled for it.
             #[inline(always)]

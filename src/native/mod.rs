@@ -21,4 +21,6 @@ pub(crate) mod pass;
 pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod step;
+#[cfg(feature = "internals")]
+pub(crate) mod tile_times;
 pub(crate) mod update;

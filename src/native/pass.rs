@@ -41,7 +41,7 @@ impl<F: Scalar> Pass<'_, '_, F> {
         sum(&plan.losses)
     }
 
-    fn tile(&self, plan: &Plan, phase: &Phase, index: usize, guard: RegionGuard<F>) {
+    pub(crate) fn tile(&self, plan: &Plan, phase: &Phase, index: usize, guard: RegionGuard<F>) {
         let TileShape { samples, neurons } = phase.tiles[index].clone();
         let mut tile = Tile { guard, shape: &plan.shape, layers: self.layers, samples, neurons, kernels: F::kernels() };
         for &operation in &phase.operations {

@@ -152,6 +152,18 @@ impl Plan {
         samples: usize,
         until: Until,
     ) -> Self {
+        Self::for_threads(set, layers, widths, samples, until, max_threads())
+    }
+
+    /// The plan for this number of threads.
+    pub(crate) fn for_threads<F: Number>(
+        set: &PanelSet<F>,
+        layers: Layers,
+        widths: &[usize],
+        samples: usize,
+        until: Until,
+        threads: usize,
+    ) -> Self {
         let depth = widths.len() - 2;
         let mut operations = vec![Operation::Gather];
         operations.extend((0..=depth).map(Operation::Forward));
@@ -161,11 +173,17 @@ impl Plan {
         if until >= Until::Gradient {
             operations.extend((1..=depth).rev().map(Operation::Backward));
         }
-        Self::of(set, layers, Shape::new(widths, samples), operations)
+        Self::of(set, layers, Shape::new(widths, samples), operations, threads)
     }
 
     /// The plan of these operations, one after the other.
-    pub(crate) fn of<F: Number>(set: &PanelSet<F>, layers: Layers, shape: Shape, operations: Vec<Operation>) -> Self {
+    pub(crate) fn of<F: Number>(
+        set: &PanelSet<F>,
+        layers: Layers,
+        shape: Shape,
+        operations: Vec<Operation>,
+        threads: usize,
+    ) -> Self {
         let mut drafts: Vec<(Vec<Operation>, usize, bool)> = Vec::new();
         for operation in operations {
             let (flops, is_wide) = (shape.flops(operation), shape.is_wide(operation));
@@ -177,7 +195,7 @@ impl Plan {
                 _ => drafts.push((vec![operation], flops, is_wide)),
             }
         }
-        let threads = drafts.iter().any(|&(_, _, is_wide)| is_wide).then(max_threads);
+        let threads = drafts.iter().any(|&(_, _, is_wide)| is_wide).then_some(threads);
         let phase = |(operations, flops, is_wide): (Vec<Operation>, usize, bool)| {
             let tiles = match threads {
                 Some(threads) if is_wide => shape.rectangles(operations[0], flops, threads),
@@ -198,7 +216,7 @@ impl Plan {
         if self.threads.is_some_and(|threads| threads != max_threads()) {
             let Shape { widths, samples, .. } = &self.shape;
             let operations = self.phases.iter().flat_map(|phase| &phase.operations).copied().collect();
-            *self = Self::of(set, self.layers, Shape::new(widths, *samples), operations);
+            *self = Self::of(set, self.layers, Shape::new(widths, *samples), operations, max_threads());
         }
     }
 

@@ -394,7 +394,8 @@ impl<F: Scalar> Step<'_, '_, F> {
         let theta = self.engine.theta;
         let moments = self.rule.optimizer.moments();
         if self.is_plain() {
-            let sink = Sink::Plain { theta, beta: F::from_f64(self.rule.decay.beta) };
+            let [beta, beta_of_biases] = [self.rule.decay.beta, self.rule.beta_of_biases()].map(F::from_f64);
+            let sink = Sink::Plain { theta, beta, beta_of_biases };
             // The layers have the factor −η.
             let norm = self.rule.norm.then(|| self.gradient_norm() / self.rule.eta);
             let gradient = self.engine.others.gradient;
@@ -416,7 +417,8 @@ impl<F: Scalar> Step<'_, '_, F> {
         };
         let mut of = self.engine.others.moments[..moments].iter().copied();
         let moment_matrices = [of.next(), of.next()];
-        let coefficients = self.rule.coefficients(clip);
+        let of_w = self.rule.coefficients(clip);
+        let coefficients = [of_w, of_w.of_biases()];
         let sink = Sink::Rule { theta, moments: moment_matrices, coefficients };
         let gradient = self.engine.others.gradient;
         let asked = self.rule.norm;

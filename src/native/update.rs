@@ -31,9 +31,9 @@ const CHUNK: usize = 96;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Sink<F> {
     /// w ← β w + g
-    Plain { theta: Theta, beta: F },
-    /// θ and the moments ← the rule of an optimiser.
-    Rule { theta: Theta, moments: [Option<Theta>; 2], coefficients: Coefficients<F> },
+    Plain { theta: Theta, beta: F, beta_of_biases: F },
+    /// θ and the moments ← the rule of an optimiser: its coefficients for w, and those for c.
+    Rule { theta: Theta, moments: [Option<Theta>; 2], coefficients: [Coefficients<F>; 2] },
     /// `into` = g, or += g.
     Store { into: Theta, add: bool },
 }
@@ -42,7 +42,10 @@ impl<F: Scalar> Sink<F> {
     /// Takes the gradient g of the numbers at a place of the tile.
     pub(crate) fn take(&self, guard: &mut RegionGuard<F>, place: &Place, g: &[F]) {
         match self {
-            Self::Plain { theta, beta } => plain(*beta, g, place.of(&mut guard.write(place.matrix(*theta)))),
+            Self::Plain { theta, beta, beta_of_biases } => {
+                let beta = if place.of_bias { *beta_of_biases } else { *beta };
+                plain(beta, g, place.of(&mut guard.write(place.matrix(*theta))));
+            }
             Self::Store { into, add } => {
                 let mut into = guard.write(place.matrix(*into));
                 let into = place.of(&mut into);
@@ -53,15 +56,20 @@ impl<F: Scalar> Sink<F> {
                 }
             }
             Self::Rule { theta, moments: [None, _], coefficients } => {
-                coefficients.apply(g, &mut [], &mut [], place.of(&mut guard.write(place.matrix(*theta))));
+                coefficients[usize::from(place.of_bias)].apply(
+                    g,
+                    &mut [],
+                    &mut [],
+                    place.of(&mut guard.write(place.matrix(*theta))),
+                );
             }
             Self::Rule { theta, moments: [Some(m), None], coefficients } => {
                 let [mut m, mut w] = guard.write_all([*m, *theta].map(|of| place.matrix(of)));
-                coefficients.apply(g, place.of(&mut m), &mut [], place.of(&mut w));
+                coefficients[usize::from(place.of_bias)].apply(g, place.of(&mut m), &mut [], place.of(&mut w));
             }
             Self::Rule { theta, moments: [Some(m), Some(v)], coefficients } => {
                 let [mut m, mut v, mut w] = guard.write_all([*m, *v, *theta].map(|of| place.matrix(of)));
-                coefficients.apply(g, place.of(&mut m), place.of(&mut v), place.of(&mut w));
+                coefficients[usize::from(place.of_bias)].apply(g, place.of(&mut m), place.of(&mut v), place.of(&mut w));
             }
         }
     }
@@ -119,15 +127,25 @@ impl Update<'_> {
     ) {
         let shared = set.share(table);
         team.for_each_tile(table.len(), self.tiles.flops, &|index| {
-            let (mut guard, mut of_tile) = (shared.claim(index), 0.0);
-            for part in &self.tiles.tiles[index] {
-                let squares = squares.is_some().then_some(&mut of_tile);
-                self.part(part, &mut guard, sink, squares);
-            }
+            let mut of_tile = 0.0;
+            self.tile(index, &mut shared.claim(index), sink, squares.is_some().then_some(&mut of_tile));
             if let Some(squares) = squares {
                 store(&squares[index], of_tile);
             }
         });
+    }
+
+    /// The gradient of a tile, whose Σ g² is added to `sum`.
+    pub(crate) fn tile<F: Scalar>(
+        &self,
+        index: usize,
+        guard: &mut RegionGuard<F>,
+        sink: &Sink<F>,
+        mut sum: Option<&mut f64>,
+    ) {
+        for part in &self.tiles.tiles[index] {
+            self.part(part, guard, sink, sum.as_deref_mut());
+        }
     }
 
     /// The gradient of a part, whose Σ g² is added to `sum`.
@@ -142,7 +160,7 @@ impl Update<'_> {
         let z = guard.read(self.layers.z(part.t)).part(part.panels.clone(), 0..self.samples);
         let of_rows = delta.part(panel_range::<F>(&part.rows), 0..self.samples);
         match *sink {
-            Sink::Plain { theta, beta } if sum.is_none() && self.samples <= ADD_DEPTH => {
+            Sink::Plain { theta, beta, .. } if sum.is_none() && self.samples <= ADD_DEPTH => {
                 plain_product(of_rows, z, beta, guard.write(theta.w(part.t)), part.rows.len());
             }
             _ => self.chunks([[of_rows, z]], part, |place, g| {

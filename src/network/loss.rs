@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{ArrayBase, ArrayView1, ArrayView2, Axis, Data, Ix1, Ix2};
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 
-/// A loss ℓ(ŷ, y) of one sample, with its first and second derivatives in ŷ.
+/// A loss ℓ(ŷ, y) of one sample, with its derivative in ŷ.
 ///
 /// | loss | ℓ | ∂ℓ/∂ŷ | ∂²ℓ/∂ŷ² |
 /// |---|---|---|---|
@@ -16,7 +16,31 @@ use crate::linalg::scalar::Scalar;
 /// | [`Logistic`] | ln(1 + e^ŷ) − yŷ, y ∈ [0, 1] | σ(ŷ) − y | σ(ŷ) σ(−ŷ) |
 /// | [`SoftmaxCrossEntropy`] | ln Σₖ e^ŷₖ − ŷ_y | p − e_y | diag(p) − p pᵀ |
 ///
-/// A caller's own loss implements [`Loss`].
+/// A loss of the caller's own implements [`Loss`], for which one method is enough; and
+/// [`TwiceDifferentiable`] as well if its Hessian is asked for:
+///
+/// ```
+/// use gemmprop::{Loss, Scalar};
+///
+/// /// ℓ = Σₖ ln cosh(ŷₖ − yₖ), ∂ℓ/∂ŷₖ = tanh(ŷₖ − yₖ)
+/// struct LogCosh;
+///
+/// impl<F: Scalar> Loss<F> for LogCosh {
+///     type Target = F;
+///
+///     fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+///         let two = F::from_f64(2.0);
+///         let terms = y_hat.iter().zip(y).zip(d).map(|((&y_hat, &y), d)| {
+///             let e = y_hat - y;
+///             let decay = (-two * e.abs()).exp();
+///             let size = (F::ONE - decay) / (F::ONE + decay);
+///             *d = if e < F::ZERO { -size } else { size };
+///             e.abs() + decay.ln_1p() - two.ln()
+///         });
+///         terms.sum()
+///     }
+/// }
+/// ```
 ///
 /// **Precision.** All three are good to a few roundings of each number at any margin, however small
 /// or large: where a formula of the table subtracts what nearly cancels, another form of it is
@@ -26,7 +50,7 @@ use crate::linalg::scalar::Scalar;
 /// square of 10³⁰ does in `f32`. A finite ŷ never gives NaN.
 pub trait Loss<F: Scalar>: Send + Sync {
     /// One number of a target: `F` for real targets, `usize` for labels.
-    type Target: Copy + Send + Sync;
+    type Target: Copy + PartialEq + Send + Sync;
 
     /// The name of this loss in a checkpoint, so that a run does not resume with another loss. By
     /// default it is the name of the type, without path and parameters.
@@ -36,21 +60,42 @@ pub trait Loss<F: Scalar>: Send + Sync {
         name.rsplit("::").next().unwrap_or(name).into()
     }
 
-    /// The number of `Target`s per sample, for a network with this number of outputs.
+    /// The number of `Target`s per sample, for a network with this number of outputs. By default,
+    /// one for each output.
     ///
     /// # Errors
     /// [`Error::Outputs`] if the loss has no meaning for that number of outputs.
-    fn target_len(&self, outputs: usize) -> Result<usize>;
+    fn target_len(&self, outputs: usize) -> Result<usize> {
+        Ok(outputs)
+    }
 
-    /// Refuses a target outside the loss's domain.
+    /// Refuses a target outside the loss's domain. By default, all are in it but NaN.
     ///
     /// # Errors
     /// [`Error::Label`] or [`Error::Target`], naming `row`.
-    fn check(&self, row: usize, y: &[Self::Target], outputs: usize) -> Result<()>;
+    fn check(&self, row: usize, y: &[Self::Target], outputs: usize) -> Result<()> {
+        let _ = outputs;
+        #[expect(clippy::eq_op, reason = "of all numbers, NaN alone is not itself")]
+        match y.iter().any(|y| y != y) {
+            true => Err(Error::Target { row: Some(row), expected: "a number", found: f64::NAN }),
+            false => Ok(()),
+        }
+    }
 
-    /// ℓ(ŷ, y), where `d` = ∂ℓ/∂ŷ is written beside it: the two share their exponentials.
+    /// ℓ(ŷ, y), where `d` = ∂ℓ/∂ŷ is written beside it: the two share their exponentials. All of
+    /// `d` is to be written; what it holds before is not defined.
     fn value_and_derivative(&self, y_hat: &[F], y: &[Self::Target], d: &mut [F]) -> F;
 
+    /// ℓ(ŷ, y) alone. By default, a derivative is computed and dropped; another body has to give
+    /// the same bits.
+    fn value(&self, y_hat: &[F], y: &[Self::Target]) -> F {
+        self.value_and_derivative(y_hat, y, &mut vec![F::ZERO; y_hat.len()])
+    }
+}
+
+/// A loss with its second derivative in ŷ, which products with the Hessian need
+/// ([`curvature::Hessian`](crate::curvature::Hessian)).
+pub trait TwiceDifferentiable<F: Scalar>: Loss<F> {
     /// `hv` = (∂²ℓ/∂ŷ²) v, the second derivative applied to a direction v in ŷ.
     fn second_derivative(&self, y_hat: &[F], y: &[Self::Target], v: &[F], hv: &mut [F]);
 }
@@ -86,6 +131,17 @@ impl<F: Scalar> Loss<F> for SquaredError {
         F::from_f64(0.5) * sum
     }
 
+    fn value(&self, y_hat: &[F], y: &[F]) -> F {
+        let mut sum = F::ZERO;
+        for (&y_hat, &y) in y_hat.iter().zip(y) {
+            let d = y_hat - y;
+            sum += d * d;
+        }
+        F::from_f64(0.5) * sum
+    }
+}
+
+impl<F: Scalar> TwiceDifferentiable<F> for SquaredError {
     fn second_derivative(&self, _y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
         hv.copy_from_slice(v);
     }
@@ -133,6 +189,12 @@ impl<F: Scalar> Loss<F> for Logistic {
         }
     }
 
+    fn value(&self, y_hat: &[F], y: &[F]) -> F {
+        self.value_and_derivative(y_hat, y, &mut [F::ZERO])
+    }
+}
+
+impl<F: Scalar> TwiceDifferentiable<F> for Logistic {
     /// σ(ŷ) σ(−ŷ) = e/(1 + e)² with e = e^−|ŷ|
     fn second_derivative(&self, y_hat: &[F], _y: &[F], v: &[F], hv: &mut [F]) {
         let a = y_hat[0];
@@ -200,6 +262,17 @@ impl<F: Scalar> Loss<F> for SoftmaxCrossEntropy {
         y_hat[top] - y_hat[y] + rest.ln_1p()
     }
 
+    fn value(&self, y_hat: &[F], y: &[usize]) -> F {
+        let top = largest(y_hat);
+        let (largest, mut rest) = (y_hat[top], F::ZERO);
+        for (_, &a) in y_hat.iter().enumerate().filter(|&(k, _)| k != top) {
+            rest += (a - largest).exp();
+        }
+        largest - y_hat[y[0]] + rest.ln_1p()
+    }
+}
+
+impl<F: Scalar> TwiceDifferentiable<F> for SoftmaxCrossEntropy {
     /// p ⊙ (v − pᵀv), which is the same for v − v_top: there the sum pᵀv leaves out the p that may
     /// be near 1.
     fn second_derivative(&self, y_hat: &[F], _y: &[usize], v: &[F], hv: &mut [F]) {
@@ -239,6 +312,12 @@ macro_rules! same_loss {
                 (**self).value_and_derivative(y_hat, y, d)
             }
 
+            fn value(&self, y_hat: &[F], y: &[L::Target]) -> F {
+                (**self).value(y_hat, y)
+            }
+        }
+
+        impl<F: Scalar, L: TwiceDifferentiable<F> + ?Sized> TwiceDifferentiable<F> for $pointer {
             fn second_derivative(&self, y_hat: &[F], y: &[L::Target], v: &[F], hv: &mut [F]) {
                 (**self).second_derivative(y_hat, y, v, hv);
             }
@@ -248,8 +327,8 @@ macro_rules! same_loss {
 
 same_loss!(&L, Box<L>, Arc<L>);
 
-/// Targets of a batch: an array with one row per sample, or an array or a slice with one number per
-/// sample.
+/// Targets of a batch, borrowed: an array with one row per sample, or an array, a vector or a slice
+/// with one number per sample.
 pub trait Targets<'a, T> {
     /// The targets as a matrix with one row per sample.
     fn rows(self) -> ArrayView2<'a, T>;
@@ -267,21 +346,33 @@ impl<'a, T> Targets<'a, T> for ArrayView1<'a, T> {
     }
 }
 
-impl<'a, T> Targets<'a, T> for &'a Array2<T> {
-    fn rows(self) -> ArrayView2<'a, T> {
+impl<'a, S: Data> Targets<'a, S::Elem> for &'a ArrayBase<S, Ix2> {
+    fn rows(self) -> ArrayView2<'a, S::Elem> {
         self.view()
     }
 }
 
-impl<'a, T> Targets<'a, T> for &'a Array1<T> {
-    fn rows(self) -> ArrayView2<'a, T> {
-        self.view().rows()
+impl<'a, S: Data> Targets<'a, S::Elem> for &'a ArrayBase<S, Ix1> {
+    fn rows(self) -> ArrayView2<'a, S::Elem> {
+        self.view().insert_axis(Axis(1))
     }
 }
 
 impl<'a, T> Targets<'a, T> for &'a [T] {
     fn rows(self) -> ArrayView2<'a, T> {
-        ArrayView1::from(self).rows()
+        ArrayView1::from(self).insert_axis(Axis(1))
+    }
+}
+
+impl<'a, T> Targets<'a, T> for &'a Vec<T> {
+    fn rows(self) -> ArrayView2<'a, T> {
+        self.as_slice().rows()
+    }
+}
+
+impl<'a, T, const N: usize> Targets<'a, T> for &'a [T; N] {
+    fn rows(self) -> ArrayView2<'a, T> {
+        self.as_slice().rows()
     }
 }
 
@@ -338,7 +429,7 @@ pub(crate) fn sample_loss<'a, F: Scalar, L: Loss<F>>(
 }
 
 /// The second derivative of a loss with the targets of a batch: writes (∂²ℓ/∂ŷ²) v of sample `i`.
-pub(crate) fn curvature<'a, F: Scalar, L: Loss<F>>(
+pub(crate) fn curvature<'a, F: Scalar, L: TwiceDifferentiable<F>>(
     loss: &'a L,
     y: ArrayView2<'a, L::Target>,
 ) -> impl Fn(usize, &[F], &[F], &mut [F]) + Sync + 'a {

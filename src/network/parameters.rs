@@ -2,6 +2,7 @@
 //!
 //! Inside the crate the head (alpha, b) is kept as layer T, the one without a ReLU.
 
+use std::fmt::{self, Display};
 use std::ops::Deref;
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
@@ -25,6 +26,17 @@ pub enum Bias {
     /// A bias on no hidden layer.
     #[cfg_attr(feature = "files", serde(alias = "absent"))] // as older checkpoints have it
     None,
+}
+
+/// The name that checkpoints have: `input`, `every_layer` or `none`.
+impl Display for Bias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Input => "input",
+            Self::EveryLayer => "every_layer",
+            Self::None => "none",
+        })
+    }
 }
 
 impl Bias {
@@ -213,6 +225,28 @@ impl<F: Scalar> Parameters<F> {
         self.zip_mut_with(other, |p, &q| *p += a * q)
     }
 
+    /// All numbers in the order of θ as one vector of [`count`](Self::count) numbers, in double
+    /// precision, which is exact: as eigenvectors and operators of `curvature` have them.
+    #[must_use]
+    pub fn to_vector(&self) -> Array1<f64> {
+        self.iter().map(|p| p.to_f64()).collect()
+    }
+
+    /// Replaces all numbers by those of a vector in the order of θ, rounded to F: what
+    /// [`to_vector`](Self::to_vector) gives, and any eigenvector of the Hessian.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a vector of another length; nothing is changed then.
+    pub fn set_vector<'v>(&mut self, vector: impl Into<ArrayView1<'v, f64>>) -> Result<()> {
+        let vector = vector.into();
+        if vector.len() != self.count() {
+            let (expected, found) = (vec![self.count()], vec![vector.len()]);
+            return Err(Error::Shape { what: "vector", expected, found });
+        }
+        self.iter_mut().zip(vector).for_each(|(p, &v)| *p = F::from_f64(v));
+        Ok(())
+    }
+
     /// The number of parameters.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -256,22 +290,26 @@ impl<F: Scalar> Parameters<F> {
         self.check_shape_of("gradient", g)
     }
 
-    /// Refuses numbers, called `what`, that belong to a network of another shape.
+    /// Refuses numbers, called `what`, that belong to a network of another shape. A loop of the
+    /// caller's own checks each gradient, so nothing is allocated unless there is an error.
     pub(crate) fn check_shape_of(&self, what: &'static str, p: &Self) -> Result<()> {
-        p.check_shape_is(what, &self.shape())
+        if self.layer_shapes().eq(p.layer_shapes()) { Ok(()) } else { p.check_shape_is(what, &self.shape()) }
     }
 
     pub(crate) fn check_shape_is(&self, what: &'static str, expected: &[Layer]) -> Result<()> {
-        let found = self.shape();
-        if expected == found {
+        if self.layer_shapes().eq(expected.iter().copied()) {
             return Ok(());
         }
         let flat = |layers: &[Layer]| layers.iter().flat_map(|&((rows, columns), c)| [rows, columns, c]).collect();
-        Err(Error::Shape { what, expected: flat(expected), found: flat(&found) })
+        Err(Error::Shape { what, expected: flat(expected), found: flat(&self.shape()) })
     }
 
-    fn shape(&self) -> Vec<Layer> {
-        self.w.iter().zip(&self.c).map(|(w, c)| (w.dim(), c.len())).collect()
+    pub(crate) fn shape(&self) -> Vec<Layer> {
+        self.layer_shapes().collect()
+    }
+
+    fn layer_shapes(&self) -> impl Iterator<Item = Layer> {
+        self.w.iter().zip(&self.c).map(|(w, c)| (w.dim(), c.len()))
     }
 }
 
@@ -348,6 +386,14 @@ impl<F: Scalar> ParametersMut<'_, F> {
         self.theta.slices_mut()
     }
 
+    /// See [`Parameters::set_vector`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a vector of another length; nothing is changed then.
+    pub fn set_vector<'v>(&mut self, vector: impl Into<ArrayView1<'v, f64>>) -> Result<()> {
+        self.theta.set_vector(vector)
+    }
+
     /// See [`Parameters::zip_mut_with`].
     ///
     /// # Errors
@@ -398,6 +444,20 @@ mod tests {
             assert_eq!(theta.slices().collect::<Vec<_>>().concat(), numbers);
             assert_eq!((theta.slices().count(), copy.slices_mut().count()), (2 * depth + 2, 2 * depth + 2));
         }
+    }
+
+    #[test]
+    fn a_vector_has_the_numbers_in_the_order_of_theta() {
+        let mut theta = Parameters::<f32>::zeros(&[3, 4, 2], Bias::EveryLayer).unwrap();
+        let vector: Array1<f64> = (0..theta.count()).map(|i| i as f64 + 0.1).collect();
+        theta.set_vector(&vector).unwrap();
+        let rounded = vector.mapv(|v| f64::from(v as f32));
+        assert_eq!(theta.to_vector(), rounded);
+        assert_eq!(theta.alpha()[(0, 0)], 16.1);
+        let before = theta.clone();
+        let error = theta.set_vector(&vector.as_slice().unwrap()[1..]).unwrap_err();
+        assert_eq!(error, Error::Shape { what: "vector", expected: vec![26], found: vec![25] });
+        assert_eq!(theta, before);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Who computes the products of a network.
 
+use std::fmt::{self, Display};
+
 /// Who computes the products of matrices: OpenBLAS, or the kernels of this crate.
 ///
 /// | | speed | bits |
@@ -26,4 +28,15 @@ pub enum Products {
     Blas,
     /// The kernels of this crate, which need no library.
     Native,
+}
+
+/// The name that checkpoints have: `auto`, `blas` or `native`.
+impl Display for Products {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Blas => "blas",
+            Self::Native => "native",
+        })
+    }
 }

@@ -52,7 +52,8 @@ impl Standardizer {
     /// # Errors
     /// [`Error::NoSamples`]; [`Error::NotFinite`] for a column with a NaN or an infinity, or whose
     /// sum or scale is beyond double precision.
-    pub fn fit<F: Scalar>(x: ArrayView2<F>) -> Result<Self> {
+    pub fn fit<'x, F: Scalar>(x: impl Into<ArrayView2<'x, F>>) -> Result<Self> {
+        let x = x.into();
         Self::of_rows(x, 0..x.nrows())
     }
 
@@ -141,7 +142,8 @@ impl Standardizer {
     /// # Errors
     /// [`Error::Shape`] for another number of columns; [`Error::NotFinite`] for an x that is not
     /// finite, and [`Error::Standardized`] for one whose z is not.
-    pub fn transform<F: Scalar>(&self, x: ArrayView2<F>) -> Result<Array2<F>> {
+    pub fn transform<'x, F: Scalar>(&self, x: impl Into<ArrayView2<'x, F>>) -> Result<Array2<F>> {
+        let x = x.into();
         if x.ncols() != self.mean.len() {
             let expected = vec![x.nrows(), self.mean.len()];
             return Err(Error::Shape { what: "x", expected, found: x.shape().to_vec() });

@@ -1,6 +1,7 @@
 //! The learning rate over the steps of a run.
 
 use std::f64::consts::PI;
+use std::fmt::{self, Display};
 
 use crate::error::Result;
 use crate::optim::hyperparameter::{check, check_positive};
@@ -14,6 +15,7 @@ use crate::optim::hyperparameter::{check, check_positive};
 /// cosine            η₁ + ½ (η₀ − η₁)(1 + cos(π e/E))      Loshchilov and Hutter 2017
 /// inverse_scaling   η₀ / (k + 1)^p                        Robbins and Monro 1951
 /// on_plateau        η₀ γʲ                                 j: the number of plateaus so far
+/// piecewise         the η that is given from the last epoch ≤ e on
 /// ```
 ///
 /// In the cosine, e includes the fraction of the epoch that is done. A
@@ -22,13 +24,13 @@ use crate::optim::hyperparameter::{check, check_positive};
 ///
 /// **Steps and epochs.** k counts all steps of a trainer, including those of
 /// [`Trainer::step`](crate::Trainer::step), so each of them advances warm-up and inverse scaling. e
-/// counts epochs, and single steps belong to none: they do not advance a step, cosine or plateau
-/// schedule. E is [`Training::epochs`](crate::Training::epochs). After E epochs, which
+/// counts epochs, and single steps belong to none: they do not advance a step, cosine, plateau or
+/// piecewise schedule. E is [`Training::epochs`](crate::Training::epochs). After E epochs, which
 /// [`partial_fit`](crate::Trainer::partial_fit) can exceed, a cosine schedule stays at its lowest
 /// rate η₁. A rate of 0 would train nothing, so an epoch or a step at a rate that is 0 in the
 /// network's type is refused with [`Error::Hyperparameter`](crate::Error::Hyperparameter), whatever
 /// the schedule.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub struct LearningRate {
     eta: f64,
@@ -36,15 +38,29 @@ pub struct LearningRate {
     warm_up: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
 enum Schedule {
     Constant,
-    Step { every: usize, factor: f64 },
-    Cosine { least: f64 },
-    InverseScaling { power: f64 },
-    OnPlateau { factor: f64, patience: usize },
+    Step {
+        every: usize,
+        factor: f64,
+    },
+    Cosine {
+        least: f64,
+    },
+    InverseScaling {
+        power: f64,
+    },
+    OnPlateau {
+        factor: f64,
+        patience: usize,
+    },
+    /// Epochs, ascending from 0, each with the η from there on.
+    Piecewise {
+        rates: Vec<(usize, f64)>,
+    },
 }
 
 /// The point of a run at which a schedule is evaluated.
@@ -100,13 +116,29 @@ impl LearningRate {
         Self::new(eta, Schedule::OnPlateau { factor, patience })
     }
 
+    /// The η that is given from each epoch on, until the next of the epochs. The first is epoch 0,
+    /// and they ascend.
+    ///
+    /// ```
+    /// use gemmprop::LearningRate;
+    ///
+    /// let learning_rate = LearningRate::piecewise([(0, 0.1), (30, 0.02), (45, 0.05)]);
+    /// ```
+    #[must_use]
+    pub fn piecewise(rates: impl IntoIterator<Item = (usize, f64)>) -> Self {
+        let rates: Vec<_> = rates.into_iter().collect();
+        // A NaN stays, so that it is refused.
+        let larger = |most: f64, &(_, eta): &(usize, f64)| if eta <= most { most } else { eta };
+        Self::new(rates.iter().fold(0.0, larger), Schedule::Piecewise { rates })
+    }
+
     /// Lets η grow linearly to its value over the first `steps` steps.
     #[must_use]
     pub fn warm_up(self, steps: u64) -> Self {
         Self { warm_up: steps, ..self }
     }
 
-    /// η₀, which no step exceeds.
+    /// The largest η, which no step exceeds.
     pub(crate) fn largest(&self) -> f64 {
         self.eta
     }
@@ -124,6 +156,7 @@ impl LearningRate {
             |factor: f64| check(factor > 0.0 && factor <= 1.0, "factor", "a number above 0 and up to 1", factor);
         check_positive("learning_rate", self.eta)?;
         match self.schedule {
+            Schedule::Piecewise { ref rates } => self.check_rates(rates),
             Schedule::Constant => Ok(()),
             Schedule::Step { every, factor } => {
                 check(every > 0, "every", "at least 1 epoch", every as f64)?;
@@ -139,22 +172,69 @@ impl LearningRate {
         }
     }
 
+    /// Refuses pieces that leave an epoch without a rate.
+    fn check_rates(&self, rates: &[(usize, f64)]) -> Result<()> {
+        let first = rates.first().map_or(f64::NAN, |&(epoch, _)| epoch as f64);
+        check(first == 0.0, "piecewise", "a first rate from epoch 0 on", first)?;
+        for pair in rates.windows(2) {
+            check(pair[0].0 < pair[1].0, "piecewise", "epochs in ascending order", pair[1].0 as f64)?;
+        }
+        rates.iter().try_for_each(|&(_, eta)| {
+            check_positive("learning_rate", eta)?;
+            check(eta <= self.eta, "piecewise", "a rate up to the largest", eta)
+        })
+    }
+
     /// η at a point of the run.
     pub(crate) fn at(&self, point: &SchedulePoint) -> f64 {
         let SchedulePoint { steps, epoch, fraction, epochs, plateaus } = *point;
-        let eta = match self.schedule {
+        let eta = match &self.schedule {
             Schedule::Constant => self.eta,
-            Schedule::Step { every, factor } => self.eta * libm::pow(factor, (epoch / every) as f64),
-            Schedule::Cosine { least } if epoch >= epochs => least,
+            Schedule::Step { every, factor } => self.eta * libm::pow(*factor, (epoch / every) as f64),
+            Schedule::Cosine { least } if epoch >= epochs => *least,
             Schedule::Cosine { least } => {
                 let done = (epoch as f64 + fraction) / epochs as f64;
                 // ½ (1 + cos πd) as cos²(πd/2), because the sum is rounded to 0 before d is 1.
                 let cosine = libm::cos(0.5 * PI * done);
                 least + (self.eta - least) * (cosine * cosine)
             }
-            Schedule::InverseScaling { power } => self.eta / libm::pow(steps as f64 + 1.0, power),
-            Schedule::OnPlateau { factor, .. } => self.eta * libm::pow(factor, f64::from(plateaus)),
+            Schedule::InverseScaling { power } => self.eta / libm::pow(steps as f64 + 1.0, *power),
+            Schedule::OnPlateau { factor, .. } => self.eta * libm::pow(*factor, f64::from(plateaus)),
+            Schedule::Piecewise { rates } => {
+                let piece = rates.iter().rev().find(|&&(from, _)| from <= epoch);
+                piece.expect("the first begins at 0").1
+            }
         };
         if steps < self.warm_up { eta * (steps as f64 + 1.0) / self.warm_up as f64 } else { eta }
+    }
+}
+
+/// A number is a [constant](LearningRate::constant) learning rate.
+impl From<f64> for LearningRate {
+    fn from(eta: f64) -> Self {
+        Self::constant(eta)
+    }
+}
+
+/// The schedule in words: "0.1", or "0.1, cosine to 0, warm-up of 20 steps".
+impl Display for LearningRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { eta, schedule, warm_up } = self;
+        match schedule {
+            Schedule::Constant => write!(f, "{eta}"),
+            Schedule::Step { every, factor } => write!(f, "{eta}, times {factor} every {every} epochs"),
+            Schedule::Cosine { least } => write!(f, "{eta}, cosine to {least}"),
+            Schedule::InverseScaling { power } => write!(f, "{eta}, divided by step^{power}"),
+            Schedule::OnPlateau { factor, patience } => {
+                write!(f, "{eta}, times {factor} after more than {patience} epochs without a new lowest loss")
+            }
+            Schedule::Piecewise { rates } => {
+                for (i, (epoch, eta)) in rates.iter().enumerate() {
+                    write!(f, "{}{eta} from epoch {epoch}", if i == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+        }?;
+        if *warm_up > 0 { write!(f, ", warm-up of {warm_up} steps") } else { Ok(()) }
     }
 }

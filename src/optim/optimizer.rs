@@ -1,5 +1,7 @@
 //! The optimisers: their equations and hyperparameters.
 
+use std::fmt::{self, Display};
+
 use crate::error::Result;
 use crate::linalg::scalar::Scalar;
 use crate::optim::hyperparameter::{check, check_not_0, check_not_1, check_positive};
@@ -47,10 +49,12 @@ use crate::optim::hyperparameter::{check, check_not_0, check_not_1, check_positi
 ///
 /// Two conventions differ between libraries. Nesterov's gradient is that at the point ahead,
 /// θ − ημv; here θ itself *is* the point ahead, as in Sutskever's form. And λ acts on all of θ,
-/// constants included.
+/// constants included, unless [`Training::decay_biases`](crate::Training::decay_biases) is false:
+/// then c and b have β = 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
 pub enum Optimizer {
     /// Plain gradient descent.
     #[default]
@@ -121,6 +125,20 @@ impl Optimizer {
             Self::Sgd => [None; 2],
             Self::Momentum { mu } | Self::Nesterov { mu } => [Some(("mu", mu)), None],
             Self::Adam { beta1, beta2, .. } => [Some(("beta1", beta1)), Some(("beta2", beta2))],
+        }
+    }
+}
+
+/// The name and its hyperparameters: "Adam, beta1 0.9, beta2 0.999, epsilon 1e-8".
+impl Display for Optimizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sgd => f.write_str("SGD"),
+            Self::Momentum { mu } => write!(f, "momentum, mu {mu}"),
+            Self::Nesterov { mu } => write!(f, "Nesterov, mu {mu}"),
+            Self::Adam { beta1, beta2, epsilon } => {
+                write!(f, "Adam, beta1 {beta1}, beta2 {beta2}, epsilon {epsilon:e}")
+            }
         }
     }
 }

@@ -61,7 +61,8 @@ impl OverflowBounds {
                 ([first, beta2 * second + g * g], first / correction1 / epsilon.min(1.0))
             }
         };
-        let theta = decay.beta * self.theta + eta * change;
+        // Biases that do not decay keep their bound.
+        let theta = rule.beta_of_biases().max(decay.beta) * self.theta + eta * change;
         // A finite number stays finite if less than half a unit in the last place of the largest
         // number is added to it: rounding takes that away before it leaves the range.
         let theta_is_finite = theta < limit || (self.theta.is_finite() && eta * change < 0.25 * F::EPSILON * F::MAX);

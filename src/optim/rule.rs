@@ -45,6 +45,8 @@ pub(crate) struct Rule {
     pub(crate) optimizer: Optimizer,
     pub(crate) eta: f64,
     pub(crate) decay: WeightDecay,
+    /// Whether c and b decay too.
+    pub(crate) decay_biases: bool,
     /// k, the number of this step over the life of the moments, from 1.
     pub(crate) step: u64,
     /// The norm that g is scaled down to if it is longer.
@@ -56,6 +58,11 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// β of c and b.
+    pub(crate) fn beta_of_biases(&self) -> f64 {
+        if self.decay_biases { self.decay.beta } else { 1.0 }
+    }
+
     /// The coefficients of this step, with g multiplied by `gradient_scale`.
     pub(crate) fn coefficients<F: Scalar>(&self, gradient_scale: f64) -> Coefficients<F> {
         let method = match self.optimizer {
@@ -69,6 +76,7 @@ impl Rule {
         Coefficients {
             gradient_scale: F::from_f64(gradient_scale),
             beta: F::from_f64(self.decay.beta),
+            beta_of_biases: F::from_f64(self.beta_of_biases()),
             eta: F::from_f64(self.eta),
             method,
         }
@@ -82,6 +90,8 @@ pub(crate) struct Coefficients<F> {
     gradient_scale: F,
     /// β of the weight decay, the factor on θ.
     beta: F,
+    /// β of c and b.
+    beta_of_biases: F,
     /// η
     eta: F,
     method: Method<F>,
@@ -128,6 +138,11 @@ impl<F: Scalar> Adam<F> {
 }
 
 impl<F: Scalar> Coefficients<F> {
+    /// The coefficients of c and b.
+    pub(crate) fn of_biases(&self) -> Self {
+        Self { beta: self.beta_of_biases, ..*self }
+    }
+
     /// The step of some parameters θ with gradient g, in one pass. `first` and `second` are their
     /// moments, and empty where the optimiser has none.
     pub(crate) fn apply(&self, g: &[F], first: &mut [F], second: &mut [F], theta: &mut [F]) {

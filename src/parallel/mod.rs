@@ -7,6 +7,8 @@ mod fork_join_tests;
 pub(crate) mod helper;
 pub(crate) mod pace;
 pub(crate) mod panel_set;
+#[cfg(test)]
+mod panel_set_tests;
 pub(crate) mod per_tile;
 pub(crate) mod pool;
 pub(crate) mod sync;

@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+use std::fmt::{self, Display};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
 #[cfg(feature = "blas")]
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
@@ -82,6 +84,24 @@ impl AddAssign for Counted {
     }
 }
 
+impl SubAssign for Counted {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 -= other.0;
+    }
+}
+
+impl Sum for Counted {
+    fn sum<I: Iterator<Item = Self>>(numbers: I) -> Self {
+        numbers.fold(Self(0.0), |sum, a| sum + a)
+    }
+}
+
+impl Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 // SAFETY: a line is one number, since padding would be counted.
 unsafe impl Number for Counted {
     type Line = Self;
@@ -130,6 +150,15 @@ impl Scalar for Counted {
     }
     fn sqrt(self) -> Self {
         Self(self.0.sqrt())
+    }
+    fn abs(self) -> Self {
+        Self(self.0.abs())
+    }
+    fn max(self, b: Self) -> Self {
+        Self(self.0.max(b.0))
+    }
+    fn min(self, b: Self) -> Self {
+        Self(self.0.min(b.0))
     }
     fn mul_add(self, b: Self, c: Self) -> Self {
         MULTIPLICATIONS.set(MULTIPLICATIONS.get() + 1);

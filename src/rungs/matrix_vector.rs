@@ -28,7 +28,8 @@ use crate::rungs::trace::{Trace, check_output};
 /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for an x
 /// that does not fit; [`Error::Output`](crate::Error::Output) for a ŷ that is not finite;
 /// [`Error::BlasThreads`](crate::Error::BlasThreads).
-pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1>> {
+pub fn forward<'x, F: Scalar>(mlp: &Mlp<F>, x: impl Into<ArrayView1<'x, F>>) -> Result<Trace<F, Ix1>> {
+    let x = x.into();
     mlp.check_sample(x)?;
     let _one = one_blas_thread()?;
     let theta = mlp.parameters();
@@ -52,12 +53,13 @@ pub fn forward<F: Scalar>(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Trace<F, Ix1
 ///
 /// # Panics
 /// If there is no output k.
-pub fn output_gradient<F: Scalar>(
+pub fn output_gradient<'x, F: Scalar>(
     mlp: &Mlp<F>,
-    x: ArrayView1<F>,
+    x: impl Into<ArrayView1<'x, F>>,
     k: usize,
     g: &mut Parameters<F>,
 ) -> Result<Trace<F, Ix1>> {
+    let x = x.into();
     assert!(k < mlp.outputs(), "output {k} of a network with {}", mlp.outputs());
     mlp.parameters().check_same_shape(g)?;
     let trace = forward(mlp, x)?;
@@ -71,13 +73,14 @@ pub fn output_gradient<F: Scalar>(
 ///
 /// # Errors
 /// As [`output_gradient`], and what the loss refuses in y.
-pub fn loss_gradient<F: Scalar, L: Loss<F>>(
+pub fn loss_gradient<'x, F: Scalar, L: Loss<F>>(
     mlp: &Mlp<F>,
-    x: ArrayView1<F>,
+    x: impl Into<ArrayView1<'x, F>>,
     y: &[L::Target],
     loss: &L,
     g: &mut Parameters<F>,
 ) -> Result<F> {
+    let x = x.into();
     checked_target(loss, y, mlp.outputs())?;
     mlp.parameters().check_same_shape(g)?;
     let trace = forward(mlp, x)?;

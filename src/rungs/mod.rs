@@ -13,13 +13,21 @@
 //! With native products, the last three are the same chains of fused multiply-adds and have the
 //! same bits; the first adds up in another order.
 //!
-//! [`count`] counts the multiplications of any of them while it runs.
+//! [`count`] counts the multiplications of any of them while it runs. [`bounds`] bounds what
+//! rounding does to each number that they compute, and to the steps and products with the Hessian
+//! that follow.
 
 pub mod batched;
+pub mod bounds;
 pub mod count;
+mod loss_bounds;
 pub mod matrix_vector;
 pub mod naive;
 pub mod per_neuron;
+mod rounding;
+mod sample_bounds;
+mod step_bounds;
+mod tangent_bounds;
 mod trace;
 
 pub use trace::Trace;

@@ -31,12 +31,13 @@ use crate::rungs::trace::Trace;
 ///
 /// # Panics
 /// If there is no output k.
-pub fn output_gradient<F: Scalar>(
+pub fn output_gradient<'x, F: Scalar>(
     mlp: &Mlp<F>,
-    x: ArrayView1<F>,
+    x: impl Into<ArrayView1<'x, F>>,
     k: usize,
     g: &mut Parameters<F>,
 ) -> Result<Trace<F, ndarray::Ix1>> {
+    let x = x.into();
     assert!(k < mlp.outputs(), "output {k} of a network with {}", mlp.outputs());
     mlp.parameters().check_same_shape(g)?;
     let trace = Trace::new(mlp, x)?;
@@ -100,13 +101,14 @@ fn mask<F: Scalar>(dz: &mut Array1<F>, z: &Array1<F>) {
 ///
 /// # Errors
 /// As [`output_gradient`], and what the loss refuses in y.
-pub fn loss_gradient<F: Scalar, L: Loss<F>>(
+pub fn loss_gradient<'x, F: Scalar, L: Loss<F>>(
     mlp: &Mlp<F>,
-    x: ArrayView1<F>,
+    x: impl Into<ArrayView1<'x, F>>,
     y: &[L::Target],
     loss: &L,
     g: &mut Parameters<F>,
 ) -> Result<F> {
+    let x = x.into();
     checked_target(loss, y, mlp.outputs())?;
     let mut dy = vec![F::ZERO; mlp.outputs()];
     let trace = output_gradient(mlp, x, 0, g)?;

@@ -59,7 +59,8 @@ impl<F: Scalar> Trace<F, Ix1> {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) or [`Error::NotFinite`](crate::Error::NotFinite) for
     /// an x that does not fit; [`Error::Output`] for a ŷ that is not finite.
-    pub fn new(mlp: &Mlp<F>, x: ArrayView1<F>) -> Result<Self> {
+    pub fn new<'x>(mlp: &Mlp<F>, x: impl Into<ArrayView1<'x, F>>) -> Result<Self> {
+        let x = x.into();
         mlp.check_sample(x)?;
         let theta = mlp.parameters();
         let mut z = vec![copied(x)];

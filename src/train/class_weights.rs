@@ -12,12 +12,12 @@ use crate::linalg::scalar::Scalar;
 ///
 /// # Errors
 /// [`Error::Label`] for a label without a weight.
-pub fn class_weights<F: Scalar>(labels: ArrayView1<usize>, of_class: &[F]) -> Result<Array1<F>> {
+pub fn class_weights<'y, F: Scalar>(labels: impl Into<ArrayView1<'y, usize>>, of_class: &[F]) -> Result<Array1<F>> {
     let classes = of_class.len();
     let weight = |(row, &label): (usize, &usize)| {
         of_class.get(label).copied().ok_or(Error::Label { row: Some(row), classes, found: label })
     };
-    labels.iter().enumerate().map(weight).collect()
+    labels.into().iter().enumerate().map(weight).collect()
 }
 
 /// Weights with which every class counts alike, however many samples it has: n / (k n_c) for a
@@ -28,11 +28,12 @@ pub fn class_weights<F: Scalar>(labels: ArrayView1<usize>, of_class: &[F]) -> Re
 /// use gemmprop::balanced_class_weights;
 /// use ndarray::array;
 ///
-/// let weights = balanced_class_weights::<f64>(array![0, 0, 0, 2].view());
+/// let weights = balanced_class_weights::<f64>(&[0, 0, 0, 2]);
 /// assert_eq!(weights, array![4.0 / 6.0, 4.0 / 6.0, 4.0 / 6.0, 2.0]);
 /// ```
 #[must_use]
-pub fn balanced_class_weights<F: Scalar>(labels: ArrayView1<usize>) -> Array1<F> {
+pub fn balanced_class_weights<'y, F: Scalar>(labels: impl Into<ArrayView1<'y, usize>>) -> Array1<F> {
+    let labels = labels.into();
     // A map, since a label may be any number.
     let mut counts = BTreeMap::new();
     labels.iter().for_each(|&label| *counts.entry(label).or_insert(0_usize) += 1);

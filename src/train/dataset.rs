@@ -22,9 +22,10 @@ pub struct Dataset<'a, F, T> {
 }
 
 impl<'a, F: Scalar, T> Dataset<'a, F, T> {
-    /// Samples x: (n, d\[0\]), and n targets y.
-    pub fn new(x: ArrayView2<'a, F>, y: impl Targets<'a, T>) -> Self {
-        Self { x, y: y.rows(), weights: None }
+    /// Samples x: (n, d\[0\]), and n targets y: (n), or (n, m). Arrays are borrowed, as `&x` or as
+    /// views.
+    pub fn new(x: impl Into<ArrayView2<'a, F>>, y: impl Targets<'a, T>) -> Self {
+        Self { x: x.into(), y: y.rows(), weights: None }
     }
 
     /// Adds a weight for each sample, which multiplies ℓ and its gradient. Means still divide by
@@ -32,8 +33,8 @@ impl<'a, F: Scalar, T> Dataset<'a, F, T> {
     /// sample of weight 0 is absent: as long as its numbers are finite, they do not affect losses,
     /// steps or standardisation; the sample is only counted.
     #[must_use]
-    pub fn weights(self, weights: ArrayView1<'a, F>) -> Self {
-        Self { weights: Some(weights), ..self }
+    pub fn weights(self, weights: impl Into<ArrayView1<'a, F>>) -> Self {
+        Self { weights: Some(weights.into()), ..self }
     }
 
     /// n, the number of samples.

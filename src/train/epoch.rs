@@ -18,7 +18,7 @@ use crate::train::position::Position;
 use crate::train::training::Training;
 
 /// The order in which an epoch takes its samples.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct EpochOrder {
     pub(crate) rows: Vec<usize>,
     /// The generator after the shuffle.
@@ -65,6 +65,10 @@ pub(crate) struct SingleStep {
     pub(crate) rule: Rule,
     /// Mean ℓ of the batch, once the step is made.
     pub(crate) loss: f64,
+    /// Σ ℓ of the batch.
+    pub(crate) sum: f64,
+    /// ‖g‖, if the rule asks for it or needs it.
+    pub(crate) norm: Option<f64>,
 }
 
 impl<F> StepPolicy<F> for SingleStep {
@@ -73,7 +77,7 @@ impl<F> StepPolicy<F> for SingleStep {
     }
 
     fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
-        self.loss = report.sum / report.samples as f64;
+        (self.loss, self.sum, self.norm) = (report.sum / report.samples as f64, report.sum, report.norm);
         ControlFlow::Continue(())
     }
 }

@@ -1,5 +1,7 @@
 //! The history of a run: a record for each epoch.
 
+use std::fmt::{self, Display};
+
 /// The record of one epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
@@ -26,12 +28,25 @@ pub struct Record {
     pub seconds: f64,
 }
 
+/// One line: "epoch 3: loss 0.25, validation 0.3, 96 steps".
+impl Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, steps, loss, validation_loss, .. } = self;
+        write!(f, "epoch {epoch}: loss {loss}")?;
+        if let Some(loss) = validation_loss {
+            write!(f, ", validation {loss}")?;
+        }
+        write!(f, ", {steps} steps")
+    }
+}
+
 /// The records of the epochs so far.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(transparent))]
 pub struct History {
-    /// The records in order, beginning with epoch 1.
+    /// The records in order, beginning with epoch 1 or with the first that was not
+    /// [forgotten](crate::Trainer::trim_history).
     pub records: Vec<Record>,
 }
 

@@ -41,7 +41,7 @@ use crate::steps::samples::Samples;
 ///
 /// let mut mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
-/// Sgd::new(2, 0.1, 0)?.train(&mut mlp, x.view(), y.view(), &SquaredError, 500)?;
+/// Sgd::new(2, 0.1, 0)?.train(&mut mlp, &x, &y, &SquaredError, 500)?;
 /// assert!((mlp.parameters().alpha()[(0, 0)] - 2.0).abs() < 1e-6);
 /// assert!((mlp.parameters().b()[0] - 1.0).abs() < 1e-6);
 /// # Ok::<(), gemmprop::Error>(())
@@ -53,6 +53,15 @@ pub struct Sgd<F: Scalar> {
     epochs_done: usize,
     order: Vec<usize>,
     descent: Descent<F>,
+}
+
+/// A clone goes on with the same bits; it has buffers of its own, made at its first step.
+impl<F: Scalar> Clone for Sgd<F> {
+    fn clone(&self) -> Self {
+        let Self { batch, generator, epochs_done, order: _, descent } = self;
+        let descent = Descent { steps: descent.steps, engine: None, snapshot: None };
+        Self { batch: *batch, generator: generator.clone(), epochs_done: *epochs_done, order: Vec::new(), descent }
+    }
 }
 
 impl<F: Scalar> Sgd<F> {
@@ -68,7 +77,7 @@ impl<F: Scalar> Sgd<F> {
         }
         check_positive("eta", eta)?;
         check_not_0::<F>("eta", eta)?;
-        let steps = SgdSteps { eta, ..SgdSteps::default() };
+        let steps = SgdSteps { eta, decay_biases: true, ..SgdSteps::default() };
         Ok(Self {
             batch,
             generator: generator(seed, Stream::Shuffles),
@@ -93,6 +102,27 @@ impl<F: Scalar> Sgd<F> {
         Ok(self)
     }
 
+    /// Whether the weight decay acts on c and b too; by default it does. Otherwise it acts on the
+    /// matrices w and alpha alone.
+    #[must_use]
+    pub fn decay_biases(mut self, decay_biases: bool) -> Self {
+        self.descent.steps.decay_biases = decay_biases;
+        self
+    }
+
+    /// Changes η from the next step on.
+    ///
+    /// # Errors
+    /// [`Error::Hyperparameter`] unless η is finite and positive, in F as well, and below 1/λ;
+    /// nothing is changed then.
+    pub fn set_learning_rate(&mut self, eta: f64) -> Result<()> {
+        check_positive("eta", eta)?;
+        check_not_0::<F>("eta", eta)?;
+        check(WeightDecay::is_valid(eta, self.descent.steps.lambda), "eta", "a number below 1/lambda", eta)?;
+        self.descent.steps.eta = eta;
+        Ok(())
+    }
+
     /// Trains for `epochs` epochs on samples x: (n, `d[0]`) with n targets y. Returns the loss of
     /// each epoch: the mean of ℓ over its samples, each evaluated before the step with its batch.
     /// Two calls of 5 epochs are one of 10, bit for bit.
@@ -102,10 +132,10 @@ impl<F: Scalar> Sgd<F> {
     /// loss of a batch is not finite, or the parameters after its step would not be: the network is
     /// then as it was before that step. (An infinity that the caller has put among the parameters
     /// may be found only where it reaches the loss, or after some steps.)
-    pub fn train<'y, L: Loss<F>>(
+    pub fn train<'x, 'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
-        x: ArrayView2<F>,
+        x: impl Into<ArrayView2<'x, F>>,
         y: impl Targets<'y, L::Target>,
         loss: &L,
         epochs: usize,
@@ -113,8 +143,8 @@ impl<F: Scalar> Sgd<F> {
     where
         L::Target: 'y,
     {
+        let (x, y) = (x.into(), y.rows());
         mlp.check_batch(x)?;
-        let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one_blas_thread = one_blas_thread()?;
         let (samples, y) = (x.nrows(), row_major(y));
@@ -137,18 +167,18 @@ impl<F: Scalar> Sgd<F> {
     ///
     /// # Errors
     /// As [`train`](Self::train); the network is unchanged then.
-    pub fn step<'y, L: Loss<F>>(
+    pub fn step<'x, 'y, L: Loss<F>>(
         &mut self,
         mlp: &mut Mlp<F>,
-        x: ArrayView2<F>,
+        x: impl Into<ArrayView2<'x, F>>,
         y: impl Targets<'y, L::Target>,
         loss: &L,
     ) -> Result<f64>
     where
         L::Target: 'y,
     {
+        let (x, y) = (x.into(), y.rows());
         mlp.check_batch(x)?;
-        let y = y.rows();
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one_blas_thread = one_blas_thread()?;
         let (samples, y) = (x.nrows(), row_major(y));
@@ -252,6 +282,7 @@ fn descend_and_look<F: Scalar, L: SampleLoss<F>>(
 struct SgdSteps {
     eta: f64,
     lambda: f64,
+    decay_biases: bool,
     /// Weight decay that is still to be applied.
     pending_decay: f64,
     /// Weight decay that will be pending after the step that is being made.
@@ -266,7 +297,16 @@ impl<F: Scalar> StepPolicy<F> for SgdSteps {
     fn rule(&mut self, _step: usize) -> Rule {
         let decay = WeightDecay::next::<F>(self.eta, self.lambda, self.pending_decay);
         self.next_pending_decay = decay.pending;
-        Rule { optimizer: Optimizer::Sgd, eta: self.eta, decay, step: 1, clip: None, sam: None, norm: false }
+        Rule {
+            optimizer: Optimizer::Sgd,
+            eta: self.eta,
+            decay,
+            decay_biases: self.decay_biases,
+            step: 1,
+            clip: None,
+            sam: None,
+            norm: false,
+        }
     }
 
     fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {

@@ -16,6 +16,7 @@
 //! native engine stores it; BLAS computes it a second time, if the batch is small (fewer than 256
 //! samples, or fewer than four times the widest layer).
 
+use std::fmt::{self, Display};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ use crate::network::loss::Loss;
 use crate::network::parameters::Parameters;
 use crate::network::standardizer::Standardizer;
 use crate::optim::hyperparameter::check_not_0;
+use crate::optim::learning_rate::SchedulePoint;
 use crate::optim::moments::Moments;
 use crate::random::{Generator, Stream, generator};
 use crate::steps::blocks::loss_block;
@@ -51,6 +53,16 @@ pub enum StopReason {
     Observer,
 }
 
+impl Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Completed => "all epochs are done",
+            Self::EarlyStopping => "the patience of early stopping is exhausted",
+            Self::Observer => "an observer has stopped the run",
+        })
+    }
+}
+
 /// A training run: the model, how it is trained, and where it stands.
 ///
 /// ```
@@ -61,8 +73,8 @@ pub enum StopReason {
 /// let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
 /// let training = Training { epochs: 500, batch: 2, ..Training::default() };
 /// let mut trainer = Trainer::new(mlp, SquaredError, training)?;
-/// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ())?;
-/// assert!((trainer.model().predict_one(x.view())?[2] - 5.0).abs() < 1e-5);
+/// trainer.fit(Dataset::new(&x, &y), None, ())?; // no validation set, no observer
+/// assert!((trainer.model().predict_one(&x)?[2] - 5.0).abs() < 1e-5);
 /// assert_eq!(trainer.history().records.len(), 500);
 /// # Ok::<(), gemmprop::Error>(())
 /// ```
@@ -125,13 +137,13 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &mut self,
         train: Dataset<'a, F, L::Target>,
         validation: Option<Dataset<'a, F, L::Target>>,
-        observer: &mut impl Observer<F>,
+        mut observer: impl Observer<F>,
     ) -> Result<StopReason> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
         let data = trainer.prepare(train, validation)?;
         while trainer.has_epochs_left() {
-            let flow = trainer.epoch(&data, observer)?;
+            let flow = trainer.epoch(&data, &mut observer)?;
             // A run that is stopped at its very end is over.
             if flow.is_break() && trainer.has_epochs_left() {
                 return Ok(StopReason::Observer);
@@ -155,12 +167,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &mut self,
         train: Dataset<'a, F, L::Target>,
         validation: Option<Dataset<'a, F, L::Target>>,
-        observer: &mut impl Observer<F>,
+        mut observer: impl Observer<F>,
     ) -> Result<StopReason> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
         let data = trainer.prepare(train, validation)?;
-        let ended = match trainer.epoch(&data, observer)? {
+        let ended = match trainer.epoch(&data, &mut observer)? {
             ControlFlow::Break(()) => StopReason::Observer,
             ControlFlow::Continue(()) if trainer.position.stopped_early => StopReason::EarlyStopping,
             ControlFlow::Continue(()) => StopReason::Completed,
@@ -181,7 +193,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
         trainer.standardize(&Subset { data: batch, rows: None })?;
-        let loss = trainer.single_step(&batch)?;
+        // The schedule is at the position in the running epoch, if there is one.
+        let batches = trainer.position.samples.div_ceil(trainer.training.batch).max(1);
+        let point = trainer.position.schedule_point(&trainer.training, batches);
+        let loss = trainer.single_step(&batch, &point, false)?.loss;
         attempt.succeed();
         Ok(loss)
     }
@@ -220,18 +235,6 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         &self.training
     }
 
-    /// Changes the number of epochs in all, so that a run can continue after its last one. With
-    /// early stopping, it continues from the parameters of the best epoch. A run that has stopped
-    /// early continues with new patience if `epochs` is more than it has done. A cosine schedule
-    /// stretches to the new number.
-    pub fn set_epochs(&mut self, epochs: usize) {
-        if self.position.stopped_early && epochs > self.position.epoch {
-            self.position.stopped_early = false;
-            self.position.lowest.since = 0;
-        }
-        self.training.epochs = epochs;
-    }
-
     /// The number of steps made so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -262,12 +265,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         Ok(data)
     }
 
-    fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
+    pub(crate) fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
         data.check(&self.model.mlp, &self.loss)
     }
 
     /// Fits the standardisation, if the run has one and it is not fitted yet.
-    fn standardize(&mut self, train: &Subset<'_, F, L::Target>) -> Result<()> {
+    pub(crate) fn standardize(&mut self, train: &Subset<'_, F, L::Target>) -> Result<()> {
         if self.training.standardize && self.model.standardizer.is_none() {
             self.model.standardizer = Some(Standardizer::of_rows(train.data.x, train.present())?);
         }
@@ -354,19 +357,22 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         }
     }
 
-    /// Makes one step outside of any epoch. Returns the mean ℓ before it.
-    fn single_step(&mut self, batch: &Dataset<'_, F, L::Target>) -> Result<f64> {
+    /// Makes one step by itself, with a batch that was checked, at a point of the schedule. Returns
+    /// what was made of it; `norm` asks for ‖g‖.
+    pub(crate) fn single_step(
+        &mut self,
+        batch: &Dataset<'_, F, L::Target>,
+        point: &SchedulePoint,
+        norm: bool,
+    ) -> Result<SingleStep> {
         let samples = batch.samples();
-        // The schedule is at the position in the running epoch, if there is one.
-        let batches = self.position.samples.div_ceil(self.training.batch).max(1);
-        let point = self.position.schedule_point(&self.training, batches);
-        let rule = self.training.rule::<F>(&point, self.position.pending_decay, false);
+        let rule = self.training.rule::<F>(point, self.position.pending_decay, norm);
         check_not_0::<F>("learning_rate", rule.eta)?;
         let _one_blas_thread = one_blas_thread()?;
         let Self { model: Model { mlp, standardizer }, loss, moments, engine, position, .. } = self;
         let prepared = batch.prepared();
         let data = prepared.samples(None, standardizer.as_ref(), loss);
-        let mut step = SingleStep { rule, loss: 0.0 };
+        let mut step = SingleStep { rule, loss: 0.0, sum: 0.0, norm: None };
         let engine = Engine::kept(engine, mlp, samples, is_native(mlp, samples, samples));
         let made =
             engine.descend(mlp.theta_mut(), moments, Batches { samples, batch: samples }, 0..1, &data, &mut step);
@@ -374,12 +380,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         position.steps += 1;
         position.last_loss = Some(step.loss);
         position.pending_decay = rule.decay.pending;
-        Ok(step.loss)
+        Ok(step)
     }
 
     /// The mean ℓ over a data set, or some of its rows, in blocks whose size is independent of the
     /// batches of training. `native` is what the training is.
-    fn mean_loss(&mut self, subset: &Subset<'_, F, L::Target>, native: bool) -> f64 {
+    pub(crate) fn mean_loss(&mut self, subset: &Subset<'_, F, L::Target>, native: bool) -> f64 {
         let Self { model: Model { mlp, standardizer }, loss, engine, .. } = self;
         let prepared = subset.data.prepared();
         let data = prepared.samples(subset.rows.as_deref(), standardizer.as_ref(), loss);
@@ -389,7 +395,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Moves the run on to the point between this epoch and the next.
-    fn end_epoch(&mut self, record: Record) {
+    pub(crate) fn end_epoch(&mut self, record: Record) {
         if let Some(order) = &self.order {
             self.generator = order.generator.clone();
         }
@@ -415,21 +421,21 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 /// A call that may fit the standardisation. If it is dropped before it has made a step and without
 /// [`succeed`](Self::succeed), it removes that fit again, so that the next call may have other
 /// data.
-struct Attempt<'t, F: Scalar, L> {
-    trainer: &'t mut Trainer<F, L>,
+pub(crate) struct Attempt<'t, F: Scalar, L> {
+    pub(crate) trainer: &'t mut Trainer<F, L>,
     was_fitted: bool,
     steps_before: u64,
     succeeded: bool,
 }
 
 impl<'t, F: Scalar, L> Attempt<'t, F, L> {
-    fn on(trainer: &'t mut Trainer<F, L>) -> Self {
+    pub(crate) fn on(trainer: &'t mut Trainer<F, L>) -> Self {
         let (was_fitted, steps_before) = (trainer.model.standardizer.is_some(), trainer.position.steps);
         Self { trainer, was_fitted, steps_before, succeeded: false }
     }
 
     /// Keeps the fit, even if no step was made.
-    fn succeed(mut self) {
+    pub(crate) fn succeed(mut self) {
         self.succeeded = true;
     }
 }

@@ -31,6 +31,9 @@ pub struct Training {
     /// λ of the decoupled weight decay, which acts on all of θ and is exact however small ηλ is
     /// ([`Optimizer`](crate::Optimizer) has the equations). 0 by default.
     pub weight_decay: f64,
+    /// Whether the weight decay acts on the constants c and b too, as in the formula, rather than
+    /// on the matrices w and alpha alone. True by default.
+    pub decay_biases: bool,
     /// E, the number of epochs in all. 10 by default.
     pub epochs: usize,
     /// B, the number of samples in a batch. If the last batch of an epoch is smaller, it is
@@ -68,6 +71,7 @@ impl Default for Training {
             optimizer: Optimizer::Sgd,
             learning_rate: LearningRate::constant(0.1),
             weight_decay: 0.0,
+            decay_biases: true,
             epochs: 10,
             batch: 32,
             shuffle: true,
@@ -119,6 +123,7 @@ impl Training {
             optimizer: self.optimizer,
             eta,
             decay: WeightDecay::next::<F>(eta, self.weight_decay, pending_decay),
+            decay_biases: self.decay_biases,
             step: point.steps + 1,
             clip: self.clip_norm,
             sam: self.sam,

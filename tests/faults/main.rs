@@ -407,7 +407,7 @@ fn each_call_of_a_read_fails_in_turn() {
     each_fault(|faults| {
         let (model, record) = with(faults, || Model::<f64>::load(&path));
         match model {
-            Ok(saved) => assert!(saved.value == *states.run(2).model()),
+            Ok(model) => assert!(model == *states.run(2).model()),
             Err(error) => assert_eq!(errno(&error), faults.fails.map(|(_, error)| error), "{error:?}"),
         }
         record

@@ -225,7 +225,7 @@ fn goes_on<F: Scalar, L: Loss<F>>(stored: &Stored, path: &Path, loss: L, samples
         fs::remove_file(path).expect("the file is there");
         let folder = Checkpoints::create(path.parent().expect("a file is in a folder")).expect("it is empty");
         let saved = folder.save(&run, &Notes::new()).expect("a run can be saved");
-        let again = Model::<F>::load(&saved).expect("a saved run can be read").value;
+        let again = Model::<F>::load(&saved).expect("a saved run can be read");
         assert!(bits(&again) == bits(run.model()));
         fs::remove_file(saved).expect("the file is there");
     }
@@ -250,7 +250,7 @@ fn settings(_: &Path, bytes: &[u8]) -> bool {
     let mlp = Mlp::<f64>::he(&[2, 3, 1], bias.unwrap_or(Bias::Input), 1).expect("a small network");
     let whole = again::<Training>(bytes);
     let part = Training {
-        learning_rate: rate.unwrap_or(LearningRate::constant(0.1)),
+        learning_rate: rate.clone().unwrap_or(LearningRate::constant(0.1)),
         optimizer: rule.unwrap_or(Optimizer::Sgd),
         ..Training::default()
     };

@@ -159,7 +159,7 @@ const ON_DATA: &[Call] = &[
 
 /// Calls that also read weights if there are any.
 const ON_WEIGHTED_DATA: &[Call] = &[
-    ("Model::loss", |case| Ok(vec![Model::from(case.mlp.clone()).loss(case.data(), &SquaredError)?])),
+    ("Model::evaluate", |case| Ok(vec![Model::from(case.mlp.clone()).evaluate(case.data(), &SquaredError)?])),
     ("Trainer::fit", |case| {
         let mut trainer = case.trainer(settings())?;
         trainer.fit(case.data(), Some(case.data()), &mut ())?;

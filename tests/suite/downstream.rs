@@ -18,7 +18,7 @@ fn main() -> Result<(), gemmprop::Error> {
     println!("theta {}", theta.join(" "));
     let model = Model::from(mlp);
     let residuals = model.predict_one(x.view())? - &y;
-    let loss = model.loss(Dataset::new(x.view(), y.view()), &SquaredError)?;
+    let loss = model.evaluate(Dataset::new(x.view(), y.view()), &SquaredError)?;
     assert!((residuals.dot(&residuals) / 128.0 - loss).abs() < 1e-12);
     println!("by {}", gemmprop::blas_description());
     Ok(())

@@ -189,7 +189,7 @@ fn an_output_that_is_not_finite() {
             mlp.predict(x.slice(ndarray::s![..=row, ..])).unwrap_err(),
             mlp.classify(x.view()).unwrap_err(),
             Model::from(mlp.clone()).predict(x.view()).unwrap_err(),
-            Model::from(mlp.clone()).loss(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(),
+            Model::from(mlp.clone()).evaluate(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(),
             batched::forward(&mlp, x.view()).unwrap_err(),
             batched::output_gradient(&mlp, x.view(), 0, g).unwrap_err(),
             batched::loss_gradient(&mlp, x.view(), y.view(), &SquaredError, g).unwrap_err(),
@@ -256,7 +256,7 @@ fn a_standardisation_of_other_inputs() {
     let (x, y) = (Array2::zeros((4, 3)), Array1::zeros(4));
     let expected = Error::Shape { what: "standardizer", expected: vec![3], found: vec![2] };
     assert_eq!(model.predict(x.view()).unwrap_err(), expected);
-    assert_eq!(model.loss(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(), expected);
+    assert_eq!(model.evaluate(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(), expected);
     assert_eq!(Trainer::new(model, SquaredError, Training::default()).unwrap_err(), expected);
 }
 

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::common::{self, BoundedLoss, Real, Reference};
+use crate::common::{self, Real};
 
 use gemmprop::data::ReadError;
 use gemmprop::exchange::ExchangeError;
-use gemmprop::{Bias, Logistic, Mlp, SoftmaxCrossEntropy};
+use gemmprop::rungs::bounds;
+use gemmprop::{Bias, Mlp, SoftmaxCrossEntropy};
 use ndarray::{Array1, Array2};
 use ndarray_npy::{NpzReader, NpzWriter, ReadableElement};
 use safetensors::tensor::TensorView;
@@ -42,10 +43,10 @@ fn computes_the_same<F: Real + ReadableElement>(folder: &Path, name: &str) {
     };
     let mut data = NpzReader::new(File::open(folder.join(format!("{name}_data.npz"))).unwrap()).unwrap();
     let [x, y] = ["x", "y"].map(|name| data.by_name::<ndarray::OwnedRepr<F>, ndarray::Ix2>(name).unwrap());
-    let (reference, ours) = (Reference::new(&mlp), mlp.predict(x.view()).unwrap());
+    let (bounds, ours) = (bounds::forward(&mlp, x.view()).unwrap().trace, mlp.predict(x.view()).unwrap());
     assert_eq!(ours.dim(), y.dim());
-    for ((x, y), ours) in x.outer_iter().zip(y.outer_iter()).zip(ours.outer_iter()) {
-        let (y_hat, e) = reference.outputs(x);
+    for (row, (y, ours)) in y.outer_iter().zip(ours.outer_iter()).enumerate() {
+        let [y_hat, e] = [&bounds.value, &bounds.bound].map(|trace| trace.y_hat().row(row).to_vec());
         let numbers = |a: ndarray::ArrayView1<F>| a.iter().map(|a| a.to_f64()).collect::<Vec<f64>>();
         let (theirs, ours) = (numbers(y), numbers(ours));
         common::assert_within(name, &ours, &e, &y_hat, &e);
@@ -53,19 +54,7 @@ fn computes_the_same<F: Real + ReadableElement>(folder: &Path, name: &str) {
             common::assert_within(name, &theirs, &e, &ours, &e);
             continue;
         }
-        // Theirs are probabilities, of which the derivative of a loss is made: σ(ŷ) − 0, p − e₀.
-        let (p, error) = match y_hat.len() {
-            1 => {
-                let (error, _) = <Logistic as BoundedLoss<F>>::errors(F::U, &[0.0], 0.0, &y_hat, &e);
-                (vec![1.0 / (1.0 + (-y_hat[0]).exp())], error)
-            }
-            outputs => {
-                let sum: f64 = y_hat.iter().map(|y| y.exp()).sum();
-                let (error, _) =
-                    <SoftmaxCrossEntropy as BoundedLoss<F>>::errors(F::U, &vec![0.0; outputs], 0.0, &y_hat, &e);
-                (y_hat.iter().map(|y| y.exp() / sum).collect(), error)
-            }
-        };
+        let (p, error) = common::probabilities::<F>(&y_hat, &e);
         common::assert_within(name, &theirs, &error, &p, &error);
     }
 }

@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{self, BoundedLoss, Real, Reference};
+use crate::common::{self, Real};
 use crate::exchange::all_compute_the_same;
 
 use gemmprop::exchange::{OnnxExport, OutputFunction};
-use gemmprop::{Bias, Dataset, Logistic, Mlp, Model, SoftmaxCrossEntropy, Standardizer, Trainer, Training};
+use gemmprop::{Bias, Dataset, Mlp, Model, SoftmaxCrossEntropy, Standardizer, Trainer, Training};
 use ndarray::{Array1, Array2, ArrayView1};
 use ndarray_npy::{ReadableElement, WritableElement, read_npy, write_npy};
 
@@ -56,33 +56,23 @@ impl<F: Real + WritableElement + ReadableElement> Case<F> {
         let model = &self.model;
         let z = model.standardizer.as_ref().map(|standardizer| standardizer.transform(self.x.view()).unwrap());
         let (z, ours) = (z.unwrap_or_else(|| self.x.clone()), model.predict(self.x.view()).unwrap());
-        let reference = Reference::new(&model.mlp);
+        let bounds = common::output_bounds(&model.mlp, z.view());
         let numbers = |a: ArrayView1<F>| a.iter().map(|a| a.to_f64()).collect::<Vec<f64>>();
         assert_eq!(theirs.dim(), ours.dim());
         let least = if self.output == OutputFunction::Identity { 0.0 } else { 1.0 };
         let largest = ours.iter().fold(least, |a: f64, y| a.max(y.to_f64().abs()));
         let mut worst = 0.0_f64;
-        for ((z, theirs), ours) in z.outer_iter().zip(theirs.outer_iter()).zip(ours.outer_iter()) {
-            let (_, e) = reference.outputs(z);
-            let (theirs, mut ours) = (numbers(theirs), numbers(ours));
-            // Probabilities as the derivatives of losses bound them: σ(ŷ) − 0, p − e₀.
-            let bound = match self.output {
-                OutputFunction::Identity => e,
-                OutputFunction::Softmax => {
-                    let at_zero = vec![0.0; ours.len()];
-                    let (bound, _) = <SoftmaxCrossEntropy as BoundedLoss<F>>::errors(F::U, &at_zero, 0.0, &ours, &e);
-                    let sum: f64 = ours.iter().map(|y| y.exp()).sum();
-                    ours.iter_mut().for_each(|y| *y = y.exp() / sum);
-                    bound
-                }
+        for ((e, theirs), ours) in bounds.outer_iter().zip(theirs.outer_iter()).zip(ours.outer_iter()) {
+            let (theirs, ours, e) = (numbers(theirs), numbers(ours), e.to_vec());
+            let (ours, bound) = match self.output {
+                OutputFunction::Identity => (ours, e),
+                OutputFunction::Softmax => common::probabilities::<F>(&ours, &e),
                 OutputFunction::Sigmoid => {
-                    let bounds = ours.iter().zip(&e).map(|(&y, &e)| {
-                        let (bound, _) = <Logistic as BoundedLoss<F>>::errors(F::U, &[0.0], 0.0, &[y], &[e]);
-                        bound[0]
+                    let of_each = ours.iter().zip(&e).map(|(&y, &e)| {
+                        let (p, bound) = common::probabilities::<F>(&[y], &[e]);
+                        (p[0], bound[0])
                     });
-                    let bounds = bounds.collect();
-                    ours.iter_mut().for_each(|y| *y = 1.0 / (1.0 + (-*y).exp()));
-                    bounds
+                    of_each.unzip()
                 }
             };
             common::assert_within(&self.name, &theirs, &bound, &ours, &bound);

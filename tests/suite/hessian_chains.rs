@@ -5,7 +5,8 @@ use crate::common;
 
 use common::{Real, flat, uniform};
 use gemmprop::{
-    Bias, Dataset, Generator, Loss, Mlp, Parameters, Products, SoftmaxCrossEntropy, SquaredError, curvature::Hessian,
+    Bias, Dataset, Generator, Mlp, Parameters, Products, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable,
+    curvature::Hessian,
 };
 use ndarray::{Array2, ArrayView2};
 use rand::{RngExt, SeedableRng};
@@ -76,7 +77,7 @@ struct Sample<F> {
     r_delta: Vec<Vec<F>>,
 }
 
-fn sample<F: Fused, L: Loss<F>>(
+fn sample<F: Fused, L: TwiceDifferentiable<F>>(
     [theta, v]: [&[Layer<F>]; 2],
     x: &[F],
     (loss, y): (&L, &[L::Target]),
@@ -155,7 +156,13 @@ fn numbers<F: Fused>(mlp: &Mlp<F>, seed: u64) -> Parameters<F> {
     p
 }
 
-fn is_the_program<F: Fused, L: Loss<F>>(widths: &[usize], bias: Bias, y: &Array2<L::Target>, loss: &L, seed: u64) {
+fn is_the_program<F: Fused, L: TwiceDifferentiable<F>>(
+    widths: &[usize],
+    bias: Bias,
+    y: &Array2<L::Target>,
+    loss: &L,
+    seed: u64,
+) {
     let n = y.nrows();
     let mlp = common::network::<F>(widths, bias, seed).with_products(Products::Native).unwrap();
     let (x, v) = (uniform::<F>(n, widths[0], seed + 1), numbers(&mlp, seed + 2));

@@ -6,7 +6,7 @@ use crate::common;
 use common::{flat, network, uniform};
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
-    Bias, Dataset, Error, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError,
+    Bias, Dataset, Error, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable,
     curvature::Hessian, rungs::batched,
 };
 use ndarray::{Array2, array};
@@ -23,11 +23,11 @@ fn direction<F: Scalar>(mlp: &Mlp<F>) -> Parameters<F> {
 
 /// Loss, gradient and two products, the second of which must not show the first.
 fn bits<F: common::Real>(widths: &[usize], n: usize) -> Vec<u64> {
-    fn of<F: common::Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) -> Vec<u64> {
+    fn of<F: common::Real, L: TwiceDifferentiable<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) -> Vec<u64> {
         let products = |&products| of_products::<F, L>(widths, products, y, loss);
         common::products().iter().flat_map(products).collect()
     }
-    fn of_products<F: common::Real, L: Loss<F>>(
+    fn of_products<F: common::Real, L: TwiceDifferentiable<F>>(
         widths: &[usize],
         products: Products,
         y: &Array2<L::Target>,
@@ -84,13 +84,24 @@ fn bits_do_not_depend_on_threads() {
 /// number of R ∂ℓ/∂Ŷ.
 #[test]
 fn multiplications_equal_the_closed_formula() {
-    fn check<L: Loss<Counted>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, of_loss: usize, constant: Bias) {
+    fn check<L: TwiceDifferentiable<Counted>>(
+        widths: &[usize],
+        y: &Array2<L::Target>,
+        loss: &L,
+        of_loss: usize,
+        constant: Bias,
+    ) {
         for &products in common::products() {
             let mlp = Mlp::<Counted>::he(widths, constant, 1).unwrap().with_products(products).unwrap();
             check_network(&mlp, y, loss, of_loss);
         }
     }
-    fn check_network<L: Loss<Counted>>(mlp: &Mlp<Counted>, y: &Array2<L::Target>, loss: &L, of_loss: usize) {
+    fn check_network<L: TwiceDifferentiable<Counted>>(
+        mlp: &Mlp<Counted>,
+        y: &Array2<L::Target>,
+        loss: &L,
+        of_loss: usize,
+    ) {
         let (n, widths) = (y.nrows(), mlp.widths());
         let x = Array2::from_shape_fn((n, widths[0]), |(i, j)| Counted(((i * 5 + j * 3) % 7) as f64 - 3.0));
         let mut hessian = Hessian::new(mlp, Dataset::new(x.view(), y.view()), loss).unwrap();

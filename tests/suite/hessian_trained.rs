@@ -5,8 +5,8 @@ use crate::common;
 
 use common::{flat, integer_network, integers};
 use gemmprop::{
-    Bias, Dataset, Error, LearningRate, Loss, Mlp, Model, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError,
-    Trainer, Training, curvature::Hessian,
+    Bias, Dataset, Error, LearningRate, Mlp, Model, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer,
+    Training, TwiceDifferentiable, curvature::Hessian,
 };
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -33,7 +33,7 @@ fn direction(mlp: &Mlp<f64>) -> Parameters<f64> {
 }
 
 /// Loss, gradient and a product, times the number of samples.
-fn sums<'a, L: Loss<f64>>(
+fn sums<'a, L: TwiceDifferentiable<f64>>(
     model: &'a Model<f64>,
     data: Dataset<'a, f64, L::Target>,
     loss: &'a L,
@@ -109,7 +109,11 @@ fn a_weight_is_a_number_of_samples() {
 }
 
 fn a_weight_is_a_number_of_samples_for(model: &Model<f64>) {
-    fn check<L: Loss<f64>>(model: &Model<f64>, y: &Array2<L::Target>, loss: &L) -> [(f64, Vec<f64>, Vec<f64>); 2] {
+    fn check<L: TwiceDifferentiable<f64>>(
+        model: &Model<f64>,
+        y: &Array2<L::Target>,
+        loss: &L,
+    ) -> [(f64, Vec<f64>, Vec<f64>); 2] {
         let x = integers::<f64>(8, 3, 4);
         let (w, often) = (weights(), (repeated(&x), repeated(y)));
         // Weights of a column of something larger.

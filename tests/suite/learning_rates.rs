@@ -6,8 +6,9 @@ use crate::common;
 use std::f64::consts::PI;
 use std::ops::ControlFlow;
 
-use gemmprop::BatchEnd;
-use gemmprop::{Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training};
+use gemmprop::{
+    BatchEnd, Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training,
+};
 use ndarray::{Array1, Array2, array};
 
 /// Collects the reports that it receives, and stops after `stop_after` batches of a call.
@@ -71,6 +72,43 @@ fn assert_near(found: f64, expected: f64, scale: f64) {
 #[test]
 fn a_constant_rate_stays() {
     assert!(rates(LearningRate::constant(0.0625), 3).iter().all(|&(.., eta)| eta == 0.0625));
+}
+
+#[test]
+fn a_piece_holds_until_the_next_begins() {
+    for (k, epoch, _, eta) in rates(LearningRate::piecewise([(0, 0.0625), (2, 0.25), (3, 0.01), (9, 1.0)]), 5) {
+        assert_eq!(eta, [0.0625, 0.0625, 0.25, 0.01, 0.01][epoch], "step {k}");
+    }
+}
+
+#[test]
+fn pieces_that_leave_an_epoch_without_a_rate_are_refused() {
+    let refused = |rates: &[(usize, f64)]| {
+        let training =
+            Training { learning_rate: LearningRate::piecewise(rates.iter().copied()), ..Training::default() };
+        Trainer::new(common::network::<f64>(&[2, 3, 1], Bias::Input, 1), SquaredError, training).unwrap_err()
+    };
+    for rates in [
+        &[][..],
+        &[(1, 0.1)],
+        &[(0, 0.1), (2, 0.1), (2, 0.2)],
+        &[(0, 0.1), (3, 0.1), (2, 0.1)],
+        &[(0, 0.1), (1, f64::NAN)],
+        &[(0, 0.1), (1, f64::INFINITY)],
+        &[(0, 0.1), (1, 0.0)],
+        &[(0, -0.1)],
+    ] {
+        assert!(matches!(refused(rates), Error::Hyperparameter { .. }), "{rates:?}");
+    }
+    let training = Training {
+        learning_rate: LearningRate::piecewise([(0, 0.1), (9, 4.0)]),
+        weight_decay: 0.25,
+        ..Training::default()
+    };
+    let mlp = common::network::<f64>(&[2, 3, 1], Bias::Input, 1);
+    // The largest rate, and not the first, bounds the weight decay.
+    let error = Trainer::new(mlp, SquaredError, training).unwrap_err();
+    assert!(matches!(error, Error::Hyperparameter { name: "weight_decay", .. }), "{error}");
 }
 
 #[test]
@@ -189,10 +227,11 @@ fn a_warm_up_multiplies_any_schedule_over_its_first_steps() {
         LearningRate::cosine(0.0625, 0.0),
         LearningRate::inverse_scaling(0.0625, 0.5),
         LearningRate::on_plateau(0.0625, 0.5, 100),
+        LearningRate::piecewise([(0, 0.0625), (1, 0.125)]),
     ] {
         for steps in [0, 1, 6, 100] {
-            let cold = rates(schedule, 3);
-            for ((k, .., eta), (.., cold)) in rates(schedule.warm_up(steps), 3).into_iter().zip(cold) {
+            let cold = rates(schedule.clone(), 3);
+            for ((k, .., eta), (.., cold)) in rates(schedule.clone().warm_up(steps), 3).into_iter().zip(cold) {
                 let expected = if (k as u64) < steps { cold * (k + 1) as f64 / steps as f64 } else { cold };
                 assert_eq!(eta, expected, "{schedule:?}, step {k} of {steps}");
             }
@@ -254,10 +293,11 @@ fn a_stopped_run_goes_on_with_the_rates_of_the_schedule() {
         LearningRate::cosine(0.05, 0.0).warm_up(5),
         LearningRate::inverse_scaling(0.05, 0.5),
         LearningRate::step(0.05, 1, 0.5),
+        LearningRate::piecewise([(0, 0.05), (2, 0.07)]),
     ] {
-        let once: Vec<f64> = rates(schedule, 3).iter().map(|rate| rate.3).collect();
+        let once: Vec<f64> = rates(schedule.clone(), 3).iter().map(|rate| rate.3).collect();
         for stop in 1..6 {
-            let mut trainer = trainer(schedule, 3);
+            let mut trainer = trainer(schedule.clone(), 3);
             let mut found = Vec::new();
             while found.len() < once.len() {
                 let mut seen = Seen { stop_after: Some(stop), ..Seen::default() };

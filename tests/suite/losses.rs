@@ -1,7 +1,7 @@
 //! The losses: derivatives against difference quotients, values where a naive formula overflows,
 //! and NaN, which must come through.
 
-use gemmprop::{Bias, Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable};
 use ndarray::array;
 
 /// A step for which truncation and rounding are of one size, and a power of two, so that ŷ ± h is
@@ -19,7 +19,12 @@ struct Smoothness {
     roundings: f64,
 }
 
-fn derivatives_are_difference_quotients<L: Loss<f64>>(loss: &L, y_hat: &[f64], y: &[L::Target], smooth: &Smoothness) {
+fn derivatives_are_difference_quotients<L: TwiceDifferentiable<f64>>(
+    loss: &L,
+    y_hat: &[f64],
+    y: &[L::Target],
+    smooth: &Smoothness,
+) {
     let m = y_hat.len();
     let at = |k: usize, h: f64| {
         let (mut moved, mut d) = (y_hat.to_vec(), vec![f64::NAN; m]);
@@ -84,7 +89,7 @@ fn softmax_cross_entropys_derivatives_are_difference_quotients() {
 #[test]
 fn softmax_cross_entropys_second_derivative_kills_a_common_shift() {
     let mut hv = [f64::NAN; 3];
-    Loss::<f64>::second_derivative(&SoftmaxCrossEntropy, &[1.0, -2.0, 0.5], &[0], &[8.0; 3], &mut hv);
+    TwiceDifferentiable::<f64>::second_derivative(&SoftmaxCrossEntropy, &[1.0, -2.0, 0.5], &[0], &[8.0; 3], &mut hv);
     // v − pᵀv is the rounding of a weighted mean of eights: 8 roundings of 8.
     assert!(hv.iter().all(|hv| hv.abs() <= 8.0 * 8.0 * f64::EPSILON), "{hv:?}");
 }
@@ -111,11 +116,11 @@ fn stable_at_ten_thousand<F: Scalar>() {
     assert_eq!(softmax([-1e4, -1e4, 0.0], 1), (1e4, vec![0.0, -1.0, 1.0]));
     for y_hat in [1e4, -1e4] {
         let mut hv = [F::from_f64(7.0)];
-        Loss::<F>::second_derivative(&Logistic, &[F::from_f64(y_hat)], &[F::ZERO], &[F::ONE], &mut hv);
+        TwiceDifferentiable::<F>::second_derivative(&Logistic, &[F::from_f64(y_hat)], &[F::ZERO], &[F::ONE], &mut hv);
         assert_eq!(hv, [F::ZERO]);
         let (y_hat, v) = ([y_hat, -y_hat].map(F::from_f64), [F::ONE, F::ZERO]);
         let mut hv = [F::from_f64(7.0); 2];
-        Loss::<F>::second_derivative(&SoftmaxCrossEntropy, &y_hat, &[0], &v, &mut hv);
+        TwiceDifferentiable::<F>::second_derivative(&SoftmaxCrossEntropy, &y_hat, &[0], &v, &mut hv);
         assert_eq!(hv, [F::ZERO; 2]);
     }
 }
@@ -189,4 +194,71 @@ fn the_class_is_that_of_the_largest_output_and_of_equal_ones_the_first() {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 1.0).unwrap();
     assert_eq!(mlp.classify(array![[-0.5], [0.0], [0.5]].view()).unwrap(), array![0, 1, 1]);
     assert!(mlp.classify(array![[f64::NAN]].view()).is_err());
+}
+
+/// A generic loss of one's own, by what `Scalar` has and the trait's defaults: Σ |ŷₖ − yₖ| up to a
+/// threshold, from which on it stays.
+struct Capped;
+
+impl<F: Scalar> Loss<F> for Capped {
+    type Target = F;
+
+    fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+        let terms = y_hat.iter().zip(y).zip(d).map(|((&y_hat, &y), d)| {
+            let mut e = y_hat;
+            e -= y;
+            *d = if e.abs() < F::ONE { e.max(-F::ONE).min(F::ONE) / e.abs() } else { F::ZERO };
+            e.abs().min(F::ONE)
+        });
+        terms.sum()
+    }
+}
+
+#[test]
+fn one_method_is_a_loss() {
+    fn check<F: Scalar>() {
+        let number = F::from_f64;
+        let [y_hat, y] = [[2.5, 1.0, -7.0], [2.0, 1.25, 3.0]].map(|numbers| numbers.map(number));
+        let mut d = [F::ZERO; 3];
+        assert!(Capped.value_and_derivative(&y_hat, &y, &mut d) == number(1.75));
+        assert!(d == [number(1.0), number(-1.0), number(0.0)]);
+        assert!(Capped.value(&y_hat, &y) == number(1.75));
+        assert_eq!(number(1.75).to_string(), "1.75");
+    }
+    check::<f32>();
+    check::<f64>();
+    check::<gemmprop::rungs::count::Counted>();
+    let mut mlp = Mlp::<f32>::he(&[1, 8, 1], Bias::EveryLayer, 1).unwrap();
+    let (x, y) = (ndarray::array![[0.0], [0.1], [0.2]], ndarray::array![0.2, 0.3, 0.4]);
+    let losses = gemmprop::Sgd::new(3, 0.01, 1).unwrap().train(&mut mlp, &x, &y, &Capped, 500).unwrap();
+    assert!(losses[499] < 0.5 * losses[0], "{losses:?}");
+    // A NaN among the targets, over which `min` passes, is refused by default.
+    let y = ndarray::array![0.2, f32::NAN, 0.4];
+    let error = mlp.evaluate(gemmprop::Dataset::new(&x, &y), &Capped).unwrap_err();
+    assert!(matches!(error, gemmprop::Error::Target { row: Some(1), .. }), "{error}");
+}
+
+/// `value` has the bits of `value_and_derivative`, at all margins.
+#[test]
+fn a_loss_without_its_derivative_has_the_same_bits() {
+    fn check<F: Scalar, L: Loss<F>>(loss: &L, y_hat: &[f64], y: &[L::Target]) {
+        let y_hat: Vec<F> = y_hat.iter().map(|&y_hat| F::from_f64(y_hat)).collect();
+        let beside = loss.value_and_derivative(&y_hat, y, &mut vec![F::ZERO; y_hat.len()]);
+        assert_eq!(loss.value(&y_hat, y).to_f64().to_bits(), beside.to_f64().to_bits(), "{} at {y_hat:?}", loss.name());
+        assert_eq!((&loss).value(&y_hat, y).to_f64().to_bits(), beside.to_f64().to_bits());
+    }
+    fn of<F: Scalar>() {
+        let margins = (-400..400).map(|i| f64::from(i) * 0.3).chain([1e-30, -1e-30, 1e30, -1e30]);
+        for margin in margins {
+            for y in [0.0, 0.3, 1.0] {
+                check::<F, _>(&Logistic, &[margin], &[F::from_f64(y)]);
+            }
+            check::<F, _>(&SquaredError, &[margin, 0.7, -margin], &[0.3, -margin, margin].map(F::from_f64));
+            for label in 0..4 {
+                check::<F, _>(&SoftmaxCrossEntropy, &[0.1, margin, -margin / 3.0, 0.7], &[label]);
+            }
+        }
+    }
+    of::<f32>();
+    of::<f64>();
 }

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use common::Real;
 use dashu_float::FBig;
 use dashu_float::round::mode::HalfEven;
-use gemmprop::{Generator, Logistic, Loss, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Generator, Logistic, Loss, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable};
 use rand::{RngExt, SeedableRng};
 
 type Big = FBig<HalfEven>;

@@ -6,6 +6,7 @@ mod common;
 
 mod bad_input;
 mod bits;
+mod bounds;
 mod central_differences;
 mod chains;
 mod checkpoint;
@@ -28,8 +29,10 @@ mod learning_rates;
 mod losses;
 mod losses_precision;
 mod model;
+mod model_file;
 mod onnx;
 mod optimizers;
+mod own_loops;
 // The package on a registry is without `report`.
 #[cfg(repository)]
 mod plot;

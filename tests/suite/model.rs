@@ -36,9 +36,13 @@ fn the_mean_loss_is_that_of_the_samples() {
         let (x, y, weights) = (x.slice(s![..n, ..]), y.slice(s![..n, ..]), weights.slice(s![..n]).to_owned());
         let plain = Dataset::new(x, y);
         let loss = by_the_oracle(&mlp, x, y, &Array1::ones(n));
-        assert_eq!(model.loss(plain, &SquaredError).unwrap(), loss, "{n} samples");
+        assert_eq!(model.evaluate(plain, &SquaredError).unwrap(), loss, "{n} samples");
         let loss = by_the_oracle(&mlp, x, y, &weights);
-        assert_eq!(model.loss(plain.weights(weights.view()), &SquaredError).unwrap(), loss, "{n} samples, weighted");
+        assert_eq!(
+            model.evaluate(plain.weights(weights.view()), &SquaredError).unwrap(),
+            loss,
+            "{n} samples, weighted"
+        );
     }
 }
 
@@ -52,7 +56,7 @@ fn the_mean_loss_has_the_same_bits_for_any_number_of_threads() {
     let data = Dataset::new(x.view(), labels.view()).weights(weights.view());
     let losses = [1, 2, 3, 8].map(|threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| model.loss(data, &SoftmaxCrossEntropy).unwrap().to_bits())
+        pool.install(|| model.evaluate(data, &SoftmaxCrossEntropy).unwrap().to_bits())
     });
     assert!(losses.iter().all(|&loss| loss == losses[0]), "{losses:?}");
 }
@@ -73,7 +77,7 @@ fn the_validation_loss_is_the_loss_of_the_model() {
     trainer.fit(Dataset::new(x.view(), met.view()), Some(validation), &mut ()).unwrap();
     assert_eq!(trainer.model().mlp, mlp);
     // Two outputs that miss by 1 each, and weights of 1.5 on average.
-    assert_eq!(trainer.model().loss(validation, &SquaredError).unwrap(), 1.5);
+    assert_eq!(trainer.model().evaluate(validation, &SquaredError).unwrap(), 1.5);
     assert_eq!(trainer.history().records[0].validation_loss, Some(1.5));
 }
 

@@ -2,10 +2,10 @@
 
 use crate::common;
 
-use gemmprop::{Bias, Error, Generator, Mlp, Parameters, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Bias, Error, Mlp, Parameters, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError};
 use ndarray::{Array1, Array2, Axis, array};
 use rand::seq::SliceRandom;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 /// A network, data whose last batch is ragged, and labels.
 fn setting<F: common::Real>() -> (Mlp<F>, Array2<F>, Array1<usize>) {
@@ -66,7 +66,7 @@ fn the_first_epoch_is_in_the_order_of_its_own_stream() {
     let (mut by_hand, mut order) = (mlp.clone(), (0..x.nrows()).collect::<Vec<_>>());
     Sgd::new(16, 0.1, 3).unwrap().train(&mut mlp, x.view(), y.view(), &SoftmaxCrossEntropy, 1).unwrap();
 
-    let mut generator = Generator::seed_from_u64(3);
+    let mut generator = ChaCha8Rng::seed_from_u64(3);
     generator.set_stream(2);
     order.shuffle(&mut generator);
     let mut sgd = Sgd::new(16, 0.1, 0).unwrap();
@@ -105,7 +105,9 @@ fn the_layout_of_the_callers_arrays_does_not_matter() {
 #[cfg(any(feature = "openblas-system", feature = "openblas-static"))]
 #[test]
 fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {
-    use common::{BoundedLoss, Reference, flat};
+    use common::flat;
+    use gemmprop::Optimizer;
+    use gemmprop::rungs::bounds::{self, StepBounds};
     use ndarray_linalg::LeastSquaresSvd;
 
     let (samples, inputs, eta, epochs) = (120, 5, 0.5, 400);
@@ -127,22 +129,10 @@ fn a_linear_model_converges_to_the_least_squares_solution_of_lapack() {
     let curvature = |singular: f64| singular * singular / samples as f64;
     let (steepest, flattest) = (curvature(solved.singular_values[0]), curvature(solved.singular_values[inputs]));
     assert!(eta * steepest < 1.0, "η is small enough for the theory");
-    // Rounding of a step, at the end of the run where it matters: the gradient's bound times η, and
-    // the update's own.
-    let reference = Reference::new(&mlp);
-    let mut bounds = reference.no_bounds();
-    for (x, y) in x.outer_iter().zip(y.outer_iter()) {
-        let forward = reference.forward(x).expect("no masks");
-        let seed = BoundedLoss::<f64>::seed(&SquaredError, reference.u, &forward, y.to_slice().unwrap());
-        reference.add_bounds(&forward, &seed, samples, &mut bounds);
-    }
-    let bounds = bounds.mean(samples);
-    let of_update = common::gamma(samples + 4, reference.u);
-    let of_step = flat(mlp.parameters()).into_iter().enumerate().map(|(p, theta)| {
-        let error = eta * bounds.fast[p] + of_update * (theta.abs() + eta * bounds.magnitude[p]);
-        error * error
-    });
-    let of_step = of_step.sum::<f64>().sqrt();
+    // Rounding of a step, at the end of the run where it matters.
+    let g = bounds::loss_gradient(&mlp, x.view(), y.view(), &SquaredError).unwrap();
+    let of_step = StepBounds::new(Optimizer::Sgd).unwrap().step(&mlp, &g, eta, 0.0).unwrap();
+    let of_step = flat(&of_step.bound).iter().map(|error| error * error).sum::<f64>().sqrt();
     // LAPACK's own solution is backward stable: off by a modest multiple of cond² u; 100 is for n
     // and the dimension.
     let condition = steepest / flattest;

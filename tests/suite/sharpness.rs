@@ -10,7 +10,7 @@ use gemmprop::curvature::lanczos::{Extremes, Operator, Options, density, extreme
 use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
 use gemmprop::{
     Bias, Dataset, Error, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer,
-    Training, curvature::Hessian, rungs::batched,
+    Training, TwiceDifferentiable, curvature::Hessian, rungs::batched,
 };
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 use ndarray_linalg::{EigValsh, UPLO};
@@ -233,7 +233,9 @@ impl Loss<f64> for Hill {
         d[0] = y[0] - y_hat[0];
         1.0 - 0.5 * d[0] * d[0]
     }
+}
 
+impl TwiceDifferentiable<f64> for Hill {
     fn second_derivative(&self, _y_hat: &[f64], _y: &[f64], v: &[f64], hv: &mut [f64]) {
         hv[0] = -v[0];
     }
@@ -267,10 +269,15 @@ fn box_sharpness_leaves_an_exact_minimum() {
 /// The steps written out, each from the gradient that the one before has found.
 #[test]
 fn adaptive_sharpness_is_the_loss_some_ascent_steps_away() {
-    fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) {
+    fn check<F: Real, L: TwiceDifferentiable<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L) {
         common::products().iter().for_each(|&products| check_products::<F, L>(widths, products, y, loss));
     }
-    fn check_products<F: Real, L: Loss<F>>(widths: &[usize], products: Products, y: &Array2<L::Target>, loss: &L) {
+    fn check_products<F: Real, L: TwiceDifferentiable<F>>(
+        widths: &[usize],
+        products: Products,
+        y: &Array2<L::Target>,
+        loss: &L,
+    ) {
         let rho = 0.05;
         let mlp = network::<F>(widths, Bias::EveryLayer, 1).with_products(products).unwrap();
         let x = uniform::<F>(y.nrows(), widths[0], 2);
@@ -476,7 +483,7 @@ fn an_operator_knows_its_order_and_its_precision() {
 /// was before.
 #[test]
 fn what_overflows_is_no_maximum_of_0() {
-    fn check<F: Real, L: Loss<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, far: f64) {
+    fn check<F: Real, L: TwiceDifferentiable<F>>(widths: &[usize], y: &Array2<L::Target>, loss: &L, far: f64) {
         let mlp = network::<F>(widths, Bias::EveryLayer, 1);
         let x = uniform::<F>(y.nrows(), widths[0], 2);
         let mut landscape = Landscape::new(&mlp, Dataset::new(x.view(), y.view()), loss).unwrap();

@@ -5,10 +5,14 @@ use crate::common;
 
 use std::sync::Mutex;
 
-use common::{BoundedLoss, Real, Reference, Seed, assert_within, flat};
+use common::{Real, assert_within, flat, in_f64};
 use gemmprop::{
     Bias, Error, Generator, Loss, Mlp, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError,
-    rungs::{batched, per_neuron},
+    rungs::{
+        Trace, batched,
+        bounds::{self, BoundedLoss},
+        per_neuron,
+    },
 };
 use ndarray::{Array1, Array2, Axis};
 use rand::SeedableRng;
@@ -44,18 +48,12 @@ fn an_epoch_averages_to_the_full_gradient<F: Real, L: BoundedLoss<F>>(
     // 197 = 6 · 32 + 5.
     let batch = 32;
     let mlp = common::network::<F>(&[10, 16, 12, outputs], Bias::Input, 3);
-    let reference = Reference::new(&mlp);
     let x = common::uniform::<F>(y.nrows(), 10, 4);
-    let mut bounds = reference.no_bounds();
-    let mut kept = Vec::new();
-    for (i, x) in x.outer_iter().enumerate() {
-        let Some(forward) = reference.forward(x) else { continue };
-        let seed: Seed = loss.seed(F::U, &forward, y.row(i).to_slice().unwrap());
-        reference.add_bounds(&forward, &seed, y.nrows(), &mut bounds);
-        kept.push(i);
-    }
+    let mut kept = common::certain_rows(&mlp, x.view());
     assert!(kept.len() > 190 && !kept.len().is_multiple_of(batch), "{} samples", kept.len());
-    let bounds = bounds.mean(kept.len());
+    let (x_kept, y_kept) = (x.select(Axis(0), &kept), y.select(Axis(0), &kept));
+    let bounds = bounds::loss_gradient(&mlp, x_kept.view(), y_kept.view(), loss).unwrap();
+    let bounds = flat(&bounds.gradient.bound);
 
     let full = gradient(&mlp, &x, y, loss, &kept);
     kept.shuffle(&mut Generator::seed_from_u64(5));
@@ -65,7 +63,7 @@ fn an_epoch_averages_to_the_full_gradient<F: Real, L: BoundedLoss<F>>(
         let g = gradient(&mlp, &x, y, loss, samples);
         mean.iter_mut().zip(&g).for_each(|(mean, g)| *mean += weight * g);
     }
-    assert_within("epoch", &mean, &bounds.fast, &full, &bounds.fast);
+    assert_within("epoch", &mean, &bounds, &full, &bounds);
 
     // The weights matter: by the plain mean over batches the last, small one counts six times too
     // much.
@@ -74,7 +72,7 @@ fn an_epoch_averages_to_the_full_gradient<F: Real, L: BoundedLoss<F>>(
     for samples in kept.chunks(batch) {
         plain.iter_mut().zip(&gradient(&mlp, &x, y, loss, samples)).for_each(|(plain, g)| *plain += g / batches);
     }
-    assert!(common::first_violation(&plain, &bounds.fast, &full, &bounds.fast).is_some());
+    assert!(common::first_violation(&plain, &bounds, &full, &bounds).is_some());
 }
 
 #[test]
@@ -92,19 +90,18 @@ fn the_batches_of_an_epoch_average_to_the_full_gradient_a_ragged_last_one_by_its
 fn on_whole_numbers_the_batches_of_an_epoch_add_up_bit_for_bit() {
     let mlp = common::integer_network::<f32>(&[6, 9, 7, 2], Bias::EveryLayer, 3);
     let (x, y) = (common::integers::<f32>(60, 6, 4), common::integers::<f32>(60, 2, 5));
-    let reference = Reference::exact(&mlp);
-    let mut bounds = reference.no_bounds();
+    let (wide, mut sizes) = (in_f64(&mlp), vec![0.0; mlp.parameters().count()]);
     let mut sum = vec![0.0; mlp.parameters().count()];
     let mut g = mlp.zero_gradient();
     for (x, y) in x.outer_iter().zip(y.outer_iter()) {
-        let (forward, y) = (reference.forward(x).expect("no rounding"), y.to_slice().unwrap());
-        assert!(reference.largest_partial_sum(&forward) < f64::from(1 << 24));
-        let seed = BoundedLoss::<f32>::seed(&SquaredError, 0.0, &forward, y);
-        reference.add_bounds(&forward, &seed, 1, &mut bounds);
+        let (wide_x, y) = (x.mapv(f64::from), y.to_slice().unwrap());
+        let y_hat = Trace::new(&wide, wide_x.view()).unwrap().y_hat().clone();
+        let d: Vec<f64> = y_hat.iter().zip(y).map(|(y_hat, &y)| y_hat - f64::from(y)).collect();
+        assert!(common::add_sizes(&wide, wide_x.view(), &d, &mut sizes) < f64::from(1 << 24));
         per_neuron::loss_gradient(&mlp, x, y, &SquaredError, &mut g).unwrap();
         sum.iter_mut().zip(flat(&g)).for_each(|(sum, g)| *sum += g);
     }
-    assert!(bounds.paths.iter().all(|&sum| sum < f64::from(1 << 24)), "small enough to be exact");
+    assert!(sizes.iter().all(|&sum| sum < f64::from(1 << 24)), "small enough to be exact");
 
     let order = shuffled(60, &mut Generator::seed_from_u64(6));
     let mut by_batches = vec![0.0; sum.len()];
@@ -213,10 +210,6 @@ impl Loss<f64> for Recorder {
         self.0.lock().unwrap().push(y[0]);
         d.fill(0.0);
         0.0
-    }
-
-    fn second_derivative(&self, _y_hat: &[f64], _y: &[usize], _v: &[f64], hv: &mut [f64]) {
-        hv.fill(0.0);
     }
 }
 

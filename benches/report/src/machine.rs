@@ -27,7 +27,7 @@ pub fn facts(blas: &str, kernels: &str) -> String {
 const MEASURED: [&str; 6] = ["src", "benches", "examples", "build.rs", "Cargo.toml", "Cargo.lock"];
 
 /// The short name of the commit, marked if what is measured has uncommitted changes.
-fn commit() -> String {
+pub fn commit() -> String {
     match output("git", &["rev-parse", "--short", "HEAD"]) {
         Some(commit) => match output("git", &[&["status", "--porcelain", "--"], &MEASURED[..]].concat()).as_deref() {
             Some("") => commit,

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,6 +67,33 @@ impl Results {
     /// The facts that the rows do not contain.
     pub fn facts(&self, name: &str) -> &str {
         self.facts.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Rows that are saved one by one, as they are measured: a run of half an hour that was ended goes
+/// on where it was.
+#[derive(Debug)]
+pub struct Journal(Mutex<csv::Writer<File>>);
+
+impl Journal {
+    /// Opens or begins a journal, and returns the rows that it has. A line that was not finished is
+    /// dropped.
+    pub fn open<R: Serialize + DeserializeOwned>(path: &Path) -> Result<(Self, Vec<R>)> {
+        let mut rows: Vec<R> = Vec::new();
+        if path.exists() {
+            rows.extend(csv::Reader::from_path(path)?.into_deserialize().map_while(csv::Result::ok));
+        }
+        let mut writer = csv::Writer::from_path(path)?;
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        writer.flush()?;
+        Ok((Self(Mutex::new(writer)), rows))
+    }
+
+    /// Saves a row.
+    pub fn keep(&self, row: &impl Serialize) -> csv::Result<()> {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.serialize(row)?;
+        Ok(writer.flush()?)
     }
 }
 

@@ -423,6 +423,7 @@ impl Settings {
             optimizer,
             learning_rate: learning_rate.warm_up(self.warm_up),
             weight_decay: self.weight_decay,
+            decay_biases: true,
             epochs,
             batch: self.batch,
             shuffle: !self.no_shuffle,

@@ -1,29 +1,20 @@
-//! H v in plain loops and double precision, with a bound on what rounding can do to it.
+//! H v on whole numbers, in plain loops and double precision, which are exact there; elsewhere
+//! within the bounds of `rungs::bounds`.
 //!
-//! All numbers of an R pass are sums of products along paths, and the masks are given. Every number
-//! type rounds each path at most K times, so a product is off by at most γ(K) times the same sum
-//! over |w|, |v| and |x|, where the seeds stand for what they are sums of:
+//! No sum of a product rounds if the same sum over |w|, |v| and |x| is below 1/u, where the seeds
+//! stand for what they are sums of:
 //!
 //! ```text
 //! ½‖ŷ − y‖²      |∂| ≤ |ŷ| + |y|          |R ∂| = |R ŷ|
 //! ½ Σ y ŷ²      |∂| ≤ |y| |ŷ|           |R ∂| = |y| |R ŷ|
-//! logistic       |∂| ≤ σ + y               |R ∂| = σ(1 − σ) |R ŷ|
-//! softmax        |∂| ≤ p + e_y             |R ∂| ≤ p ⊙ (|R ŷ| + pᵀ |R ŷ|)
 //! ```
-//!
-//! A path goes through each layer once up and once down, where a number is a sum of two products
-//! and a constant, 2d + 4 roundings; then through 2n + 6 of the sum over samples and its mean, and
-//! 4 (m + 16) of the loss: its exponentials, of arguments of at most 8 in size and to 4 ulp, a sum
-//! and two products.
-//!
-//! A chain of fused multiply-adds has fewer: 2d on the way through a layer; 2n of the sums over
-//! samples, since blocks of them are shorter by more than what adding them up rounds; and two of
-//! the factor 1/n, which the loss's derivatives then have from the start.
 
-use gemmprop::{Loss, Mlp, Parameters, Scalar};
+use gemmprop::rungs::bounds::{self, Bounded, BoundedLoss, LossBounds};
+use gemmprop::{Logistic, SoftmaxCrossEntropy, SquaredError};
+use gemmprop::{Loss, Mlp, Parameters, Scalar, TwiceDifferentiable};
 use ndarray::{Array1, Array2, ArrayView2};
 
-use super::{Real, gamma};
+use super::{Real, flat, gamma};
 
 /// Matrix and bias (perhaps empty) of each layer.
 type Layers = Vec<(Array2<f64>, Array1<f64>)>;
@@ -68,9 +59,39 @@ impl<F: Scalar> Loss<F> for Weighted {
         y_hat.iter().zip(d).for_each(|(&y_hat, d)| sum += F::from_f64(0.5) * y_hat * *d);
         sum
     }
+}
 
+impl<F: Scalar> TwiceDifferentiable<F> for Weighted {
     fn second_derivative(&self, _y_hat: &[F], y: &[F], v: &[F], hv: &mut [F]) {
         y.iter().zip(v).zip(hv).for_each(|((&y, &v), hv)| *hv = y * v);
+    }
+}
+
+impl<F: Real> BoundedLoss<F> for Weighted {
+    /// ∂ = y ŷ rounds once, and hands |y| e on; ℓ rounds m + 2 times.
+    fn bounds(&self, y_hat: &Bounded<Vec<f64>>, y: &[F]) -> LossBounds {
+        let derivative = BoundedLoss::<F>::second_derivative_bounds(self, y_hat, y, y_hat);
+        let each = derivative.value.iter().zip(&derivative.bound).zip(y_hat.value.iter().zip(&y_hat.bound));
+        let (mut value, mut bound, mut size) = (0.0, 0.0, 0.0);
+        for ((d, g), (a, e)) in each {
+            value += 0.5 * d * a;
+            bound += 0.5 * (g * (a.abs() + 2.0 * e) + d.abs() * e);
+            size += 0.5 * (d.abs() + 2.0 * g) * (a.abs() + 2.0 * e);
+        }
+        LossBounds { derivative, value: Bounded { value, bound: bound + gamma(y.len() + 2, F::U) * size } }
+    }
+
+    fn second_derivative_bounds(
+        &self,
+        _y_hat: &Bounded<Vec<f64>>,
+        y: &[F],
+        v: &Bounded<Vec<f64>>,
+    ) -> Bounded<Vec<f64>> {
+        let weights = y.iter().map(|y| y.to_f64());
+        let each = weights.zip(v.value.iter().zip(&v.bound));
+        let of = |(y, (v, e)): (f64, (&f64, &f64))| (y * v, y.abs() * (e + gamma(1, F::U) * (v.abs() + 2.0 * e)));
+        let (value, bound) = each.map(of).unzip();
+        Bounded { value, bound }
     }
 }
 
@@ -80,40 +101,46 @@ impl Kind {
         matches!(self, Self::Squared | Self::Weighted)
     }
 
-    /// ∂ and R ∂ at ŷ; or, of sizes, what bounds their terms. A softmax's y is the label.
-    fn seeds(self, y: &[f64], y_hat: &[f64], [of_y_hat, r]: [&[f64]; 2], sign: f64) -> [Vec<f64>; 2] {
-        let p: Vec<f64> = match self {
+    /// ∂ and R ∂ at ŷ; or, of sizes, the sizes of their terms.
+    fn seeds(self, y: &[f64], [y_hat, r]: [&[f64]; 2], sign: f64) -> [Vec<f64>; 2] {
+        let term = |y: f64| if sign > 0.0 { y.abs() } else { y };
+        match self {
             Self::Squared => {
-                let term = |y: f64| if sign > 0.0 { y.abs() } else { -y };
-                return [of_y_hat.iter().zip(y).map(|(a, &y)| a + term(y)).collect(), r.to_vec()];
+                [y_hat.iter().zip(y).map(|(a, &y)| a + if sign > 0.0 { y.abs() } else { -y }).collect(), r.to_vec()]
             }
-            Self::Weighted => {
-                let weight = |y: f64| if sign > 0.0 { y.abs() } else { y };
-                return [of_y_hat, r].map(|a| a.iter().zip(y).map(|(a, &y)| weight(y) * a).collect());
-            }
-            Self::Logistic => {
-                let s = 1.0 / (1.0 + (-y_hat[0]).exp());
-                return [vec![s + sign * y[0]], vec![s / (1.0 + y_hat[0].exp()) * r[0]]];
-            }
-            Self::Softmax => {
-                let sum: f64 = y_hat.iter().map(|a| a.exp()).sum();
-                y_hat.iter().map(|a| a.exp() / sum).collect()
-            }
+            Self::Weighted => [y_hat, r].map(|a| a.iter().zip(y).map(|(a, &y)| term(y) * a).collect()),
+            Self::Logistic | Self::Softmax => unreachable!("not of whole numbers"),
+        }
+    }
+
+    /// H v with its bounds.
+    fn bounded<F: Real>(
+        self,
+        mlp: &Mlp<F>,
+        x: ArrayView2<F>,
+        y: &Array2<f64>,
+        v: &Parameters<F>,
+    ) -> Bounded<Parameters<f64>> {
+        let real = y.mapv(F::from_f64);
+        let labels = y.mapv(|y| y as usize);
+        let bounds = match self {
+            Self::Squared => bounds::hessian_product(mlp, x, real.view(), &SquaredError, v),
+            Self::Weighted => bounds::hessian_product(mlp, x, real.view(), &Weighted, v),
+            Self::Logistic => bounds::hessian_product(mlp, x, real.view(), &Logistic, v),
+            Self::Softmax => bounds::hessian_product(mlp, x, labels.view(), &SoftmaxCrossEntropy, v),
         };
-        let mean: f64 = p.iter().zip(r).map(|(p, r)| p * r).sum();
-        let d = p.iter().enumerate().map(|(k, p)| p + sign * f64::from(k as f64 == y[0]));
-        [d.collect(), p.iter().zip(r).map(|(p, r)| p * (r + sign * mean)).collect()]
+        bounds.unwrap().product
     }
 }
 
-/// One sample: adds its H v to `into`. Returns ŷ.
+/// One sample: adds its H v to `into`.
 fn add_sample(
     [theta, v]: [&Layers; 2],
     x: &[f64],
     masks: &[Vec<bool>],
     seeds: impl Fn(&[f64], &[f64]) -> [Vec<f64>; 2],
     into: &mut [f64],
-) -> Vec<f64> {
+) {
     let depth = theta.len() - 1;
     let (mut z, mut r_z) = (vec![x.to_vec()], vec![vec![0.0; x.len()]]);
     for t in 0..=depth {
@@ -153,12 +180,11 @@ fn add_sample(
         }
         (delta, r_delta, end) = (below, r_below, start);
     }
-    z.pop().unwrap()
 }
 
-/// H v and how far a product in the number type F may be off; 0 where all of it is exact, as for
-/// small whole numbers and an n that is a power of two. The masks are those of the crate's forward
-/// pass.
+/// H v and how far it, and a product in the number type F, may be from the exact one; 0 where all
+/// of it is exact, as for small whole numbers and an n that is a power of two. The masks of whole
+/// numbers are those of the crate's forward pass.
 pub(crate) fn product<F: Real>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
@@ -166,26 +192,26 @@ pub(crate) fn product<F: Real>(
     v: &Parameters<F>,
     whole: bool,
 ) -> (Vec<f64>, Vec<f64>) {
+    let bounded = kind.bounded(mlp, x, y, v);
+    let (value, bound) = (flat(&bounded.value), flat(&bounded.bound));
+    let n = y.nrows();
+    if !(whole && kind.is_polynomial() && n.is_power_of_two()) {
+        return (value, bound);
+    }
     let (theta, v) = (layers(mlp.parameters()), layers(v));
     let (theta_sizes, v_sizes) = (sizes(&theta), sizes(&v));
     let trace = gemmprop::rungs::batched::forward(mlp, x).unwrap();
-    let (mut hv, mut size) = (vec![0.0; mlp.parameters().count()], vec![0.0; mlp.parameters().count()]);
+    let (mut hv, mut size) = (vec![0.0; value.len()], vec![0.0; value.len()]);
     for (r, y) in y.outer_iter().enumerate() {
         let y = y.to_vec();
         let x: Vec<f64> = x.row(r).iter().map(|x| x.to_f64()).collect();
         let masks: Vec<Vec<bool>> =
             (1..=mlp.depth()).map(|t| trace.z(t).row(r).iter().map(|&z| z > F::ZERO).collect()).collect();
-        let seeds = |y_hat: &[f64], r: &[f64]| kind.seeds(&y, y_hat, [y_hat, r], -1.0);
-        let y_hat = add_sample([&theta, &v], &x, &masks, seeds, &mut hv);
-        assert!(kind.is_polynomial() || y_hat.iter().all(|a| a.abs() <= 4.0), "{y_hat:?} is beyond the bounds");
+        add_sample([&theta, &v], &x, &masks, |y_hat, r| kind.seeds(&y, [y_hat, r], -1.0), &mut hv);
         let x: Vec<f64> = x.iter().map(|x| x.abs()).collect();
-        let seeds = |of_y_hat: &[f64], r: &[f64]| kind.seeds(&y, &y_hat, [of_y_hat, r], 1.0);
-        add_sample([&theta_sizes, &v_sizes], &x, &masks, seeds, &mut size);
+        add_sample([&theta_sizes, &v_sizes], &x, &masks, |y_hat, r| kind.seeds(&y, [y_hat, r], 1.0), &mut size);
     }
-    let n = y.nrows();
-    let of_layers: usize = mlp.widths().iter().map(|d| 2 * (2 * d + 4)).sum();
-    let gamma = gamma(of_layers + 2 * n + 6 + 4 * (mlp.outputs() + 16), F::U);
-    let exact = |size: f64| whole && kind.is_polynomial() && n.is_power_of_two() && size < 1.0 / F::U;
-    let bound = size.iter().map(|&size| if exact(size) { 0.0 } else { gamma * size / n as f64 }).collect();
-    (hv.iter().map(|h| h / n as f64).collect(), bound)
+    let exact = |i: usize| size[i] < 1.0 / F::U;
+    let of = |i: usize| if exact(i) { (hv[i] / n as f64, 0.0) } else { (value[i], bound[i]) };
+    (0..value.len()).map(of).unzip()
 }

@@ -9,7 +9,6 @@ mod validation;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::{BoundedLoss, Reference};
 use gemmprop::BatchEnd;
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{

@@ -2,6 +2,9 @@
 
 use super::*;
 
+use gemmprop::rungs::bounds;
+use ndarray::Axis;
+
 /// Trains on noise, so that the validation loss soon rises.
 fn overfitting(training: Training) -> (Trainer<f64, SoftmaxCrossEntropy>, StopReason) {
     let (mlp, x, y) = setting::<f64>();
@@ -147,7 +150,6 @@ fn validation_is_the_mean_over_predictions<F: common::Real>() {
         let validation = if weighted { validation.weights(weights.view()) } else { validation };
         trainer.fit(Dataset::new(x.view(), y.view()), Some(validation), &mut ()).unwrap();
         let model = trainer.model();
-        let reference = Reference::new(&model.mlp);
         let z = model.standardizer.as_ref().unwrap().transform(x_new.view()).unwrap();
         let y_hat = model.predict(x_new.view()).unwrap().mapv(|y| y.to_f64());
         let (mut mean, mut bound) = (0.0, 0.0);
@@ -156,9 +158,10 @@ fn validation_is_the_mean_over_predictions<F: common::Real>() {
             let largest = y_hat.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
             let sum: f64 = y_hat.iter().map(|y| (y - largest).exp()).sum();
             mean += weight * (sum.ln() + largest - y_hat[y_new[i]]) / 37.0;
-            let forward = reference.forward(z).expect("no mask that could flip");
-            let seed = BoundedLoss::<F>::seed(&SoftmaxCrossEntropy, F::U, &forward, &[y_new[i]]);
-            bound += weight * (2.0 * seed.loss_error + common::gamma(40, f64::EPSILON) * seed.loss) / 37.0;
+            let y = Array1::from_elem(1, y_new[i]);
+            let loss =
+                bounds::loss_gradient(&model.mlp, z.insert_axis(Axis(0)), &y, &SoftmaxCrossEntropy).unwrap().loss;
+            bound += weight * (2.0 * loss.bound + common::gamma(40, f64::EPSILON) * loss.value) / 37.0;
         }
         let found = trainer.history().records[2].validation_loss.unwrap();
         assert!(bound < 1e-3 * mean && (found - mean).abs() <= bound, "{found} {mean} {bound:e}");
