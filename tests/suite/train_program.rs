@@ -10,14 +10,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use gemmprop::{
-    Bias, Dataset, Generator, LearningRate, Mlp, Model, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, Generator, LearningRate, Mlp, Model, Optimizer, SoftmaxCrossEntropy, SquaredError, Trainer,
+    Training,
     checkpoint::{Checkpoints, Notes},
     data,
 };
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis};
 use ndarray_npy::write_npy;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
+
+use crate::common::gamma;
+use crate::onnx::evaluate;
 
 /// A folder in which the program runs.
 struct Folder(TempDir);
@@ -507,7 +511,10 @@ fn what_does_not_fit_is_refused_with_a_line_that_says_why() {
     folder.refused("", 2, "Usage: gemmprop");
     folder.refused("train", 2, "Usage: gemmprop train");
     folder.refused("train --csv flowers.csv", 2, "--target COLUMN");
+    folder.refused("train --csv flowers.csv", 2, "Usage: gemmprop train ");
     folder.refused("train --data x.npy", 2, "--targets Y.npy");
+    folder.refused("evaluate --checkpoint run --data x.npy", 2, "--targets Y.npy");
+    folder.refused("export --checkpoint run --onnx flowers.txt", 2, "expected a file that ends in .onnx");
     folder.refused("train --csv flowers.csv --idx . --target species", 2, "cannot be used with");
     folder.refused(&format!("{train} --resume"), 2, "--checkpoint");
     let resume = format!("{train} --resume --checkpoint run --batch 3");
@@ -1346,7 +1353,8 @@ fn a_table_is_read_as_people_have_it() {
     assert_eq!(file("tabs.csv", "\t", "\n", ""), plain);
     assert_eq!(file("excel.csv", ";", "\r\n", "\u{feff}sep=;\r\n"), plain);
     folder.write("pipes.csv", "a|t\n1|x\n2|y\n1|x\n2|y\n");
-    folder.refused("train --csv pipes.csv --target t --epochs 1", 1, r#"expected "t", found "a|t""#);
+    let pipes = r#"pipes.csv: column: expected "t", found "a|t"; --separator tells what separates the fields"#;
+    folder.refused("train --csv pipes.csv --target t --epochs 1", 1, pipes);
     folder.fine("train --csv pipes.csv --separator | --target t --epochs 1 --checkpoint pipes");
     folder.refused("predict --csv pipes.csv --separator tab --checkpoint pipes", 1, r#"expected "a", found "a|t""#);
     folder.refused("train --csv pipes.csv --separator || --target t", 2, "expected one ASCII character, or tab");
@@ -1408,6 +1416,23 @@ fn balanced_classes_count_alike() {
         folder.fine(&format!("{train} --class-weight balanced"));
         assert_eq!(folder.model(name) == folder.model(&format!("{name}-plain")), name == "equal");
     }
+    // The weights of 4 and of 32 of 36 samples, of 2 classes.
+    folder.fine("train --csv unequal.csv --target species --epochs 4 --standardize=no --class-weight balanced --checkpoint bits");
+    let x = Array2::from_shape_fn((36, 1), |(i, _)| i as f32);
+    let rare = Array1::from_shape_fn(36, |i| i % 9 == 0);
+    let weights = rare.mapv(|rare| if rare { 36.0 / (2.0 * 4.0) } else { 36.0 / (2.0 * 32.0) });
+    let training = Training {
+        optimizer: Optimizer::adam(),
+        learning_rate: LearningRate::constant(0.001),
+        epochs: 4,
+        batch: 32,
+        ..Training::default()
+    };
+    let mlp = Mlp::he(&[1, 128, 64, 2], Bias::EveryLayer, 0).unwrap();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+    let y = rare.mapv(usize::from).insert_axis(Axis(1));
+    trainer.fit(Dataset::new(x.view(), y.view()).weights(weights.view()), None, &mut ()).unwrap();
+    assert_eq!(folder.model("bits"), *trainer.model());
     // Resuming weighs as the run began.
     folder.fine("train --csv unequal.csv --target species --epochs 2 --class-weight balanced --checkpoint run");
     folder.fine("train --csv unequal.csv --resume --checkpoint run --epochs 4");
@@ -1463,12 +1488,42 @@ fn a_checkpoint_is_shown_and_exported() {
     assert_eq!(shown["run"]["history"].as_array().map(Vec::len), Some(3));
 
     let run = folder.fine("export --checkpoint run --onnx flowers.onnx");
-    assert_eq!(run.stderr, "flowers.onnx: x has 2 columns: length, width\n");
+    assert_eq!(run.stderr, "flowers.onnx: x has 2 columns: \"length\", \"width\"\n");
     let bytes = fs::read(folder.path("flowers.onnx")).unwrap();
     let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(has("Softmax") && has("Sub") && has(r#"["aster","lily","rose"]"#));
     folder.refused("export --checkpoint run --onnx none/a.onnx", 1, "none: there is no such folder");
     folder.refused("inspect --checkpoint none", 1, "none");
+}
+
+/// Scales before and behind a linear network become its weights and those of the standardiser.
+#[test]
+fn what_is_exported_predicts_what_the_program_does() {
+    let folder = Folder::new();
+    // Whole numbers, which f32 has exactly, far from 0 and on different scales.
+    let x = Array2::from_shape_fn((40, 2), |(i, j)| [1e5 + (i * i % 17) as f32, 3.0 * (i % 7) as f32][j]);
+    let rows = |i: usize| format!("{},{},{}", x[(i, 0)], x[(i, 1)], 5000 + 300 * (i * i % 17) + 77 * (i % 7));
+    folder.write("a.csv", table("a,b,y", (0..40).map(rows)));
+    folder.fine("train --csv a.csv --target y --loss squared --widths none --epochs 30 --rate 0.05 --checkpoint run");
+    folder.fine("export --checkpoint run --onnx a.onnx");
+    let (exported, _) = evaluate(&fs::read(folder.path("a.onnx")).unwrap(), x.view());
+    let predicted = folder.fine("predict --checkpoint run --csv a.csv").stdout;
+    let predicted: Vec<f64> = predicted.lines().skip(1).map(|line| line.parse().unwrap()).collect();
+    let (task, model) = (folder.task("run"), folder.model("run"));
+    let scale = |what: &str, i: usize| [0, 1].map(|part| task[what][i][part].as_f64().unwrap());
+    let ([mean, deviation], theta) = (scale("scale", 0), model.mlp.parameters());
+    assert!(mean > 5000.0 && deviation > 1000.0);
+    for ((x, &exported), predicted) in x.outer_iter().zip(&exported).zip(predicted) {
+        // With ŷ = s (Σ α z + b) + m: each z, s α and s b + m is rounded once to f32, and so are n
+        // products and sums, in both; what is done in f64 is less than two roundings more.
+        let terms = x.iter().zip(theta.alpha().row(0)).enumerate().map(|(i, (&x, &alpha))| {
+            let [mean, deviation] = scale("inputs", i);
+            (f64::from(alpha) * (f64::from(x) - mean) / deviation).abs()
+        });
+        let size = deviation * (terms.sum::<f64>() + f64::from(theta.b()[0]).abs()) + mean.abs();
+        let bound = gamma(2 * (2 + 1) + 4 + 2, f64::from(f32::EPSILON) / 2.0) * size;
+        assert!((exported - predicted).abs() <= bound, "{exported} {predicted} {bound}");
+    }
 }
 
 /// What scikit-learn makes of the same pairs.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use gemmprop::{Bias, LearningRate, Optimizer, Training};
 use serde::{Deserialize, Serialize};
@@ -36,19 +37,19 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a network on data, or resume a run.
-    #[command(before_help = ABOUT_TRAIN, arg_required_else_help = true)]
+    #[command(long_about = ABOUT_TRAIN, arg_required_else_help = true)]
     Train(Box<Train>),
     /// Predict with the network of a checkpoint.
-    #[command(before_help = ABOUT_PREDICT)]
+    #[command(long_about = ABOUT_PREDICT)]
     Predict(Predict),
     /// Measure how good the predictions of a network are.
-    #[command(before_help = ABOUT_EVALUATE)]
+    #[command(long_about = ABOUT_EVALUATE)]
     Evaluate(Evaluate),
     /// Show what a checkpoint has.
-    #[command(before_help = ABOUT_INSPECT)]
+    #[command(long_about = ABOUT_INSPECT)]
     Inspect(Inspect),
     /// Write a network for other programs.
-    #[command(before_help = ABOUT_EXPORT)]
+    #[command(long_about = ABOUT_EXPORT)]
     Export(Export),
 }
 
@@ -134,7 +135,7 @@ pub(crate) struct Settings {
     /// is reported]
     #[arg(long, value_enum, help_heading = NETWORK)]
     pub(crate) loss: Option<LossKind>,
-    /// Which layers have a bias; the output layer always has one.
+    /// Which hidden layers have a bias; the output layer always has one.
     #[arg(long, value_enum, default_value = "every-layer", help_heading = NETWORK)]
     pub(crate) bias: Biases,
     /// Number of samples per step.
@@ -227,8 +228,8 @@ pub(crate) struct Export {
     /// The folder of the run, of which only the newest checkpoint is used, or a checkpoint file.
     #[arg(long, value_name = "FOLDER or FILE")]
     pub(crate) checkpoint: PathBuf,
-    /// The ONNX file to write.
-    #[arg(long, value_name = "FILE.onnx")]
+    /// The file to write, .onnx.
+    #[arg(long, value_name = "FILE.onnx", value_parser = ending(&["onnx"]))]
     pub(crate) onnx: PathBuf,
 }
 
@@ -275,11 +276,11 @@ pub(crate) enum ClassWeight {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Biases {
-    /// On the first layer only.
+    /// The first only.
     Input,
-    /// On every layer.
+    /// All of them.
     EveryLayer,
-    /// On no layer.
+    /// None of them.
     None,
 }
 
@@ -384,7 +385,16 @@ impl Cli {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    pub(crate) fn whole() -> clap::Command {
+    /// Ends the program as clap does where a command lacks an argument.
+    pub(crate) fn lacks(command: &str, what: &str) -> ! {
+        let mut whole = Self::whole();
+        // The usage of a command has the program's name only then.
+        whole.build();
+        let command = whole.find_subcommand_mut(command).expect("one of the commands");
+        command.error(ErrorKind::MissingRequiredArgument, what).exit()
+    }
+
+    fn whole() -> clap::Command {
         Self::command().mut_subcommand("train", |train| {
             train.mut_args(|argument| match argument.get_help_heading() {
                 Some(NETWORK | TRAINING) if argument.get_id() != "epochs" => argument.conflicts_with("resume"),

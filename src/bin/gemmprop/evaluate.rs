@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::arguments::Evaluate;
+use crate::arguments::{Cli, Evaluate};
 use crate::figures::{draw_confusion, draw_numbers};
 use crate::message::{Result, counted, print, print_json};
 use crate::network::network;
@@ -14,7 +14,7 @@ use crate::score::{ClassQuality, Estimate, NumberQuality, Quality, five_digits, 
 pub(crate) fn evaluate(arguments: &Evaluate, json: bool) -> Result {
     let Evaluate { checkpoint, source, targets, plot } = arguments;
     if source.data.is_some() && targets.is_none() {
-        return Err("--data needs --targets Y.npy, the answers to compare with".into());
+        Cli::lacks("evaluate", "--data needs --targets Y.npy, the answers to compare with");
     }
     if let Some(path) = plot {
         check_output(path, &[&source.data, &source.csv, targets, &Some(checkpoint.clone())])?;

@@ -5,7 +5,7 @@ use gemmprop::{Model, Standardizer};
 use serde_json::json;
 
 use crate::arguments::{Export, LossKind};
-use crate::message::{Result, print_json, say};
+use crate::message::{Result, print_json, quoted, say};
 use crate::network::network;
 use crate::output::check_output;
 use crate::task::Task;
@@ -26,7 +26,7 @@ pub(crate) fn export(arguments: &Export, json: bool) -> Result {
     if json {
         return print_json(&json!({ "onnx": onnx, "inputs": inputs, "names": names, "classes": task.classes }));
     }
-    let of = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    let of = if names.is_empty() { String::new() } else { format!(": {}", quoted(&names)) };
     say(format!("{}: x has {inputs} columns{of}", onnx.display()));
     Ok(())
 }

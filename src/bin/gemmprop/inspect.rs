@@ -7,7 +7,7 @@ use gemmprop::{History, Logistic, Loss, Model, Scalar, SoftmaxCrossEntropy, Squa
 use serde::Serialize;
 
 use crate::arguments::Inspect;
-use crate::message::{Result, counted, print, print_json, short};
+use crate::message::{Result, counted, print, print_json, quoted, short};
 use crate::network::{TASK, read};
 use crate::task::Task;
 use crate::train::best;
@@ -80,8 +80,8 @@ fn contents<F: Scalar>(stored: &Saved<Stored>, model: &Model<F>, number: &'stati
         version: stored.version.clone(),
         blas: stored.blas.clone(),
         number,
-        products: format!("{:?}", model.mlp.products()),
-        bias: format!("{:?}", model.mlp.bias()),
+        products: model.mlp.products().to_string(),
+        bias: model.mlp.bias().to_string(),
         widths: model.mlp.widths().to_vec(),
         parameters: theta.count(),
         layers: layers.collect(),
@@ -131,7 +131,7 @@ fn write_task(task: &Task, to: &mut dyn Write) -> io::Result<()> {
     writeln!(to, "\nlearns {target} by {} loss", format!("{:?}", task.loss).to_lowercase())?;
     if !task.classes.is_empty() {
         let weights = if task.balanced { ", each of which counts alike" } else { "" };
-        writeln!(to, "  classes{weights}: {}", task.classes.join(", "))?;
+        writeln!(to, "  classes{weights}: {}", quoted(&task.classes))?;
     }
     for line in task.table_inputs().described() {
         writeln!(to, "  {line}")?;
@@ -147,12 +147,16 @@ impl RunState {
         writeln!(to, "\ntraining by {loss}: {}", counted(*steps as usize, "step"))?;
         let settings = serde_json::to_value(training).map_err(io::Error::other)?;
         for (name, value) in settings.as_object().into_iter().flatten() {
-            writeln!(to, "  {name}: {value}")?;
+            // Nothing is said of what was not asked for. The program standardises the data itself,
+            // which the lines above say.
+            if !value.is_null() && !(name == "standardize" && value == false) {
+                writeln!(to, "  {name}: {value}")?;
+            }
         }
         let records = &history.records;
         writeln!(to, "\nhistory: {} of {}", counted(records.len(), "epoch"), training.epochs)?;
-        let shown = records.first().into_iter().chain(best(history)).chain(records.last());
-        for (what, record) in ["first", "best", "last"].into_iter().zip(shown) {
+        let shown = [("first", records.first()), ("best", best(history)), ("last", records.last())];
+        for (what, record) in shown.into_iter().filter_map(|(what, record)| Some((what, record?))) {
             let validation = record.validation_loss.map(|loss| format!(", validation loss {}", short(loss)));
             let (epoch, loss) = (record.epoch, short(record.loss));
             writeln!(to, "  {what}: epoch {epoch}, loss {loss}{}", validation.unwrap_or_default())?;

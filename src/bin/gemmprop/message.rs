@@ -66,6 +66,11 @@ pub(crate) fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { plural })
 }
 
+/// Names in quotes, with commas between them.
+pub(crate) fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
 /// A loss for a progress line: four decimals, with an exponent where they would otherwise be zeros.
 pub(crate) fn short(loss: f64) -> String {
     let plain = loss == 0.0 || !loss.is_finite() || (1e-3..1e9).contains(&loss.abs());

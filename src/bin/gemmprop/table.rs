@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arguments::{Missing, Source, Train};
 use crate::guess::{has_decimal_comma, is_missing};
-use crate::message::{Result, counted};
+use crate::message::{Result, counted, quoted, short};
 use crate::origin::Origin;
 use crate::rows::{Answers, Rows};
 
@@ -120,6 +120,14 @@ fn read_number(table: &TextTable, row: usize, at: usize, missing: Missing) -> Re
     })
 }
 
+/// The place of a column; the error says what helps where the whole line was taken for one name.
+fn column(table: &TextTable, name: &str) -> Result<usize> {
+    table.column(name).map_err(|error| match table.columns() {
+        [_] => format!("{error}; --separator tells what separates the fields").into(),
+        _ => error.into(),
+    })
+}
+
 fn no_value(table: &TextTable, at: usize, of: &str) -> Box<dyn std::error::Error> {
     let name = &table.columns()[at];
     format!("column {name:?}: expected a {of} in a row that is trained on, found none; --drop {name:?} leaves it out")
@@ -145,10 +153,12 @@ impl Inputs<'_> {
     pub(crate) fn described(&self) -> Vec<String> {
         let line = |(i, name): (usize, &String)| match self.encoding(i) {
             Encoding::Number { mean: None } => format!("column {name:?}: a number"),
-            Encoding::Number { mean: Some(mean) } => format!("column {name:?}: a number, {mean} where it is missing"),
+            Encoding::Number { mean: Some(mean) } => {
+                format!("column {name:?}: a number, {} where it is missing", short(*mean))
+            }
             Encoding::OneHot { texts, shares } => {
                 let missing = if shares.is_some() { "; the share of each where it is missing" } else { "" };
-                format!("column {name:?}: one of {}{missing}", texts.join(", "))
+                format!("column {name:?}: one of {}{missing}", quoted(texts))
             }
         };
         self.columns.iter().enumerate().map(line).collect()
@@ -162,7 +172,7 @@ impl Inputs<'_> {
 
     /// The rows of a table as inputs, with their answers if it has the target.
     pub(crate) fn rows(&self, path: &Path, table: &TextTable, target: &str) -> Result<Rows> {
-        let found = self.columns.iter().map(|name| table.column(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let found = self.columns.iter().map(|name| column(table, name)).collect::<Result<Vec<_>>>()?;
         let names = self.names();
         let mut x = Array2::zeros((table.lines().len(), names.len()));
         for (row, mut inputs) in x.outer_iter_mut().enumerate() {
@@ -199,7 +209,7 @@ impl<'a> Learned<'a> {
         let Source { separator, drop, .. } = &arguments.source;
         let table = data::csv_table(path, *separator)?;
         for name in [target].into_iter().chain(drop.iter().chain(&arguments.one_hot).map(String::as_str)) {
-            table.column(name)?;
+            column(&table, name)?;
         }
         let columns: Vec<String> =
             table.columns().iter().filter(|name| *name != target && !drop.contains(name)).cloned().collect();
@@ -262,7 +272,7 @@ pub(crate) fn known(source: &Source, inputs: &Inputs, target: &str, dropped: Opt
         if inputs.columns.contains(name) {
             return Err(format!("--drop {name:?}: expected a column that the run has not learned from").into());
         }
-        table.column(name)?;
+        column(&table, name)?;
     }
     let rows = inputs.rows(path, &table, target)?;
     let is_known = |name: &String| inputs.columns.contains(name) || name == target;

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::error::ErrorKind;
 use gemmprop::{
     Dataset, History, Logistic, Loss, Mlp, Observer, Products, ProgressBar, Record, SoftmaxCrossEntropy, SquaredError,
     StopReason, Trainer, balanced_class_weights, blas_description,
@@ -40,7 +39,7 @@ fn check_usage(arguments: &Train) {
         }
         _ => return,
     };
-    Cli::whole().error(ErrorKind::MissingRequiredArgument, missing).exit()
+    Cli::lacks("train", missing)
 }
 
 pub(crate) fn train(arguments: &Train, json: bool) -> Result<ExitCode> {

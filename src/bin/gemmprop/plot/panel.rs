@@ -36,9 +36,11 @@ impl Panel {
         // Pixels taken from a map's longer side.
         let (mut narrower, mut lower) = (0, 0);
         if self.series.iter().any(|series| !series.cells.is_empty()) {
-            let unit = (f64::from(width) / (x.1 - x.0)).min(f64::from(height) / (y.1 - y.0));
-            narrower = width - (unit * (x.1 - x.0)) as i32;
-            lower = height - (unit * (y.1 - y.0)) as i32;
+            // An axis of names goes down.
+            let (wide, high) = ((x.1 - x.0).abs(), (y.1 - y.0).abs());
+            let unit = (f64::from(width) / wide).min(f64::from(height) / high);
+            narrower = width - (unit * wide) as i32;
+            lower = height - (unit * high) as i32;
         }
         let x_ticks = self.x.scale.ticks(x, (width - narrower) / px(50));
         let y_ticks = self.y.scale.ticks(y, (height - lower) / px(40));
