@@ -420,18 +420,21 @@ fn a_run_that_diverges_leaves_its_last_good_parameters_and_its_history() {
 #[test]
 fn an_epoch_without_a_loss_is_not_the_best() {
     let folder = Folder::new();
+    let train = "train --csv a.csv --target y --standardize=no --validation 0.5 --rate 0.01";
     // A number that overflows in the network, in a row that validates: in one of them.
     let run = (0..20).find_map(|huge| {
         let row =
             |i: usize| format!("{},{}\n", if i == huge { "3e38".into() } else { i.to_string() }, ["a", "b"][i % 2]);
         fs::write(folder.path("a.csv"), format!("x,y\n{}", (0..20).map(row).collect::<String>())).unwrap();
-        let run =
-            folder.run("train --csv a.csv --target y --standardize=no --validation 0.5 --early-stopping 3 --rate 0.01");
+        let run = folder.run(&format!("{train} --early-stopping 3"));
         (run.code == Some(0) && run.stderr.contains("validation loss NaN")).then_some(run)
     });
     let summary = run.expect("a loss that is NaN").stderr;
     let summary = summary.lines().last().unwrap();
     assert!(summary.contains("validation loss NaN") && !summary.contains("best epoch"), "{summary}");
+    folder.fine(&format!("{train} --epochs 2 --checkpoint run"));
+    let shown = folder.fine("inspect --checkpoint run").stdout;
+    assert!(shown.contains("\n  last: epoch 2, ") && !shown.contains("best:"), "{shown}");
 }
 
 #[test]
@@ -1275,6 +1278,29 @@ fn classes_are_measured_as_by_hand() {
     assert_eq!([0, 1, 2].map(|i| of(i, "recall")), [Some(0.75), Some(1.0), Some(0.0)]);
     let figure = fs::read_to_string(folder.path("c.svg")).unwrap();
     assert!(figure.contains("Confusion matrix") && figure.contains("Accuracy 0.7143"));
+    assert!(figure.contains(": true against predicted. Number of"), "nothing of a legend: {figure}");
+    // A square for each pair of classes, row by row, with its count in the middle.
+    let number = |tag: &str, name: &str| number_after(tag, &format!(" {name}=\""));
+    let cells: Vec<[f64; 4]> = figure
+        .lines()
+        .filter(|line| line.starts_with("<rect "))
+        .skip(1) // the background
+        .map(|tag| ["x", "y", "width", "height"].map(|name| number(tag, name)))
+        .collect();
+    let counts = figure.lines().zip(figure.lines().skip(1)).filter(|(tag, _)| tag.starts_with("<text "));
+    let counts: Vec<_> = counts.filter_map(|(tag, words)| Some((tag, words.parse::<usize>().ok()?))).collect();
+    assert_eq!(counts.iter().map(|&(_, count)| count).collect::<Vec<_>>(), [3, 1, 0, 0, 2, 0, 1, 0, 0]);
+    assert_eq!(cells.len(), 9);
+    let [left, top, side, _] = cells[0];
+    for (i, (&[x, y, width, height], (tag, _))) in cells.iter().zip(counts).enumerate() {
+        let place =
+            [(left + side * (i % 3) as f64, x), (top + side * (i / 3) as f64, y), (side, width), (side, height)];
+        // Each edge is rounded to a pixel, and the side lies between two of them.
+        assert!(side > 100.0 && place.iter().all(|(expected, found)| (expected - found).abs() <= 4.0), "{cells:?}");
+        let middle = [(x + width / 2.0, number(tag, "x")), (y + height / 2.0, number(tag, "y"))];
+        assert!(middle.iter().all(|(expected, found)| (expected - found).abs() <= 1.5), "{middle:?}");
+        assert!(x + width < 2560.0 && y + height < 1430.0, "{cells:?}");
+    }
 
     let run = folder.fine("evaluate --checkpoint classes --csv a.csv");
     assert!(run.stdout.starts_with("accuracy 0.7143 (95 %: "), "{}", run.stdout);
@@ -1472,6 +1498,8 @@ fn a_checkpoint_is_shown_and_exported() {
         "network 2-5-3, 33 parameters in f32",
         "layer 1: weights 3 x 5, norm ",
         "column \"width\": a number",
+        "bias: every_layer; products: ",
+        "inputs are standardised\n\ntraining by softmax_cross_entropy: 9 steps\n  batch: 32\n  decay_biases: true\n",
         "3 epochs of 3",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -28,8 +28,8 @@ pub(crate) struct Cli {
     /// Says nothing but errors and warnings.
     #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) quiet: bool,
-    /// Writes the results to standard output as JSON, one object per line: of `train`, an object
-    /// for each epoch and one for the run; of `predict`, one for each sample.
+    /// Writes the results to standard output as JSON: of `train`, a line for each epoch and one for
+    /// the run; of `predict`, a line for each sample; of other commands, one line.
     #[arg(long, global = true, help_heading = OUTPUT)]
     pub(crate) json: bool,
 }

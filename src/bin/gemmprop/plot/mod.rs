@@ -198,7 +198,8 @@ impl Figure {
                 ("", x) => x.to_owned(),
                 (y, x) => format!("{y} against {x}"),
             };
-            format!("{}: {axes} ({}). ", panel.title, labels.join("; "))
+            let labels = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join("; ")) };
+            format!("{}: {axes}{labels}. ", panel.title)
         };
         self.panels.iter().map(panel).chain([self.caption.clone()]).collect()
     }
