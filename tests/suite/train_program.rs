@@ -652,7 +652,7 @@ fn an_offset_of_a_column_changes_nothing() {
 #[test]
 fn classes_are_those_that_occur_and_many_whole_numbers_are_none() {
     let folder = Folder::new();
-    let x: Array2<f64> = (0..60).map(|i| f64::from(i % 3)).collect::<Array1<_>>().insert_axis(ndarray::Axis(1));
+    let x: Array2<f64> = (0..60).map(|i| f64::from(i % 3)).collect::<Array1<_>>().insert_axis(Axis(1));
     write_npy(folder.path("x.npy"), &x).unwrap();
     let targets = |name: &str, y: &dyn Fn(i64) -> i64| {
         let y: Array1<i64> = (0..60).map(y).collect();
@@ -1540,11 +1540,12 @@ fn what_is_exported_predicts_what_the_program_does() {
     let (task, model) = (folder.task("run"), folder.model("run"));
     let scale = |what: &str, i: usize| [0, 1].map(|part| task[what][i][part].as_f64().unwrap());
     let ([mean, deviation], theta) = (scale("scale", 0), model.mlp.parameters());
+    let alpha = theta.alpha();
     assert!(mean > 5000.0 && deviation > 1000.0);
     for ((x, &exported), predicted) in x.outer_iter().zip(&exported).zip(predicted) {
         // With ŷ = s (Σ α z + b) + m: each z, s α and s b + m is rounded once to f32, and so are n
         // products and sums, in both; what is done in f64 is less than two roundings more.
-        let terms = x.iter().zip(theta.alpha().row(0)).enumerate().map(|(i, (&x, &alpha))| {
+        let terms = x.iter().zip(alpha.row(0)).enumerate().map(|(i, (&x, &alpha))| {
             let [mean, deviation] = scale("inputs", i);
             (f64::from(alpha) * (f64::from(x) - mean) / deviation).abs()
         });
