@@ -1434,7 +1434,7 @@ fn texts_and_missing_values_become_what_was_chosen_and_it_is_remembered() {
 fn balanced_classes_count_alike() {
     let folder = Folder::new();
     folder.flowers("equal.csv", &FLOWERS, 90);
-    let rows = |i: usize| format!("{i},{}", if i % 9 == 0 { "rare" } else { "common" });
+    let rows = |i: usize| format!("{i},{}", if i.is_multiple_of(9) { "rare" } else { "common" });
     folder.write("unequal.csv", table("x,species", (0..36).map(rows)));
     for name in ["equal", "unequal"] {
         let train = format!("train --csv {name}.csv --target species --epochs 4 --checkpoint {name}");

@@ -149,7 +149,7 @@ impl RunState {
         for (name, value) in settings.as_object().into_iter().flatten() {
             // Nothing is said of what was not asked for. The program standardises the data itself,
             // which the lines above say.
-            if !value.is_null() && !(name == "standardize" && value == false) {
+            if !(value.is_null() || name == "standardize" && value == false) {
                 writeln!(to, "  {name}: {value}")?;
             }
         }
