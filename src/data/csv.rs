@@ -1,14 +1,13 @@
 //! CSV with a line of column names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use csv::{ByteRecord, ReaderBuilder, Trim};
+use csv::ByteRecord;
 use ndarray::{Array1, Array2};
 
-use super::{ReadError, Result, content, io_error, quoted, samples};
+use super::csv_rows::{self, Rows};
+use super::{ReadError, Result, content, quoted, samples};
 use crate::linalg::scalar::Scalar;
 
 /// A CSV file: features, and a target of type Y.
@@ -121,8 +120,9 @@ impl Texts {
 /// Reads a CSV file with a line of column names and numbers in all columns. The column `target`
 /// becomes y, of shape (n, 1).
 ///
-/// Fields are separated by commas and may be enclosed in double quotes, as in RFC 4180. Blanks
-/// around fields and empty lines are ignored.
+/// Fields are separated by commas, semicolons or tabs, whichever the line of names and the line
+/// after it have, and may be enclosed in double quotes, as in RFC 4180. Blanks around fields, a
+/// mark of the byte order, and empty lines are ignored. Lines end in `\n`, `\r\n` or `\r`.
 ///
 /// # Errors
 /// [`ReadError::Line`] for a field that is not a finite number, a row of another length, a name
@@ -197,6 +197,96 @@ pub fn number<F: Scalar>(text: &str) -> std::result::Result<F, &'static str> {
     if number.is_finite() { Ok(number) } else { Err("a finite number") }
 }
 
+/// A CSV file as texts, for a caller that decides by them what each column is.
+#[derive(Debug, Clone)]
+pub struct TextTable {
+    path: PathBuf,
+    columns: Vec<String>,
+    /// The fields of a row in one buffer.
+    rows: Vec<ByteRecord>,
+    lines: Vec<usize>,
+}
+
+/// Reads a CSV file with a line of column names, of which every field is kept as text. `separator`
+/// stands between fields; without it, it is found as [`csv_numbers`] finds it.
+///
+/// # Errors
+/// As [`csv_numbers`] where the file is no table of texts: [`ReadError::Line`] for a row of another
+/// length, a name that occurs twice, text that is not UTF-8, and quotes that do not enclose a
+/// field; [`ReadError::Content`] for a file without rows, and for a separator that cannot be one.
+pub fn csv_table(path: impl AsRef<Path>, separator: Option<char>) -> Result<TextTable> {
+    let path = path.as_ref();
+    let byte = |separator: char| match u8::try_from(separator) {
+        Ok(byte) if byte.is_ascii() && !b"\"\r\n\0".contains(&byte) => Ok(byte),
+        _ => Err(content(
+            path,
+            "separator",
+            "an ASCII character that is no quote and ends no line",
+            format!("{separator:?}"),
+        )),
+    };
+    let separator = separator.map(byte).transpose()?;
+    let bytes = csv_rows::read(path)?;
+    let mut reader = Rows::new(path, &bytes, separator)?;
+    let columns = reader.names()?;
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
+    while reader.next_row(&columns)? {
+        (0..columns.len()).try_for_each(|i| reader.text(&columns, i).map(drop))?;
+        rows.push(reader.record.clone());
+        lines.push(reader.line);
+    }
+    if lines.is_empty() {
+        return Err(content(path, "rows", "at least one", "none"));
+    }
+    Ok(TextTable { path: path.to_owned(), columns, rows, lines })
+}
+
+impl TextTable {
+    /// The names of the columns.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The line of the file at which each row begins, counted from 1.
+    #[must_use]
+    pub fn lines(&self) -> &[usize] {
+        &self.lines
+    }
+
+    /// The index of the column of this name.
+    ///
+    /// # Errors
+    /// [`ReadError::Content`] with the names that there are, if there is no such column.
+    pub fn column(&self, name: &str) -> Result<usize> {
+        find(&self.path, &self.columns, name)
+    }
+
+    /// The text of a field, without the quotes and blanks around it.
+    ///
+    /// # Panics
+    /// If there is no such row or column.
+    #[must_use]
+    pub fn text(&self, row: usize, column: usize) -> &str {
+        str::from_utf8(&self.rows[row][column]).expect("checked when it was read")
+    }
+
+    /// An error that says what was expected in a field, with file, line and column.
+    ///
+    /// # Panics
+    /// If there is no such row or column.
+    #[must_use]
+    pub fn error(&self, row: usize, column: usize, expected: &str) -> ReadError {
+        ReadError::Line {
+            path: self.path.clone(),
+            line: self.lines[row],
+            column: Some(self.columns[column].clone()),
+            expected: expected.to_owned(),
+            found: quoted(self.text(row, column)),
+        }
+    }
+}
+
 /// A function that maps `names[i]` to the label i, and any other text to an error.
 pub fn class_of(names: &[impl AsRef<str>]) -> impl Fn(&str) -> std::result::Result<usize, &'static str> {
     let numbers: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (name.as_ref(), i)).collect();
@@ -211,16 +301,10 @@ struct ChosenColumns {
 
 /// The index of a column.
 fn find(path: &Path, names: &[String], name: &str) -> Result<usize> {
-    names.iter().position(|other| other == name).ok_or_else(|| {
-        let mut found = names.iter().map(quoted).collect::<Vec<_>>().join(", ");
-        if let ([only], Some(separator)) =
-            (names, [";", "\t"].into_iter().find(|&separator| names[0].contains(separator)))
-            && !only.contains(',')
-        {
-            found += &format!(", one column: its parts are separated by {separator:?} instead of commas");
-        }
-        content(path, "column", quoted(name), found)
-    })
+    names
+        .iter()
+        .position(|other| other == name)
+        .ok_or_else(|| content(path, "column", quoted(name), names.iter().map(quoted).collect::<Vec<_>>().join(", ")))
 }
 
 /// All columns as features, but the target and those named in `without`.
@@ -242,109 +326,6 @@ fn all_but(path: &Path, names: &[String], target: &str, without: &[impl AsRef<st
     Ok(ChosenColumns { features, target: Some(at) })
 }
 
-/// The number of line ends in a range of the text: \n, \r\n, or \r alone.
-fn line_ends(bytes: &[u8], range: Range<usize>) -> usize {
-    range.filter(|&i| bytes[i] == b'\n' || bytes[i] == b'\r' && bytes.get(i + 1) != Some(&b'\n')).count()
-}
-
-fn line_error(path: &Path, line: usize, column: Option<&str>, expected: &str, found: String) -> ReadError {
-    let column = column.map(str::to_owned);
-    ReadError::Line { path: path.to_owned(), line, column, expected: expected.to_owned(), found }
-}
-
-/// Refuses misplaced quotes, which the csv crate accepts although they are most likely mistakes: a
-/// quote that is never closed would make one field of the rest of the file.
-fn check_quotes(path: &Path, bytes: &[u8]) -> Result<()> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum At {
-        Start,
-        Plain,
-        Quoted,
-        /// After a quote in a quoted field, which ends the field or is the first of an escaped
-        /// pair.
-        Quote,
-        /// In blanks after the quote that ended a field.
-        AfterQuoted,
-    }
-    let mut state = At::Start;
-    // The position of the quote that opened the last quoted field.
-    let mut opened = 0;
-    let error = |at: usize, expected: &str, found: String| {
-        Err(line_error(path, 1 + line_ends(bytes, 0..at), None, expected, found))
-    };
-    let rest = |at: usize| {
-        let end = bytes[at..].iter().position(|byte| b"\r\n".contains(byte)).map_or(bytes.len(), |end| at + end);
-        quoted(&bytes[at..end])
-    };
-    for (at, &byte) in bytes.iter().enumerate() {
-        state = match (state, byte) {
-            (_, 0) => return error(at, "text", "a byte of 0".to_owned()),
-            (At::Quoted, b'"') => At::Quote,
-            (At::Quoted, _) => At::Quoted,
-            (At::Quote, b'"') => At::Quoted,
-            (_, b',' | b'\r' | b'\n') => At::Start,
-            (At::Start, b'"') => {
-                opened = at;
-                At::Quoted
-            }
-            (At::Quote | At::AfterQuoted, b' ' | b'\t') => At::AfterQuoted,
-            (At::Quote | At::AfterQuoted, _) => {
-                return error(opened, "a field that ends with its second quote", format!("{} behind it", rest(at)));
-            }
-            (_, b'"') => {
-                return error(at, "quotes around a whole field or none, and two in it for one", rest(at));
-            }
-            _ => At::Plain,
-        };
-    }
-    if state == At::Quoted {
-        return error(
-            opened,
-            "a quote at the end of a field that begins with one",
-            format!("no other after {}", rest(opened)),
-        );
-    }
-    Ok(())
-}
-
-/// A reader of the rows of a file, which knows the line of each.
-struct Rows<'a> {
-    path: &'a Path,
-    bytes: &'a [u8],
-    reader: csv::Reader<&'a [u8]>,
-    record: ByteRecord,
-    /// The position at which the record begins.
-    at: usize,
-    /// The line of that position.
-    line: usize,
-}
-
-impl<'a> Rows<'a> {
-    fn new(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
-        check_quotes(path, bytes)?;
-        // The caller checks the lengths of rows, because its error names the line.
-        let reader = ReaderBuilder::new().has_headers(false).flexible(true).trim(Trim::All).from_reader(bytes);
-        Ok(Self { path, bytes, reader, record: ByteRecord::new(), at: 0, line: 1 })
-    }
-
-    /// Reads the next record. Returns whether there is one.
-    fn next(&mut self) -> Result<bool> {
-        let more = self.reader.read_byte_record(&mut self.record).map_err(|error| io_error(self.path)(error.into()))?;
-        // The reader counts only \n as a line end, and its position is before blank lines and
-        // between \r and \n.
-        let start =
-            self.record.position().map_or(0, |position| position.byte() as usize).clamp(self.at, self.bytes.len());
-        let blank = self.bytes[start..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
-        self.line += line_ends(self.bytes, self.at..start + blank);
-        self.at = start + blank;
-        Ok(more)
-    }
-
-    fn error(&self, column: Option<&str>, expected: &str, found: String) -> ReadError {
-        line_error(self.path, self.line, column, expected, found)
-    }
-}
-
 /// Reads a table of the columns that `choose` picks from the names. `read` turns a text of the
 /// target into a value, or says what was expected.
 fn table<F: Scalar, T>(
@@ -352,38 +333,19 @@ fn table<F: Scalar, T>(
     choose: impl FnOnce(&[String]) -> Result<ChosenColumns>,
     read: impl Fn(&str) -> std::result::Result<T, &'static str>,
 ) -> Result<Table<F, Vec<T>>> {
-    let bytes = fs::read(path).map_err(io_error(path))?;
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
-        return Err(content(path, "file", "UTF-8", "UTF-16"));
-    }
-    let mut rows = Rows::new(path, bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?;
-    if !rows.next()? {
-        return Err(content(path, "file", "a line of column names", "an empty file"));
-    }
-    let (mut columns, mut names) = (Vec::new(), BTreeSet::new());
-    for name in &rows.record {
-        let name = str::from_utf8(name).map_err(|_| rows.error(None, "UTF-8", quoted(name)))?.to_owned();
-        if !names.insert(name.clone()) {
-            return Err(rows.error(Some(&name), "a name for one column", "it twice".to_owned()));
-        }
-        columns.push(name);
-    }
+    let bytes = csv_rows::read(path)?;
+    let mut rows = Rows::new(path, &bytes, None)?;
+    let columns = rows.names()?;
     let ChosenColumns { features, target } = choose(&columns)?;
 
     let (mut x, mut y, mut lines) = (Vec::new(), Vec::new(), Vec::new());
-    while rows.next()? {
-        let record = &rows.record;
-        if record.len() != columns.len() {
-            let expected = format!("{} fields, as many as column names", columns.len());
-            return Err(rows.error(None, &expected, record.len().to_string()));
-        }
-        let refused = |i: usize, expected| rows.error(Some(&columns[i]), expected, quoted(&record[i]));
-        let text = |i: usize| str::from_utf8(&record[i]).map_err(|_| refused(i, "UTF-8"));
+    while rows.next_row(&columns)? {
+        let refused = |i: usize, expected| rows.error(Some(&columns[i]), expected, quoted(&rows.record[i]));
         for &i in &features {
-            x.push(number(text(i)?).map_err(|expected| refused(i, expected))?);
+            x.push(number(rows.text(&columns, i)?).map_err(|expected| refused(i, expected))?);
         }
         if let Some(i) = target {
-            y.push(read(text(i)?).map_err(|expected| refused(i, expected))?);
+            y.push(read(rows.text(&columns, i)?).map_err(|expected| refused(i, expected))?);
         }
         lines.push(rows.line);
     }

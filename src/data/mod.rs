@@ -17,6 +17,7 @@
 //! ```
 
 mod csv;
+mod csv_rows;
 pub(crate) mod error;
 mod idx;
 pub(crate) mod npy;
@@ -29,7 +30,8 @@ use std::path::Path;
 use ndarray::{Array2, ShapeBuilder};
 
 pub use csv::{
-    Classes, Table, Texts, class_of, csv_classes, csv_columns, csv_numbers, csv_texts, label_classes, number,
+    Classes, Table, TextTable, Texts, class_of, csv_classes, csv_columns, csv_numbers, csv_table, csv_texts,
+    label_classes, number,
 };
 pub use error::ReadError;
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};

@@ -57,6 +57,23 @@ impl Standardizer {
         Self::of_rows(x, 0..x.nrows())
     }
 
+    /// A standardiser with this mean and factor 1/s of each column.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of factors than of means; [`Error::NotFinite`] for a
+    /// number that is not finite.
+    pub fn from_parts(mean: Array1<f64>, factor: Array1<f64>) -> Result<Self> {
+        if mean.len() != factor.len() {
+            return Err(Error::Shape { what: "factor", expected: vec![mean.len()], found: vec![factor.len()] });
+        }
+        for (what, numbers) in [("mean", &mean), ("factor", &factor)] {
+            if let Some((column, &found)) = numbers.iter().enumerate().find(|(_, number)| !number.is_finite()) {
+                return Err(Error::NotFinite { what, row: None, column, found });
+            }
+        }
+        Ok(Self { mean, factor })
+    }
+
     /// Fits a standardiser on some rows of x, in two passes: the second subtracts the mean, which
     /// loses no digits.
     pub(crate) fn of_rows<F: Scalar>(x: ArrayView2<F>, rows: impl Iterator<Item = usize> + Clone) -> Result<Self> {

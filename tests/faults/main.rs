@@ -11,7 +11,7 @@
 
 mod calls;
 mod disk;
-#[path = "../../examples/train/output.rs"]
+#[path = "../../src/bin/gemmprop/output.rs"]
 #[allow(dead_code, reason = "the program uses all of it")]
 mod output;
 

@@ -33,15 +33,16 @@ mod model_file;
 mod onnx;
 mod optimizers;
 mod own_loops;
+// The package on a registry is without `report`.
+#[cfg(repository)]
+mod plot;
 mod rungs_agree;
 mod sam;
 mod same_bits;
 mod sgd;
 mod sharpness;
-// The package on a registry is without `report` and `examples/train`.
 #[cfg(repository)]
 mod statistics;
-#[cfg(repository)]
 mod train_program;
 mod trainer;
 mod trust;

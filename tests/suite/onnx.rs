@@ -159,7 +159,7 @@ fn apply(node: &Message, inputs: &[&(Array2<f64>, i64)]) -> (Array2<f64>, i64) {
 }
 
 /// What the graph of a file makes of x, and the operators on the way.
-fn evaluate<F: Real>(bytes: &[u8], x: ArrayView2<F>) -> (Array2<f64>, Vec<String>) {
+pub(crate) fn evaluate<F: Real>(bytes: &[u8], x: ArrayView2<F>) -> (Array2<f64>, Vec<String>) {
     let graph = Message::parse(bytes).message(7);
     let data_type = if size_of::<F>() == 4 { FLOAT } else { DOUBLE };
     let (input, of_input, columns) = value_info(&graph.message(11));

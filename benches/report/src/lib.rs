@@ -1,7 +1,8 @@
-//! Reporting for the benches and `examples/train`: figures, and for the benches the page over
-//! the figures, the facts of the machine, progress, results as files, and the statistics of the
-//! experiments.
+//! Reporting for the benches: figures, the page over the figures, the facts of the machine,
+//! progress, results as files, and the statistics of the experiments.
 
+// The program draws with it too, and a published crate cannot depend on this one.
+#[path = "../../../src/bin/gemmprop/plot/mod.rs"]
 pub mod plot;
 pub mod statistics;
 

@@ -36,10 +36,10 @@ pub(crate) fn has_decimal_comma(text: &str) -> bool {
     text.matches(',').count() == 1 && number(&text.replacen(',', ".", 1)).is_some()
 }
 
-fn is_missing(text: &str) -> bool {
-    // The parser takes NaN and infinities for numbers; in a table they mean that a value is
-    // missing.
-    MISSING.contains(&text.to_lowercase().as_str()) || text.parse::<f64>().is_ok_and(|number| !number.is_finite())
+/// Whether the text stands in a column of numbers where there is none.
+pub(crate) fn is_missing(text: &str) -> bool {
+    // The parser takes NaN for a number.
+    MISSING.contains(&text.to_lowercase().as_str()) || text.parse::<f64>().is_ok_and(f64::is_nan)
 }
 
 pub(crate) fn guess(texts: &[Cow<str>]) -> Guess {
@@ -58,7 +58,8 @@ pub(crate) fn guess(texts: &[Cow<str>]) -> Guess {
         return if repeated { Guess::Classes(values.len()) } else { Guess::TooMany(values.len()) };
     }
     // Such as 1, 2, 3a and 3b.
-    let word = |text: &&str| number(text).is_none() && !has_decimal_comma(text) && !is_missing(text);
+    let infinite = |text: &str| text.parse::<f64>().is_ok_and(f64::is_infinite);
+    let word = |text: &&str| number(text).is_none() && !has_decimal_comma(text) && !is_missing(text) && !infinite(text);
     if few && values.iter().all(|text| whole(text) || word(text)) {
         Guess::Classes(values.len())
     } else {

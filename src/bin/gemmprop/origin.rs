@@ -26,14 +26,6 @@ impl Display for Origin {
 }
 
 impl Origin {
-    /// The names of the inputs, empty if they have none.
-    pub(crate) fn names(&self) -> &[String] {
-        match self {
-            Self::Table { columns, .. } => columns,
-            _ => &[],
-        }
-    }
-
     /// The place of a row.
     pub(crate) fn row(&self, row: usize) -> String {
         match self {

@@ -5,80 +5,75 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use gemmprop::{Bias, LearningRate, Optimizer, Training};
 use serde::{Deserialize, Serialize};
 
-/// Shown by both `-h` and `--help`.
-const ABOUT: &str = "\
-Learn the species of flowers from a table (Fisher's irises, 1936), save the network, and name flowers with it:
-
-  cargo run --release --features progress --example train -- \\
-    --csv examples/flowers.csv --target species --checkpoint run
-  cargo run --release --features progress --example train -- \\
-    predict --checkpoint run --csv examples/flowers.csv
-
-Trains a fully connected ReLU network on your data. Every setting has a default that learns well on most data. Ctrl-C, \
-SIGTERM and SIGHUP stop the run after the current batch and keep a checkpoint; a second signal ends it at once. --resume \
-continues from the checkpoint and ends with exactly the numbers of a run that was never stopped. Each file is opened once, so \
-it may be a pipe, or /dev/stdin.
-
-Texts are learned as classes, and so are whole numbers with at most 20 different values, if each value occurs at least \
-twice on average. Other numbers are learned as numbers. --loss overrides this.
-
-Exit codes: 0 success, 1 an error, 2 wrong flags, 128 plus the signal's number if a signal stopped the run (130: Ctrl-C, \
-143: SIGTERM, 129: SIGHUP).";
-
-const ABOUT_PREDICT: &str = "\
-Name the flowers of a table with a network that was trained before:
-
-  cargo run --release --features progress --example train -- \\
-    predict --checkpoint run --csv examples/flowers.csv
-
-Writes a line for each sample: the class and its probability, or the number. If the data also have the answers (the \
-target's column, or labels), it reports how good the predictions are on the rows with a valid answer. For a run with \
---early-stopping it uses the network of the best epoch, even while the run continues or after it was stopped.";
+use crate::help::{ABOUT, ABOUT_EVALUATE, ABOUT_EXPORT, ABOUT_INSPECT, ABOUT_PREDICT, ABOUT_TRAIN};
 
 const DATA: &str = "Data, one of --data, --csv and --idx";
 /// Headings of the settings that a checkpoint remembers.
 const NETWORK: &str = "Network";
 const TRAINING: &str = "Training";
+/// Headings of what is written.
+const RESULTS: &str = "Results";
+const OUTPUT: &str = "Output";
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "train",
-    version,
-    about = ABOUT,
-    long_about = None,
-    arg_required_else_help = true,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
-)]
+#[command(name = "gemmprop", version, about = ABOUT, long_about = None, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) train: Train,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Command,
+    /// Says nothing but errors and warnings.
+    #[arg(long, global = true, help_heading = OUTPUT)]
+    pub(crate) quiet: bool,
+    /// Writes the results to standard output as JSON: of `train`, a line for each epoch and one for
+    /// the run; of `predict`, a line for each sample; of other commands, one line.
+    #[arg(long, global = true, help_heading = OUTPUT)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Train a network on data, or resume a run.
+    #[command(long_about = ABOUT_TRAIN, arg_required_else_help = true)]
+    Train(Box<Train>),
     /// Predict with the network of a checkpoint.
-    #[command(before_help = ABOUT_PREDICT)]
+    #[command(long_about = ABOUT_PREDICT)]
     Predict(Predict),
+    /// Measure how good the predictions of a network are.
+    #[command(long_about = ABOUT_EVALUATE)]
+    Evaluate(Evaluate),
+    /// Show what a checkpoint has.
+    #[command(long_about = ABOUT_INSPECT)]
+    Inspect(Inspect),
+    /// Write a network for other programs.
+    #[command(long_about = ABOUT_EXPORT)]
+    Export(Export),
 }
 
 /// Where samples come from.
 #[derive(Debug, Args)]
-#[group(id = "source", required = true, multiple = false)]
+#[group(skip)]
+#[command(group(ArgGroup::new("source").required(true).args(["data", "csv", "idx"])))]
 pub(crate) struct Source {
     /// Inputs as a NumPy array, one sample per row.
     #[arg(long, value_name = "X.npy", help_heading = DATA)]
     pub(crate) data: Option<PathBuf>,
-    /// A table whose first line has the column names. Inputs have to be numbers; in training they
-    /// are all columns except the target and those that --drop names.
+    /// A table whose first line has the column names. In training, the inputs are all columns
+    /// except the target and those that --drop names; later, the same columns in any order, found
+    /// by name, and a column that is not known is refused.
     #[arg(long, value_name = "FILE.csv", help_heading = DATA)]
     pub(crate) csv: Option<PathBuf>,
+    /// With --csv: what separates fields: a character, or `tab`. [default: comma, semicolon or tab,
+    /// whichever the first lines have]
+    #[arg(long, value_name = "CHARACTER", requires = "csv", value_parser = separator, help_heading = DATA)]
+    pub(crate) separator: Option<char>,
+    /// With --csv: a column to leave out; may be given several times. "" is a column without a
+    /// name.
+    #[arg(long, value_name = "COLUMN", requires = "csv", help_heading = DATA)]
+    pub(crate) drop: Vec<String>,
     /// A folder with images and labels in the format of MNIST, gzipped or not. If it has t10k
     /// files, these are not trained on but used for validation, and `predict` predicts them.
     #[arg(long, value_name = "FOLDER", help_heading = DATA)]
@@ -96,10 +91,16 @@ pub(crate) struct Train {
     /// With --csv: the name of the column to learn.
     #[arg(long, value_name = "COLUMN", requires = "csv", help_heading = DATA)]
     pub(crate) target: Option<String>,
-    /// With --csv: a column to leave out; may be given several times. "" is a column without a
-    /// name.
+    /// With --csv: a column of texts of which an input is made for each text that it has: 1 where
+    /// it stands, otherwise 0. May be given several times. The checkpoint remembers the texts;
+    /// others are refused later.
     #[arg(long, value_name = "COLUMN", requires = "csv", conflicts_with = "resume", help_heading = DATA)]
-    pub(crate) drop: Vec<String>,
+    pub(crate) one_hot: Vec<String>,
+    /// With --csv: what is done where a column has no value (an empty field; in a column of numbers
+    /// also NA, N/A, NaN, null, none, nil, ?, - and .). The checkpoint remembers the choice and the
+    /// means.
+    #[arg(long, value_enum, default_value = "refuse", conflicts_with = "resume", help_heading = DATA)]
+    pub(crate) missing: Missing,
     #[command(flatten)]
     pub(crate) settings: Settings,
     /// Number of passes over all samples. [default: about 2000 steps, but at least 20 epochs and at
@@ -108,17 +109,17 @@ pub(crate) struct Train {
     pub(crate) epochs: Option<usize>,
     /// Saves the run to this folder for `predict` and --resume: after the first step, about every
     /// 10 seconds, and at the end. Only one run at a time can use a folder.
-    #[arg(long, value_name = "FOLDER", help_heading = "Results")]
+    #[arg(long, value_name = "FOLDER", help_heading = RESULTS)]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Resumes the run in --checkpoint. Give the same data again; the only setting that can be
     /// changed is --epochs.
-    #[arg(long, requires = "checkpoint", help_heading = "Results")]
+    #[arg(long, requires = "checkpoint", help_heading = RESULTS)]
     pub(crate) resume: bool,
     /// Writes the loss, learning rate and more for each epoch to this file, .csv or .json.
-    #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "json"]), help_heading = "Results")]
+    #[arg(long, value_name = "FILE", value_parser = ending(&["csv", "json"]), help_heading = RESULTS)]
     pub(crate) history: Option<PathBuf>,
     /// Draws the loss over the epochs to this file, .svg or .png.
-    #[arg(long, value_name = "FILE", value_parser = ending(&["svg", "png"]), help_heading = "Results")]
+    #[arg(long, value_name = "FILE", value_parser = ending(&["svg", "png"]), help_heading = RESULTS)]
     pub(crate) plot: Option<PathBuf>,
 }
 
@@ -134,7 +135,7 @@ pub(crate) struct Settings {
     /// is reported]
     #[arg(long, value_enum, help_heading = NETWORK)]
     pub(crate) loss: Option<LossKind>,
-    /// Which layers have a bias; the output layer always has one.
+    /// Which hidden layers have a bias; the output layer always has one.
     #[arg(long, value_enum, default_value = "every-layer", help_heading = NETWORK)]
     pub(crate) bias: Biases,
     /// Number of samples per step.
@@ -163,6 +164,10 @@ pub(crate) struct Settings {
     /// Scales a gradient whose norm is larger than this down to it.
     #[arg(long, value_name = "NORM", value_parser = positive, help_heading = TRAINING)]
     pub(crate) clip: Option<f64>,
+    /// How much the samples of a class count: all alike, or such that each class counts alike,
+    /// however many samples it has.
+    #[arg(long, value_enum, default_value = "none", help_heading = TRAINING)]
+    pub(crate) class_weight: ClassWeight,
     /// Seeks flat minima: takes the gradient at this distance uphill, which doubles the cost of a
     /// step.
     #[arg(long, value_name = "RHO", value_parser = positive, help_heading = TRAINING)]
@@ -196,6 +201,39 @@ pub(crate) struct Settings {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Evaluate {
+    /// The folder of the run, of which only the newest checkpoint is used, or a checkpoint file.
+    #[arg(long, value_name = "FOLDER or FILE")]
+    pub(crate) checkpoint: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// With --data: the answers, a NumPy array.
+    #[arg(long, value_name = "Y.npy", requires = "data", help_heading = DATA)]
+    pub(crate) targets: Option<PathBuf>,
+    /// Draws the confusion matrix, or the predicted numbers over the true ones, to this file, .svg
+    /// or .png.
+    #[arg(long, value_name = "FILE", value_parser = ending(&["svg", "png"]), help_heading = RESULTS)]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The folder of the run, of which only the newest checkpoint is used, or a checkpoint file.
+    #[arg(long, value_name = "FOLDER or FILE")]
+    pub(crate) checkpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The folder of the run, of which only the newest checkpoint is used, or a checkpoint file.
+    #[arg(long, value_name = "FOLDER or FILE")]
+    pub(crate) checkpoint: PathBuf,
+    /// The file to write, .onnx.
+    #[arg(long, value_name = "FILE.onnx", value_parser = ending(&["onnx"]))]
+    pub(crate) onnx: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Predict {
     /// The folder of the run, of which only the newest checkpoint is used, or a checkpoint file.
     #[arg(long, value_name = "FOLDER or FILE")]
@@ -219,13 +257,30 @@ pub(crate) enum LossKind {
     Softmax,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Missing {
+    /// They are refused, with their row and column.
+    Refuse,
+    /// They become the mean of the column over the rows that are trained on; in a column of
+    /// --one-hot, the share of each text.
+    Mean,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClassWeight {
+    /// All samples alike.
+    None,
+    /// n / (k n_c) for a sample of a class with n_c of the n samples, where k classes occur.
+    Balanced,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Biases {
-    /// On the first layer only.
+    /// The first only.
     Input,
-    /// On every layer.
+    /// All of them.
     EveryLayer,
-    /// On no layer.
+    /// None of them.
     None,
 }
 
@@ -291,6 +346,15 @@ fn widths(text: &str) -> Result<Widths, String> {
     }
 }
 
+fn separator(text: &str) -> Result<char, String> {
+    let mut characters = text.chars();
+    match (text, characters.next(), characters.next()) {
+        ("tab" | "\\t", ..) => Ok('\t'),
+        (_, Some(one), None) if one.is_ascii() && !"\"\r\n\0".contains(one) => Ok(one),
+        _ => Err("expected one ASCII character, or tab".to_owned()),
+    }
+}
+
 fn at_least_1(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a whole number from 1".to_owned())
 }
@@ -321,10 +385,22 @@ impl Cli {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    pub(crate) fn whole() -> clap::Command {
-        Self::command().mut_args(|argument| match argument.get_help_heading() {
-            Some(NETWORK | TRAINING) if argument.get_id() != "epochs" => argument.conflicts_with("resume"),
-            _ => argument,
+    /// Ends the program as clap does where a command lacks an argument.
+    pub(crate) fn lacks(command: &str, what: &str) -> ! {
+        let mut whole = Self::whole();
+        // The usage of a command has the program's name only then.
+        whole.build();
+        let command = whole.find_subcommand_mut(command).expect("one of the commands");
+        command.error(ErrorKind::MissingRequiredArgument, what).exit()
+    }
+
+    fn whole() -> clap::Command {
+        Self::command().mut_subcommand("train", |train| {
+            train.mut_args(|argument| match argument.get_help_heading() {
+                Some(NETWORK | TRAINING) if argument.get_id() != "epochs" => argument.conflicts_with("resume"),
+                _ if argument.get_id() == "drop" => argument.conflicts_with("resume"),
+                _ => argument,
+            })
         })
     }
 }
@@ -364,12 +440,10 @@ impl Settings {
             seed: self.seed,
             clip_norm: self.clip,
             sam: self.sam,
-            // The program itself standardises what it reads, in double precision.
-            standardize: false,
-            // The program itself splits, since it measures more on the validation part than the
-            // loss.
-            validation_fraction: None,
             early_stopping: self.early_stopping,
+            // The program itself standardises what it reads, in double precision, and splits, since
+            // it measures more on the validation part than the loss.
+            ..Training::default()
         }
     }
 
