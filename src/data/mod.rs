@@ -20,6 +20,7 @@ mod csv;
 pub(crate) mod error;
 mod idx;
 pub(crate) mod npy;
+mod rows;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -34,6 +35,7 @@ pub use csv::{
 pub use error::ReadError;
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
 pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
+pub use rows::{FileSource, RowsFile};
 
 type Result<T> = std::result::Result<T, ReadError>;
 

@@ -11,8 +11,8 @@ use crate::optim::hyperparameter::check_not_0;
 use crate::optim::learning_rate::SchedulePoint;
 use crate::optim::rule::Rule;
 use crate::random::Generator;
+use crate::steps::blocks::ranges;
 use crate::steps::policy::{StepPolicy, StepReport};
-use crate::train::dataset::Subset;
 use crate::train::observer::{BatchEnd, Observer};
 use crate::train::position::Position;
 use crate::train::training::Training;
@@ -25,22 +25,32 @@ pub(crate) struct EpochOrder {
     pub(crate) generator: Generator,
 }
 
+/// The number of blocks whose samples are shuffled together.
+const SHUFFLED_TOGETHER: usize = 16;
+
 impl EpochOrder {
-    /// The rows of a subset, shuffled if that is asked for. The shuffle starts from the rows in the
-    /// order of the data, so that it depends on the generator alone. `buffer` is overwritten.
-    pub(crate) fn new<F: Scalar, T>(
-        train: &Subset<'_, F, T>,
-        shuffle: bool,
+    /// These rows, or all of so many samples, shuffled if that is asked for. The shuffle starts
+    /// from the rows in the order of the data, so that it depends on the generator alone. `buffer`
+    /// is overwritten.
+    pub(crate) fn new(
+        samples: usize,
+        rows: Option<&[usize]>,
+        training: &Training,
         mut generator: Generator,
         mut buffer: Vec<usize>,
     ) -> Self {
+        let row = |i: usize| rows.map_or(i, |rows| rows[i]);
         buffer.clear();
-        match &train.rows {
-            Some(rows) => buffer.extend(rows),
-            None => buffer.extend(0..train.samples()),
+        if !training.shuffle {
+            buffer.extend((0..samples).map(row));
+            return Self { rows: buffer, generator };
         }
-        if shuffle {
-            buffer.shuffle(&mut generator);
+        let block = training.shuffle_block.unwrap_or(samples).min(samples);
+        let mut blocks: Vec<_> = ranges(samples, block).collect();
+        blocks.shuffle(&mut generator);
+        buffer.extend(blocks.into_iter().flatten().map(row));
+        for together in buffer.chunks_mut(block.saturating_mul(SHUFFLED_TOGETHER)) {
+            together.shuffle(&mut generator);
         }
         Self { rows: buffer, generator }
     }
@@ -112,6 +122,16 @@ impl<'a, O> EpochSteps<'a, O> {
         Self { training, position, observer, batches, last }
     }
 
+    /// Mean ℓ of the last step.
+    pub(crate) fn last_loss(&self) -> Option<f64> {
+        self.position.last_loss
+    }
+
+    /// Whether the observer has stopped the run.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.last.flow.is_break()
+    }
+
     pub(crate) fn last(self) -> LastStep {
         self.last
     }
@@ -145,5 +165,23 @@ impl<F: Scalar, O: Observer<F>> StepPolicy<F> for EpochSteps<'_, O> {
             learning_rate: self.last.learning_rate,
         });
         self.last.flow
+    }
+}
+
+/// The steps of a part of an epoch, which begins with step `first` and whose engine counts them
+/// from 0.
+pub(crate) struct FromStep<'a, P> {
+    pub(crate) first: usize,
+    pub(crate) steps: &'a mut P,
+}
+
+impl<F, P: StepPolicy<F>> StepPolicy<F> for FromStep<'_, P> {
+    fn rule(&mut self, step: usize) -> Rule {
+        self.steps.rule(self.first + step)
+    }
+
+    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let StepReport { step, samples, sum, norm } = *report;
+        self.steps.step_done(&StepReport { step: self.first + step, samples, sum, norm })
     }
 }

@@ -38,6 +38,7 @@ mod sam;
 mod same_bits;
 mod sgd;
 mod sharpness;
+mod source;
 // The package on a registry is without `report` and `examples/train`.
 #[cfg(repository)]
 mod statistics;
