@@ -249,8 +249,8 @@ pub(super) struct Dtype {
     /// The bytes of a number.
     pub(super) size: usize,
     pub(super) big_endian: bool,
-    /// The number that is in so many bytes, in little-endian order.
-    pub(super) number: fn(&[u8]) -> f64,
+    /// Appends the numbers in these bytes, which are in little-endian order.
+    pub(super) append: fn(&[u8], &mut Vec<f64>),
 }
 
 /// The type of a dtype such as `<f4` or `|u1`, without the byte order, and how its numbers lie in a
@@ -261,9 +261,10 @@ fn parse_dtype<'d>(path: &Path, dtype: &'d str) -> Result<(&'d str, Dtype)> {
             number!($whole, $t, |number| number as f64)
         };
         ($whole:literal, $t:ty, $value:expr) => {
-            ($whole, size_of::<$t>(), |bytes| {
+            ($whole, size_of::<$t>(), |bytes, numbers| {
                 let value: fn($t) -> f64 = $value;
-                value(<$t>::from_le_bytes(bytes.try_into().expect("chunks are of this size")))
+                let (each, _) = bytes.as_chunks();
+                numbers.extend(each.iter().map(|&bytes| value(<$t>::from_le_bytes(bytes))));
             })
         };
     }
@@ -272,7 +273,7 @@ fn parse_dtype<'d>(path: &Path, dtype: &'d str) -> Result<(&'d str, Dtype)> {
         Some(kind) => (dtype.starts_with('>'), kind),
         None => (false, dtype),
     };
-    let (whole, size, number): (bool, usize, fn(&[u8]) -> f64) = match kind {
+    let (whole, size, append): (bool, usize, fn(&[u8], &mut Vec<f64>)) = match kind {
         "f2" => number!(false, u16, half),
         "f4" => number!(false, f32),
         "f8" => number!(false, f64),
@@ -291,7 +292,7 @@ fn parse_dtype<'d>(path: &Path, dtype: &'d str) -> Result<(&'d str, Dtype)> {
             return Err(content(path, "dtype", expected, found));
         }
     };
-    Ok((kind, Dtype { whole, size, big_endian, number }))
+    Ok((kind, Dtype { whole, size, big_endian, append }))
 }
 
 /// Where the rows of a `.npy` file are: its shape, its dtype and the bytes before the first number.
@@ -309,13 +310,18 @@ pub(super) fn npy_rows(mut bytes: Bytes) -> Result<(Vec<usize>, Dtype, u64)> {
 fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
     let NpyHeader { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
     let path = bytes.path;
-    let (kind, Dtype { whole, size, big_endian, number }) = parse_dtype(path, &dtype)?;
+    let (kind, Dtype { whole, size, big_endian, append }) = parse_dtype(path, &dtype)?;
     check_dimensions(path, &shape, 1..=2, "1 or 2 dimensions")?;
     let mut bytes = bytes.array(&shape, size)?;
     if big_endian {
         bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
     }
-    let values = bytes.chunks_exact(size).map(|bytes| F::from_f64(number(bytes))).collect();
+    let (mut values, mut numbers) = (Vec::with_capacity(bytes.len() / size), Vec::new());
+    for bytes in bytes.chunks(4096 * size) {
+        numbers.clear();
+        append(bytes, &mut numbers);
+        values.extend(numbers.iter().map(|&number| F::from_f64(number)));
+    }
     let array = samples(path, &shape, fortran_order, values)?;
     // Training reads each sample as contiguous numbers.
     let numbers = if fortran_order { array.as_standard_layout().into_owned() } else { array };

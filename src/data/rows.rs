@@ -85,15 +85,11 @@ impl RowsFile {
 
     /// Reads these rows, which are in ascending order, and hands on the number of each in the list
     /// with its numbers.
-    fn read(
-        &self,
-        rows: &[usize],
-        mut take: impl FnMut(usize, &mut dyn Iterator<Item = f64>) -> Result<()>,
-    ) -> Result<()> {
-        let Dtype { size, big_endian, number, .. } = self.dtype;
+    fn read(&self, rows: &[usize], mut take: impl FnMut(usize, &[f64]) -> Result<()>) -> Result<()> {
+        let Dtype { size, big_endian, append, .. } = self.dtype;
         let width = self.columns * size;
         let most = (READ_AT_ONCE / width.max(1)).max(1);
-        let mut bytes = Vec::new();
+        let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
         let mut next = 0;
         // Neighbouring rows are read together.
         for together in rows.chunk_by(|&row, &following| following == row + 1).flat_map(|run| run.chunks(most)) {
@@ -104,7 +100,9 @@ impl RowsFile {
                 bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
             }
             for i in 0..together.len() {
-                take(next, &mut bytes[i * width..][..width].chunks_exact(size).map(number))?;
+                numbers.clear();
+                append(&bytes[i * width..][..width], &mut numbers);
+                take(next, &numbers)?;
                 next += 1;
             }
         }
@@ -126,7 +124,7 @@ impl RowsFile {
         let divisor = if self.image { 255.0 } else { 1.0 };
         self.read(rows, |i, numbers| {
             let row = into.row_mut(i).into_iter().zip(numbers);
-            row.for_each(|(into, number)| *into = F::from_f64(number / divisor));
+            row.for_each(|(into, &number)| *into = F::from_f64(number / divisor));
             Ok(())
         })
     }
@@ -134,7 +132,7 @@ impl RowsFile {
     fn read_labels(&self, rows: &[usize], mut into: ArrayViewMut2<usize>) -> Result<()> {
         self.check_width(into.ncols())?;
         self.read(rows, |i, numbers| {
-            for (into, found) in into.row_mut(i).into_iter().zip(numbers) {
+            for (into, &found) in into.row_mut(i).into_iter().zip(numbers) {
                 *into =
                     label(found).ok_or_else(|| ReadError::Label { path: self.path.clone(), row: rows[i], found })?;
             }
@@ -179,12 +177,16 @@ fn header(path: &Path, file: &File) -> Result<Header> {
         }
         [0, 0] => {
             let shape = idx_header(&mut bytes, 1..=255, "1 dimension or more")?;
-            let dtype = Dtype { whole: true, size: 1, big_endian: false, number: |byte| f64::from(byte[0]) };
+            let dtype = Dtype { whole: true, size: 1, big_endian: false, append: append_bytes };
             Ok(Header { start: bytes.position, dtype, image: shape.len() > 1, shape })
         }
         [0x1f, 0x8b] => Err(content(path, "compression", "none, to read parts of it", "gzip")),
         _ => Err(content(path, "kind of file", "a .npy or an IDX file", quoted(magic))),
     }
+}
+
+fn append_bytes(bytes: &[u8], numbers: &mut Vec<f64>) {
+    numbers.extend(bytes.iter().map(|&byte| f64::from(byte)));
 }
 
 #[cfg(unix)]

@@ -25,8 +25,10 @@ pub(crate) struct EpochOrder {
     pub(crate) generator: Generator,
 }
 
-/// The number of blocks whose samples are shuffled together.
-const SHUFFLED_TOGETHER: usize = 16;
+/// The number of blocks whose samples are shuffled together. Where a block has samples of one kind
+/// only, the number of samples of a kind in a batch of B has 1 + (B − 1)/64 times the variance that
+/// a shuffle of all samples gives.
+const SHUFFLED_TOGETHER: usize = 64;
 
 impl EpochOrder {
     /// These rows, or all of so many samples, shuffled if that is asked for. The shuffle starts
@@ -183,5 +185,41 @@ impl<F, P: StepPolicy<F>> StepPolicy<F> for FromStep<'_, P> {
     fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
         let StepReport { step, samples, sum, norm } = *report;
         self.steps.step_done(&StepReport { step: self.first + step, samples, sum, norm })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Stream, generator};
+
+    /// Sorted data of ten classes, in blocks of 20 of one class each. The samples of the first
+    /// class in a batch are drawn in two stages: 64 of the blocks, then B of their samples.
+    #[test]
+    fn batches_of_shuffled_blocks_vary_as_the_docs_say() {
+        let (samples, block, batch, seeds) = (64_000, 20, 32, 40);
+        let training = Training { shuffle_block: Some(block), ..Training::default() };
+        let found: Vec<f64> = (0..seeds)
+            .map(|seed| {
+                let order = EpochOrder::new(samples, None, &training, generator(seed, Stream::Shuffles), vec![]);
+                let counts =
+                    order.rows.chunks(batch).map(|rows| rows.iter().filter(|&&row| row < samples / 10).count());
+                let squares: f64 = counts.map(|count| (count as f64 - batch as f64 / 10.0).powi(2)).sum();
+                squares / (samples / batch) as f64
+            })
+            .collect();
+        let mean = found.iter().sum::<f64>() / seeds as f64;
+        let deviation = found.iter().map(|found| (found - mean).powi(2)).sum::<f64>() / (seeds - 1) as f64;
+        // Of a stage that draws k of n without repetition: (n − k)/(n − 1) times the variance of
+        // independent draws.
+        let without_repetition = |k: usize, n: usize| (n - k) as f64 / (n - 1) as f64;
+        let (together, b) = (SHUFFLED_TOGETHER, batch as f64);
+        let of_windows = 0.1 * 0.9 / together as f64 * without_repetition(together, samples / block);
+        let in_window = b * (0.1 * 0.9 - of_windows) * without_repetition(batch, together * block);
+        let expected = b * b * of_windows + in_window;
+        let rough = b * 0.1 * 0.9 * (1.0 + (b - 1.0) / together as f64);
+        assert!((expected / rough - 1.0).abs() < 0.03, "what the docs say: {rough}, exactly {expected}");
+        let error = (deviation / seeds as f64).sqrt();
+        assert!((mean - expected).abs() < 5.0 * error, "{mean} ± {error}, expected {expected}");
     }
 }

@@ -64,6 +64,20 @@ where
     ) -> Result<StopReason, FitError<S::Error>> {
         self.run(|trainer| SourceData::new(trainer, source, validation), &mut observer)
     }
+
+    /// [`partial_fit`](Self::partial_fit) on samples that are read when they are needed: one epoch,
+    /// as by [`fit_source`](Self::fit_source).
+    ///
+    /// # Errors
+    /// As `fit_source`.
+    pub fn partial_fit_source<'a, S: Source<F, L::Target>>(
+        &mut self,
+        source: &'a S,
+        validation: Option<Dataset<'a, F, L::Target>>,
+        mut observer: impl Observer<F>,
+    ) -> Result<StopReason, FitError<S::Error>> {
+        self.run_epoch(|trainer| SourceData::new(trainer, source, validation), &mut observer)
+    }
 }
 
 /// A source, cut into samples to train on and to validate with.

@@ -201,10 +201,19 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation: Option<Dataset<'a, F, L::Target>>,
         mut observer: impl Observer<F>,
     ) -> Result<StopReason> {
+        self.run_epoch(|trainer| trainer.prepare(train, validation), &mut observer)
+    }
+
+    /// Runs one epoch on the data that are prepared first.
+    pub(crate) fn run_epoch<D: EpochData<F, L>>(
+        &mut self,
+        prepare: impl FnOnce(&mut Self) -> Result<D, D::Error>,
+        observer: &mut impl Observer<F>,
+    ) -> Result<StopReason, D::Error> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
-        let data = trainer.prepare(train, validation)?;
-        let ended = match trainer.epoch(&data, &mut observer)? {
+        let data = prepare(trainer)?;
+        let ended = match trainer.epoch(&data, observer)? {
             ControlFlow::Break(()) => StopReason::Observer,
             ControlFlow::Continue(()) if trainer.position.stopped_early => StopReason::EarlyStopping,
             ControlFlow::Continue(()) => StopReason::Completed,

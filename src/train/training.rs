@@ -44,9 +44,10 @@ pub struct Training {
     pub shuffle: bool,
     /// The number of samples in the blocks of a shuffle, for data that are read faster in blocks
     /// than sample by sample. Each epoch takes the blocks in a new order, and shuffles the samples
-    /// of 16 blocks at a time. Its batches therefore have samples of few blocks: where neighbouring
-    /// samples are alike, the blocks must be short, or the data be shuffled once beforehand. With
-    /// None, the default, all samples are one block.
+    /// of 64 blocks at a time. Where all samples of a block are of one kind, the number of a kind
+    /// in a batch of B has 1 + (B − 1)/64 times the variance that a shuffle of all samples gives:
+    /// shorter blocks, or data that were shuffled once, avoid that. With None, the default, all
+    /// samples are one block.
     pub shuffle_block: Option<usize>,
     /// The seed of the shuffles and of the validation split. 0 by default. It may equal the seed of
     /// the network, which draws from another stream.

@@ -242,7 +242,8 @@ fn bad_samples_are_named_by_their_row() {
     let fine = inputs::<f32>();
     let mlp = common::network::<f32>(&[9, 4, 3], Bias::Input, 3);
     for shuffle in [true, false] {
-        let training = Training { shuffle, epochs: 1, batch: 10, ..Training::default() };
+        // A chunk has 128 samples.
+        let training = Training { shuffle, epochs: 1, batch: 2, ..Training::default() };
         let error = |data: Dataset<'_, f32, usize>| {
             let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
             match trainer.fit_source(&data, None, ()).unwrap_err() {
@@ -475,16 +476,17 @@ fn blocks_are_shuffled_as_the_docs_say() {
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..samples), "each sample once");
-        // 16 blocks at a time: of what lies in one of them, all samples do.
+        // 64 blocks at a time, with all their samples.
         let mut all: Vec<usize> = order.iter().map(|row| row / block).collect();
         all.dedup();
         let blocks = samples.div_ceil(block);
-        if blocks > 32 && samples % block == 0 {
-            for together in order.chunks(16 * block) {
+        if blocks > 128 && samples % block == 0 {
+            for together in order.chunks(64 * block) {
                 let mut of: Vec<usize> = together.iter().map(|row| row / block).collect();
                 of.sort_unstable();
                 of.dedup();
                 assert_eq!(of.len(), together.len() / block);
+                assert!(of[of.len() - 1] - of[0] >= of.len(), "blocks from everywhere");
             }
         }
         assert!(all.len() > blocks || block == 1 || blocks == 1, "blocks are mixed");
