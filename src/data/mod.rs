@@ -2,8 +2,9 @@
 //!
 //! Nothing that a file says of itself is trusted before it is verified: buffers grow with the bytes
 //! that are there, and a file that is shorter or longer than its header says is refused. Each file
-//! is opened and read once, so it may be a pipe. Training checks that numbers are finite and
-//! lengths fit; for CSV, where an error can name the line of a bad number, that is checked here.
+//! is opened and read once, so it may be a pipe, but for a [`RowsFile`], which is read in parts.
+//! Training checks that numbers are finite and lengths fit; for CSV, where an error can name the
+//! line of a bad number, that is checked here.
 //!
 //! ```no_run
 //! use gemmprop::data;

@@ -250,8 +250,10 @@ pub(super) struct Dtype {
     pub(super) size: usize,
     pub(super) big_endian: bool,
     /// Appends the numbers in these bytes, which are in little-endian order.
-    pub(super) append: fn(&[u8], &mut Vec<f64>),
+    pub(super) append: Append,
 }
+
+type Append = fn(&[u8], &mut Vec<f64>);
 
 /// The type of a dtype such as `<f4` or `|u1`, without the byte order, and how its numbers lie in a
 /// file.
@@ -273,7 +275,7 @@ fn parse_dtype<'d>(path: &Path, dtype: &'d str) -> Result<(&'d str, Dtype)> {
         Some(kind) => (dtype.starts_with('>'), kind),
         None => (false, dtype),
     };
-    let (whole, size, append): (bool, usize, fn(&[u8], &mut Vec<f64>)) = match kind {
+    let (whole, size, append): (bool, usize, Append) = match kind {
         "f2" => number!(false, u16, half),
         "f4" => number!(false, f32),
         "f8" => number!(false, f64),

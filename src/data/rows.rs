@@ -211,7 +211,8 @@ fn read_exact_at(mut file: &File, into: &mut [u8], offset: u64) -> io::Result<()
 ///
 /// let data = FileSource::new(RowsFile::open("x.npy")?, RowsFile::open("labels.npy")?)?;
 /// let mlp = Mlp::<f32>::he(&[data.x().columns(), 512, 512, 10], Bias::EveryLayer, 1)?;
-/// let training = Training { optimizer: Optimizer::adam(), shuffle_block: Some(1024), ..Training::default() };
+/// let optimizer = Optimizer::adam();
+/// let training = Training { optimizer, shuffle_block: Some(1024), ..Training::default() };
 /// let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training)?;
 /// trainer.fit_source(&data, None, ())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

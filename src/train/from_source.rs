@@ -36,6 +36,19 @@ fn chunk_samples(batch: usize, inputs: usize) -> usize {
     batch * (CHUNK_NUMBERS / batch.saturating_mul(inputs)).clamp(1, CHUNK_BATCHES)
 }
 
+/// The chunks of an epoch, which continues with sample `begun`. For the first one the training
+/// waits, so that has one batch, and each of the next ones twice as many as the one before.
+fn chunks(begun: usize, samples: usize, batch: usize, inputs: usize) -> Vec<Range<usize>> {
+    let most = chunk_samples(batch, inputs);
+    let (mut chunks, mut start, mut len) = (Vec::new(), begun, batch);
+    while start < samples {
+        let end = (start + len).min(samples);
+        chunks.push(start..end);
+        (start, len) = (end, (2 * len).min(most));
+    }
+    chunks
+}
+
 impl<F: Scalar, L: Loss<F>> Trainer<F, L>
 where
     L::Target: Default,
@@ -225,9 +238,7 @@ where
         let outputs = model.mlp.outputs();
         let native = is_native(&model.mlp, batch, samples);
         let epoch = position.epoch;
-        let begun = position.batch * batch;
-        let chunk_len = chunk_samples(batch, self.inputs);
-        let parts = ranges(samples - begun, chunk_len).map(|part| part.start + begun..part.end + begun);
+        let parts = chunks(position.batch * batch, samples, batch, self.inputs).into_iter();
         let mut steps = EpochSteps::new(training, position, observer, samples.div_ceil(batch));
         self.read_ahead(
             |i| order[i],

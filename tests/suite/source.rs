@@ -242,7 +242,7 @@ fn bad_samples_are_named_by_their_row() {
     let fine = inputs::<f32>();
     let mlp = common::network::<f32>(&[9, 4, 3], Bias::Input, 3);
     for shuffle in [true, false] {
-        // A chunk has 128 samples.
+        // The first chunks have 2, 4, 8 … 128 samples.
         let training = Training { shuffle, epochs: 1, batch: 2, ..Training::default() };
         let error = |data: Dataset<'_, f32, usize>| {
             let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
@@ -270,8 +270,8 @@ fn the_steps_before_a_bad_sample_stay_and_the_run_continues() {
     let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     let (mut trainer, mut expected) = (new(), new());
     trainer.fit_source(&Dataset::new(&x, &labels), None, ()).unwrap_err();
-    // Chunks have 64 batches, of which two are whole before the bad one.
-    assert_eq!(trainer.steps(), 128);
+    // Chunks have 1, 2, 4 … 64, 64 batches, and the bad one is in batch 190.
+    assert_eq!(trainer.steps(), 127);
     trainer.fit_source(&Dataset::new(&fine, &labels), None, ()).unwrap();
     expected.fit(Dataset::new(&fine, &labels), None, ()).unwrap();
     assert_eq!(outcome(&trainer), outcome(&expected));
@@ -298,7 +298,8 @@ impl<A: Fn(usize) -> Result<(), ReadError> + Sync> Source<f32, f32> for Fails<A>
     ) -> Result<(), ReadError> {
         assert!(weights.is_empty() && rows.is_sorted_by(|a, b| a < b));
         assert!(x.dim() == (rows.len(), 1) && y.dim() == (rows.len(), 1));
-        (x.fill(0.5), y.fill(1.0));
+        x.fill(0.5);
+        y.fill(1.0);
         rows.iter().try_for_each(|&row| (self.act)(row))
     }
 }
