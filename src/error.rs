@@ -304,6 +304,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Puts `row(i)` in place of row i, for an error in samples that were read from elsewhere.
+    pub(crate) fn at_row(self, row: impl Fn(usize) -> usize) -> Self {
+        match self {
+            Self::NotFinite { what, row: i, column, found } => Self::NotFinite { what, row: i.map(row), column, found },
+            Self::Standardized { row: i, column, found, becomes } => {
+                Self::Standardized { row: row(i), column, found, becomes }
+            }
+            Self::Output { row: i, output, found } => Self::Output { row: i.map(row), output, found },
+            Self::Label { row: i, classes, found } => Self::Label { row: i.map(row), classes, found },
+            Self::Target { row: i, expected, found } => Self::Target { row: i.map(row), expected, found },
+            Self::Weight { row: i, found } => Self::Weight { row: row(i), found },
+            other => other,
+        }
+    }
+
     /// Removes the row from an error of a call with a single sample.
     pub(crate) fn of_one_sample(self) -> Self {
         match self {
@@ -317,4 +332,4 @@ impl Error {
 }
 
 /// The result of a call that may fail.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

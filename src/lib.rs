@@ -39,6 +39,7 @@
 //! | train with optimisers, schedules, validation, early stopping | [`Trainer`] with its settings [`Training`], [`Optimizer`], [`LearningRate`] | |
 //! | watch a run, or stop it | [`on_epoch`], [`on_batch`], [`Observer`] | |
 //! | train on batches that an iterator gives | [`Trainer::fit_batches`] | |
+//! | train on samples that do not fit into memory | [`Trainer::fit_source`], [`Source`]; `data::FileSource` | |
 //! | write a training loop | [`Gradients`], [`Parameters::scaled_add`] | |
 //! | write a loss | [`Loss`]; with a Hessian, [`TwiceDifferentiable`] | |
 //! | predict; the mean loss over data | [`Model`] | |
@@ -165,6 +166,7 @@ pub use train::observer::{BatchEnd, Flow, Observer, on_batch, on_epoch};
 #[cfg(feature = "progress")]
 pub use train::progress::ProgressBar;
 pub use train::sgd::Sgd;
+pub use train::source::{FitError, Source};
 pub use train::stream::Batch;
 pub use train::trainer::{StopReason, Trainer};
 pub use train::training::Training;

@@ -44,16 +44,22 @@ fn idx(path: &Path, dimensions: RangeInclusive<usize>, text: &str) -> Result<(Ve
     let file = Cursor::new(start).chain(file);
     let reader: Box<dyn Read> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut bytes = Bytes { path, reader, position: 0 };
+    let shape = idx_header(&mut bytes, dimensions, text)?;
+    let bytes = bytes.array(&shape, 1)?;
+    Ok((shape, bytes))
+}
+
+/// The shape of an IDX file.
+pub(super) fn idx_header(bytes: &mut Bytes, dimensions: RangeInclusive<usize>, text: &str) -> Result<Vec<usize>> {
     let magic = bytes.take(4)?;
     if !magic.starts_with(&[0, 0, 0x08]) {
         let expected = "00 00 08 (unsigned bytes) and the number of dimensions";
-        return Err(content(path, "magic number", expected, format!("{magic:02x?}")));
+        return Err(content(bytes.path, "magic number", expected, format!("{magic:02x?}")));
     }
     let shape = bytes.take(4 * u64::from(magic[3]))?;
     let shape: Vec<_> = shape.as_chunks::<4>().0.iter().map(|&d| u32::from_be_bytes(d) as usize).collect();
-    check_dimensions(path, &shape, dimensions, text)?;
-    let bytes = bytes.array(&shape, 1)?;
-    Ok((shape, bytes))
+    check_dimensions(bytes.path, &shape, dimensions, text)?;
+    Ok(shape)
 }
 
 /// Images and their labels.

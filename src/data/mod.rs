@@ -2,8 +2,9 @@
 //!
 //! Nothing that a file says of itself is trusted before it is verified: buffers grow with the bytes
 //! that are there, and a file that is shorter or longer than its header says is refused. Each file
-//! is opened and read once, so it may be a pipe. Training checks that numbers are finite and
-//! lengths fit; for CSV, where an error can name the line of a bad number, that is checked here.
+//! is opened and read once, so it may be a pipe, but for a [`RowsFile`], which is read in parts.
+//! Training checks that numbers are finite and lengths fit; for CSV, where an error can name the
+//! line of a bad number, that is checked here.
 //!
 //! ```no_run
 //! use gemmprop::data;
@@ -21,6 +22,7 @@ mod csv_rows;
 pub(crate) mod error;
 mod idx;
 pub(crate) mod npy;
+mod rows;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -36,6 +38,7 @@ pub use csv::{
 pub use error::ReadError;
 pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
 pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
+pub use rows::{FileSource, RowsFile};
 
 type Result<T> = std::result::Result<T, ReadError>;
 

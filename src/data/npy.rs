@@ -24,6 +24,11 @@ pub struct NpyArray {
     pub whole: bool,
 }
 
+/// From 2^53 on, whole numbers have been rounded. No network has so many outputs.
+pub(super) fn label(found: f64) -> Option<usize> {
+    (found.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&found)).then_some(found as usize)
+}
+
 impl NpyArray {
     /// The numbers as class labels.
     ///
@@ -32,10 +37,8 @@ impl NpyArray {
     /// more than 1 dimension.
     pub fn labels(&self) -> Result<Array1<usize>> {
         check_dimensions(&self.path, &self.shape, 1..=1, "1 dimension")?;
-        // From 2^53 on, whole numbers have been rounded. No network has so many outputs.
         let label = |(row, &found): (usize, &f64)| {
-            let whole = found.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&found);
-            if whole { Ok(found as usize) } else { Err(ReadError::Label { path: self.path.clone(), row, found }) }
+            label(found).ok_or_else(|| ReadError::Label { path: self.path.clone(), row, found })
         };
         self.numbers.iter().enumerate().map(label).collect()
     }
@@ -238,28 +241,41 @@ pub(crate) struct NpyContent<F> {
     pub(crate) numbers: Array2<F>,
 }
 
-fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
-    /// Whether the type has whole numbers only, the size of a number, and its value.
-    type Kind = (bool, usize, fn(&[u8]) -> f64);
+/// How the numbers of a dtype lie in a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dtype {
+    /// Whether the type has whole numbers only.
+    pub(super) whole: bool,
+    /// The bytes of a number.
+    pub(super) size: usize,
+    pub(super) big_endian: bool,
+    /// Appends the numbers in these bytes, which are in little-endian order.
+    pub(super) append: Append,
+}
+
+type Append = fn(&[u8], &mut Vec<f64>);
+
+/// The type of a dtype such as `<f4` or `|u1`, without the byte order, and how its numbers lie in a
+/// file.
+fn parse_dtype<'d>(path: &Path, dtype: &'d str) -> Result<(&'d str, Dtype)> {
     macro_rules! number {
         ($whole:literal, $t:ty) => {
             number!($whole, $t, |number| number as f64)
         };
         ($whole:literal, $t:ty, $value:expr) => {
-            ($whole, size_of::<$t>(), |bytes| {
+            ($whole, size_of::<$t>(), |bytes, numbers| {
                 let value: fn($t) -> f64 = $value;
-                value(<$t>::from_le_bytes(bytes.try_into().expect("chunks are of this size")))
+                let (each, _) = bytes.as_chunks();
+                numbers.extend(each.iter().map(|&bytes| value(<$t>::from_le_bytes(bytes))));
             })
         };
     }
-    let NpyHeader { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
-    let path = bytes.path;
-    // The byte order, if there is one, and the type: `<f4`, `|u1`.
+    // The byte order, if there is one, and the type.
     let (big_endian, kind) = match dtype.strip_prefix(['<', '>', '|', '=']) {
         Some(kind) => (dtype.starts_with('>'), kind),
-        None => (false, dtype.as_str()),
+        None => (false, dtype),
     };
-    let (whole, size, number): Kind = match kind {
+    let (whole, size, append): (bool, usize, Append) = match kind {
         "f2" => number!(false, u16, half),
         "f4" => number!(false, f32),
         "f8" => number!(false, f64),
@@ -274,16 +290,40 @@ fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
         "b1" => number!(true, u8, |byte| if byte == 0 { 0.0 } else { 1.0 }),
         _ => {
             let expected = "f2, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8 or b1";
-            let found = format!("{}; x.astype('<f4') makes one of them", quoted(&dtype));
+            let found = format!("{}; x.astype('<f4') makes one of them", quoted(dtype));
             return Err(content(path, "dtype", expected, found));
         }
     };
+    Ok((kind, Dtype { whole, size, big_endian, append }))
+}
+
+/// Where the rows of a `.npy` file are: its shape, its dtype and the bytes before the first number.
+pub(super) fn npy_rows(mut bytes: Bytes) -> Result<(Vec<usize>, Dtype, u64)> {
+    let NpyHeader { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
+    let (_, dtype) = parse_dtype(bytes.path, &dtype)?;
+    check_dimensions(bytes.path, &shape, 1..=2, "1 or 2 dimensions")?;
+    if fortran_order && shape.get(1).is_some_and(|&columns| columns > 1) {
+        let found = "columns; np.ascontiguousarray(x) has rows";
+        return Err(content(bytes.path, "order", "samples in rows, to read some of them", found));
+    }
+    Ok((shape, dtype, bytes.position))
+}
+
+fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
+    let NpyHeader { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
+    let path = bytes.path;
+    let (kind, Dtype { whole, size, big_endian, append }) = parse_dtype(path, &dtype)?;
     check_dimensions(path, &shape, 1..=2, "1 or 2 dimensions")?;
     let mut bytes = bytes.array(&shape, size)?;
     if big_endian {
         bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
     }
-    let values = bytes.chunks_exact(size).map(|bytes| F::from_f64(number(bytes))).collect();
+    let (mut values, mut numbers) = (Vec::with_capacity(bytes.len() / size), Vec::new());
+    for bytes in bytes.chunks(4096 * size) {
+        numbers.clear();
+        append(bytes, &mut numbers);
+        values.extend(numbers.iter().map(|&number| F::from_f64(number)));
+    }
     let array = samples(path, &shape, fortran_order, values)?;
     // Training reads each sample as contiguous numbers.
     let numbers = if fortran_order { array.as_standard_layout().into_owned() } else { array };

@@ -46,6 +46,97 @@ impl Sum {
     }
 }
 
+/// The first pass of a fit over the rows: the mean of each column, and how far its numbers reach.
+pub(crate) struct Means {
+    n: f64,
+    sums: Vec<Sum>,
+    ranges: Vec<(f64, f64)>,
+}
+
+/// A column whose sum is not finite.
+pub(crate) struct BadColumn {
+    pub(crate) column: usize,
+    sum: f64,
+}
+
+impl BadColumn {
+    /// The error if all numbers of the column are finite.
+    pub(crate) fn error(&self) -> Error {
+        Error::NotFinite { what: "mean and scale", row: None, column: self.column, found: self.sum }
+    }
+}
+
+impl Means {
+    pub(crate) fn new(columns: usize) -> Self {
+        let nothing = (f64::INFINITY, f64::NEG_INFINITY);
+        Self { n: 0.0, sums: vec![Sum::default(); columns], ranges: vec![nothing; columns] }
+    }
+
+    pub(crate) fn add<F: Scalar>(&mut self, row: ArrayView1<F>) {
+        self.n += 1.0;
+        for ((&x, sum), (least, most)) in row.iter().zip(&mut self.sums).zip(&mut self.ranges) {
+            let x = x.to_f64();
+            sum.add(x);
+            (*least, *most) = (least.min(x), most.max(x));
+        }
+    }
+
+    /// The second pass. Without a row, every column would be constant: [`Scales::end`] refuses
+    /// that.
+    pub(crate) fn end(self) -> Result<Scales, BadColumn> {
+        let Self { n, sums, ranges } = self;
+        if let Some(column) = sums.iter().position(|sum| !sum.value().is_finite()) {
+            return Err(BadColumn { column, sum: sums[column].sum });
+        }
+        if n == 0.0 {
+            return Ok(Scales { n, mean: Array1::zeros(sums.len()), units: vec![0.0; sums.len()], sums });
+        }
+        // The mean of equal numbers is exactly that number.
+        let mean = sums.iter().zip(&ranges).map(|(sum, &(least, most))| (sum.value() / n).clamp(least, most));
+        let mean: Array1<f64> = mean.collect();
+        // The largest distance from the mean: relative to it no square overflows, and the sum is at
+        // least 1.
+        let units = ranges.iter().zip(&mean).map(|(&(least, most), &mean)| (most - mean).max(mean - least)).collect();
+        Ok(Scales { n, mean, units, sums: vec![Sum::default(); sums.len()] })
+    }
+}
+
+/// The second pass of a fit, over the same rows in the same order. It subtracts the mean, which
+/// loses no digits.
+pub(crate) struct Scales {
+    n: f64,
+    mean: Array1<f64>,
+    units: Vec<f64>,
+    sums: Vec<Sum>,
+}
+
+impl Scales {
+    pub(crate) fn add<F: Scalar>(&mut self, row: ArrayView1<F>) {
+        for (((&x, sum), &mean), &unit) in row.iter().zip(&mut self.sums).zip(&self.mean).zip(&self.units) {
+            let distance = (x.to_f64() - mean) / unit;
+            sum.add(distance * distance);
+        }
+    }
+
+    pub(crate) fn end(self) -> Result<Standardizer> {
+        let Self { n, mean, units, sums } = self;
+        if n == 0.0 {
+            return Err(Error::NoSamples);
+        }
+        let factor = sums.iter().zip(&units).map(|(sum, &unit)| match unit {
+            0.0 => 1.0,
+            unit => 1.0 / (unit * (sum.value() / n).sqrt()),
+        });
+        let fitted = Standardizer { factor: factor.collect(), mean };
+        for (column, &found) in fitted.factor.iter().enumerate() {
+            if !found.is_finite() {
+                return Err(Error::NotFinite { what: "mean and scale", row: None, column, found });
+            }
+        }
+        Ok(fitted)
+    }
+}
+
 impl Standardizer {
     /// Fits a standardiser on all rows of x.
     ///
@@ -74,54 +165,19 @@ impl Standardizer {
         Ok(Self { mean, factor })
     }
 
-    /// Fits a standardiser on some rows of x, in two passes: the second subtracts the mean, which
-    /// loses no digits.
+    /// Fits a standardiser on some rows of x, in two passes.
     pub(crate) fn of_rows<F: Scalar>(x: ArrayView2<F>, rows: impl Iterator<Item = usize> + Clone) -> Result<Self> {
-        let Some(first) = rows.clone().next() else { return Err(Error::NoSamples) };
-        let mut n = 0.0;
-        let mut sums = vec![Sum::default(); x.ncols()];
-        let mut ranges: Vec<_> = x.row(first).iter().map(|x| (x.to_f64(), x.to_f64())).collect();
-        for i in rows.clone() {
-            n += 1.0;
-            for ((&x, sum), (least, most)) in x.row(i).iter().zip(&mut sums).zip(&mut ranges) {
-                let x = x.to_f64();
-                sum.add(x);
-                (*least, *most) = (least.min(x), most.max(x));
+        let mut means = Means::new(x.ncols());
+        rows.clone().for_each(|i| means.add(x.row(i)));
+        let mut scales = means.end().map_err(|bad| {
+            let mut of_column = rows.clone().map(|row| (row, x[(row, bad.column)].to_f64()));
+            match of_column.find(|(_, x)| !x.is_finite()) {
+                Some((row, x)) => Error::NotFinite { what: "x", row: Some(row), column: bad.column, found: x },
+                None => bad.error(),
             }
-        }
-        if let Some(column) = sums.iter().position(|sum| !sum.value().is_finite()) {
-            let mut of_column = rows.clone().map(|row| (row, x[(row, column)].to_f64()));
-            let (what, row, found) = match of_column.find(|(_, x)| !x.is_finite()) {
-                Some((row, x)) => ("x", Some(row), x),
-                None => ("mean and scale", None, sums[column].sum),
-            };
-            return Err(Error::NotFinite { what, row, column, found });
-        }
-        // The mean of equal numbers is exactly that number.
-        let mean = sums.iter().zip(&ranges).map(|(sum, &(least, most))| (sum.value() / n).clamp(least, most));
-        let mean: Array1<f64> = mean.collect();
-        // The largest distance from the mean: relative to it no square overflows, and the sum is at
-        // least 1.
-        let units: Vec<f64> =
-            ranges.iter().zip(&mean).map(|(&(least, most), &mean)| (most - mean).max(mean - least)).collect();
-        sums.fill(Sum::default());
-        for i in rows {
-            for (((&x, sum), &mean), &unit) in x.row(i).iter().zip(&mut sums).zip(&mean).zip(&units) {
-                let distance = (x.to_f64() - mean) / unit;
-                sum.add(distance * distance);
-            }
-        }
-        let factor = sums.iter().zip(&units).map(|(sum, &unit)| match unit {
-            0.0 => 1.0,
-            unit => 1.0 / (unit * (sum.value() / n).sqrt()),
-        });
-        let fitted = Self { factor: factor.collect(), mean };
-        for (column, &found) in fitted.factor.iter().enumerate() {
-            if !found.is_finite() {
-                return Err(Error::NotFinite { what: "mean and scale", row: None, column, found });
-            }
-        }
-        Ok(fitted)
+        })?;
+        rows.for_each(|i| scales.add(x.row(i)));
+        scales.end()
     }
 
     /// The mean of each column.

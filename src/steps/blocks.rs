@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// 0 … len in ranges of `size`, the last one smaller.
-pub(crate) fn ranges(len: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn ranges(len: usize, size: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     (0..len).step_by(size.max(1)).map(move |start| start..(start + size).min(len))
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::linalg::layout::row_major;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
-use crate::network::mlp::Mlp;
+use crate::network::mlp::{Mlp, check_inputs};
 use crate::network::standardizer::Standardizer;
 use crate::random::{Stream, generator};
 use crate::steps::samples::Samples;
@@ -56,8 +56,13 @@ pub(crate) struct PreparedData<'a, F, T> {
 impl<'a, F: Scalar, T: Copy> Dataset<'a, F, T> {
     /// Refuses data that do not fit the network or the loss, and invalid weights.
     pub(crate) fn check<L: Loss<F, Target = T>>(&self, mlp: &Mlp<F>, loss: &L) -> Result<()> {
-        mlp.check_batch(self.x)?;
-        check_targets(loss, self.y, self.x.nrows(), mlp.outputs())?;
+        self.check_for(mlp.inputs(), mlp.outputs(), loss)
+    }
+
+    /// [`check`](Self::check) for a network with so many inputs and outputs.
+    pub(crate) fn check_for<L: Loss<F, Target = T>>(&self, inputs: usize, outputs: usize, loss: &L) -> Result<()> {
+        check_inputs(self.x, inputs)?;
+        check_targets(loss, self.y, self.x.nrows(), outputs)?;
         check_weights(self.weights, self.x.nrows())
     }
 
@@ -136,13 +141,13 @@ impl<'a, F: Scalar, T: Copy> TrainValidation<'a, F, T> {
 }
 
 /// Rows to train on and rows to validate with, each in the order of the data.
-struct SplitRows {
-    train: Vec<usize>,
-    validation: Vec<usize>,
+pub(crate) struct SplitRows {
+    pub(crate) train: Vec<usize>,
+    pub(crate) validation: Vec<usize>,
 }
 
 /// Keeps a random fraction of the rows for validation, rounded to at least one.
-fn split_rows(samples: usize, fraction: f64, seed: u64) -> Result<SplitRows> {
+pub(crate) fn split_rows(samples: usize, fraction: f64, seed: u64) -> Result<SplitRows> {
     let kept = ((samples as f64 * fraction).round() as usize).max(1);
     if kept >= samples {
         return Err(Error::Split { samples, kept });

@@ -11,8 +11,8 @@ use crate::optim::hyperparameter::check_not_0;
 use crate::optim::learning_rate::SchedulePoint;
 use crate::optim::rule::Rule;
 use crate::random::Generator;
+use crate::steps::blocks::ranges;
 use crate::steps::policy::{StepPolicy, StepReport};
-use crate::train::dataset::Subset;
 use crate::train::observer::{BatchEnd, Observer};
 use crate::train::position::Position;
 use crate::train::training::Training;
@@ -25,22 +25,34 @@ pub(crate) struct EpochOrder {
     pub(crate) generator: Generator,
 }
 
+/// The number of blocks whose samples are shuffled together. Where a block has samples of one kind
+/// only, the number of samples of a kind in a batch of B has 1 + (B − 1)/64 times the variance that
+/// a shuffle of all samples gives.
+const SHUFFLED_TOGETHER: usize = 64;
+
 impl EpochOrder {
-    /// The rows of a subset, shuffled if that is asked for. The shuffle starts from the rows in the
-    /// order of the data, so that it depends on the generator alone. `buffer` is overwritten.
-    pub(crate) fn new<F: Scalar, T>(
-        train: &Subset<'_, F, T>,
-        shuffle: bool,
+    /// These rows, or all of so many samples, shuffled if that is asked for. The shuffle starts
+    /// from the rows in the order of the data, so that it depends on the generator alone. `buffer`
+    /// is overwritten.
+    pub(crate) fn new(
+        samples: usize,
+        rows: Option<&[usize]>,
+        training: &Training,
         mut generator: Generator,
         mut buffer: Vec<usize>,
     ) -> Self {
+        let row = |i: usize| rows.map_or(i, |rows| rows[i]);
         buffer.clear();
-        match &train.rows {
-            Some(rows) => buffer.extend(rows),
-            None => buffer.extend(0..train.samples()),
+        if !training.shuffle {
+            buffer.extend((0..samples).map(row));
+            return Self { rows: buffer, generator };
         }
-        if shuffle {
-            buffer.shuffle(&mut generator);
+        let block = training.shuffle_block.unwrap_or(samples).min(samples);
+        let mut blocks: Vec<_> = ranges(samples, block).collect();
+        blocks.shuffle(&mut generator);
+        buffer.extend(blocks.into_iter().flatten().map(row));
+        for together in buffer.chunks_mut(block.saturating_mul(SHUFFLED_TOGETHER)) {
+            together.shuffle(&mut generator);
         }
         Self { rows: buffer, generator }
     }
@@ -112,6 +124,16 @@ impl<'a, O> EpochSteps<'a, O> {
         Self { training, position, observer, batches, last }
     }
 
+    /// Mean ℓ of the last step.
+    pub(crate) fn last_loss(&self) -> Option<f64> {
+        self.position.last_loss
+    }
+
+    /// Whether the observer has stopped the run.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.last.flow.is_break()
+    }
+
     pub(crate) fn last(self) -> LastStep {
         self.last
     }
@@ -145,5 +167,59 @@ impl<F: Scalar, O: Observer<F>> StepPolicy<F> for EpochSteps<'_, O> {
             learning_rate: self.last.learning_rate,
         });
         self.last.flow
+    }
+}
+
+/// The steps of a part of an epoch, which begins with step `first` and whose engine counts them
+/// from 0.
+pub(crate) struct FromStep<'a, P> {
+    pub(crate) first: usize,
+    pub(crate) steps: &'a mut P,
+}
+
+impl<F, P: StepPolicy<F>> StepPolicy<F> for FromStep<'_, P> {
+    fn rule(&mut self, step: usize) -> Rule {
+        self.steps.rule(self.first + step)
+    }
+
+    fn step_done(&mut self, report: &StepReport) -> ControlFlow<()> {
+        let StepReport { step, samples, sum, norm } = *report;
+        self.steps.step_done(&StepReport { step: self.first + step, samples, sum, norm })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Stream, generator};
+
+    /// Sorted data of ten classes, in blocks of 20 of one class each. The samples of the first
+    /// class in a batch are drawn in two stages: 64 of the blocks, then B of their samples.
+    #[test]
+    fn batches_of_shuffled_blocks_vary_as_the_docs_say() {
+        let (samples, block, batch, seeds) = (64_000, 20, 32, 40);
+        let training = Training { shuffle_block: Some(block), ..Training::default() };
+        let found: Vec<f64> = (0..seeds)
+            .map(|seed| {
+                let order = EpochOrder::new(samples, None, &training, generator(seed, Stream::Shuffles), vec![]);
+                let counts =
+                    order.rows.chunks(batch).map(|rows| rows.iter().filter(|&&row| row < samples / 10).count());
+                let squares: f64 = counts.map(|count| (count as f64 - batch as f64 / 10.0).powi(2)).sum();
+                squares / (samples / batch) as f64
+            })
+            .collect();
+        let mean = found.iter().sum::<f64>() / seeds as f64;
+        let deviation = found.iter().map(|found| (found - mean).powi(2)).sum::<f64>() / (seeds - 1) as f64;
+        // Of a stage that draws k of n without repetition: (n − k)/(n − 1) times the variance of
+        // independent draws.
+        let without_repetition = |k: usize, n: usize| (n - k) as f64 / (n - 1) as f64;
+        let (together, b) = (SHUFFLED_TOGETHER, batch as f64);
+        let of_windows = 0.1 * 0.9 / together as f64 * without_repetition(together, samples / block);
+        let in_window = b * (0.1 * 0.9 - of_windows) * without_repetition(batch, together * block);
+        let expected = b * b * of_windows + in_window;
+        let rough = b * 0.1 * 0.9 * (1.0 + (b - 1.0) / together as f64);
+        assert!((expected / rough - 1.0).abs() < 0.03, "what the docs say: {rough}, exactly {expected}");
+        let error = (deviation / seeds as f64).sqrt();
+        assert!((mean - expected).abs() < 5.0 * error, "{mean} ± {error}, expected {expected}");
     }
 }

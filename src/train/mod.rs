@@ -4,14 +4,17 @@ pub(crate) mod adjust;
 pub(crate) mod class_weights;
 pub(crate) mod dataset;
 pub(crate) mod epoch;
+pub(crate) mod from_source;
 pub(crate) mod gradients;
 pub(crate) mod history;
+pub(crate) mod in_memory;
 pub(crate) mod model;
 pub(crate) mod observer;
 pub(crate) mod position;
 #[cfg(feature = "progress")]
 pub(crate) mod progress;
 pub(crate) mod sgd;
+pub(crate) mod source;
 pub(crate) mod stream;
 #[cfg(feature = "internals")]
 pub(crate) mod tile_times;

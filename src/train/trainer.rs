@@ -35,7 +35,7 @@ use crate::random::{Generator, Stream, generator};
 use crate::steps::blocks::loss_block;
 use crate::steps::policy::Batches;
 use crate::train::dataset::{Dataset, Subset, TrainValidation};
-use crate::train::epoch::{EpochOrder, EpochSteps, LastStep, SingleStep, check_learning_rates};
+use crate::train::epoch::{EpochOrder, LastStep, SingleStep, check_learning_rates};
 use crate::train::history::{History, Record};
 use crate::train::model::Model;
 use crate::train::observer::Observer;
@@ -95,6 +95,29 @@ pub struct Trainer<F: Scalar, L> {
     pub(crate) engine: Option<Engine<F>>,
 }
 
+/// What the epochs of a run read.
+pub(crate) trait EpochData<F: Scalar, L: Loss<F>> {
+    type Error: From<Error>;
+
+    /// The number of samples to train on.
+    fn samples(&self) -> usize;
+    /// The number of rows, including those kept for validation.
+    fn rows(&self) -> usize;
+    /// The rows to train on, if that is not all of them.
+    fn train_rows(&self) -> Option<&[usize]>;
+    /// Makes the steps that are left of the running epoch, in batches of `batch` samples, until the
+    /// observer stops them.
+    fn descend(
+        &self,
+        trainer: &mut Trainer<F, L>,
+        batch: usize,
+        observer: &mut impl Observer<F>,
+    ) -> Result<LastStep, Self::Error>;
+    /// The mean ℓ over the samples to validate with, if there are any. `native` is what the
+    /// training is.
+    fn validation_loss(&self, trainer: &mut Trainer<F, L>, native: bool) -> Result<Option<f64>, Self::Error>;
+}
+
 impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// A new run of a network, or of a model with the standardisation that it was trained with,
     /// which is kept.
@@ -139,11 +162,20 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation: Option<Dataset<'a, F, L::Target>>,
         mut observer: impl Observer<F>,
     ) -> Result<StopReason> {
+        self.run(|trainer| trainer.prepare(train, validation), &mut observer)
+    }
+
+    /// Runs all epochs that are left, on the data that are prepared first.
+    pub(crate) fn run<D: EpochData<F, L>>(
+        &mut self,
+        prepare: impl FnOnce(&mut Self) -> Result<D, D::Error>,
+        observer: &mut impl Observer<F>,
+    ) -> Result<StopReason, D::Error> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
-        let data = trainer.prepare(train, validation)?;
+        let data = prepare(trainer)?;
         while trainer.has_epochs_left() {
-            let flow = trainer.epoch(&data, &mut observer)?;
+            let flow = trainer.epoch(&data, observer)?;
             // A run that is stopped at its very end is over.
             if flow.is_break() && trainer.has_epochs_left() {
                 return Ok(StopReason::Observer);
@@ -169,10 +201,19 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation: Option<Dataset<'a, F, L::Target>>,
         mut observer: impl Observer<F>,
     ) -> Result<StopReason> {
+        self.run_epoch(|trainer| trainer.prepare(train, validation), &mut observer)
+    }
+
+    /// Runs one epoch on the data that are prepared first.
+    pub(crate) fn run_epoch<D: EpochData<F, L>>(
+        &mut self,
+        prepare: impl FnOnce(&mut Self) -> Result<D, D::Error>,
+        observer: &mut impl Observer<F>,
+    ) -> Result<StopReason, D::Error> {
         let attempt = Attempt::on(self);
         let trainer = &mut *attempt.trainer;
-        let data = trainer.prepare(train, validation)?;
-        let ended = match trainer.epoch(&data, &mut observer)? {
+        let data = prepare(trainer)?;
+        let ended = match trainer.epoch(&data, observer)? {
             ControlFlow::Break(()) => StopReason::Observer,
             ControlFlow::Continue(()) if trainer.position.stopped_early => StopReason::EarlyStopping,
             ControlFlow::Continue(()) => StopReason::Completed,
@@ -256,13 +297,19 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation.as_ref().map_or(Ok(()), |validation| self.check(validation))?;
         let Training { validation_fraction, seed, .. } = self.training;
         let data = TrainValidation::new(train, validation, validation_fraction, seed)?;
-        let expected = (self.position.samples, self.position.rows);
-        let found = (data.train.samples(), data.train.data.samples());
+        self.check_unfinished(data.train.samples(), data.train.data.samples())?;
+        self.standardize(&data.train)?;
+        Ok(data)
+    }
+
+    /// Refuses other data than those that the running epoch began with: samples to train on, and
+    /// rows in all.
+    pub(crate) fn check_unfinished(&self, samples: usize, rows: usize) -> Result<()> {
+        let (expected, found) = ((self.position.samples, self.position.rows), (samples, rows));
         if self.position.batch > 0 && expected != found {
             return Err(Error::UnfinishedEpoch { expected, found });
         }
-        self.standardize(&data.train)?;
-        Ok(data)
+        Ok(())
     }
 
     pub(crate) fn check(&self, data: &Dataset<F, L::Target>) -> Result<()> {
@@ -278,29 +325,28 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Runs the rest of the running epoch, or a new one; then validates and records it.
-    fn epoch(
+    fn epoch<D: EpochData<F, L>>(
         &mut self,
-        data: &TrainValidation<'_, F, L::Target>,
+        data: &D,
         observer: &mut impl Observer<F>,
-    ) -> Result<ControlFlow<()>> {
+    ) -> Result<ControlFlow<()>, D::Error> {
         let (start, seconds_before) = (Instant::now(), self.position.seconds);
         let _one_blas_thread = one_blas_thread()?;
-        let TrainValidation { train, validation } = data;
-        let samples = train.samples();
+        let samples = data.samples();
         let batch = self.training.batch.min(samples);
         let batches = samples.div_ceil(batch);
         check_learning_rates::<F>(&self.training, &self.position, batches)?;
-        (self.position.samples, self.position.rows) = (samples, train.data.samples());
-        self.order_samples(train);
+        (self.position.samples, self.position.rows) = (samples, data.rows());
+        self.order_samples(samples, data.train_rows());
 
-        let last = self.descend(train, batch, observer);
+        let last = data.descend(self, batch, observer);
         self.position.seconds = seconds_before + start.elapsed().as_secs_f64();
         let LastStep { learning_rate, gradient_norm, mut flow, .. } = last?;
 
         if let (true, Some(gradient_norm)) = (self.position.batch == batches, gradient_norm) {
             // The engine that is kept from the training.
             let native = is_native(&self.model.mlp, batch, samples);
-            let validation_loss = validation.as_ref().map(|validation| self.mean_loss(validation, native));
+            let validation_loss = data.validation_loss(self, native)?;
             let position = &mut self.position;
             position.seconds = seconds_before + start.elapsed().as_secs_f64();
             let record = Record {
@@ -321,40 +367,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Makes the order of a new epoch, or of one that was stopped in another process.
-    fn order_samples(&mut self, train: &Subset<'_, F, L::Target>) {
-        let is_of = |order: &EpochOrder| order.rows.len() == train.samples();
-        if self.position.batch > 0 && self.order.as_ref().is_some_and(is_of) {
+    fn order_samples(&mut self, samples: usize, rows: Option<&[usize]>) {
+        if self.position.batch > 0 && self.order.as_ref().is_some_and(|order| order.rows.len() == samples) {
             return;
         }
         let buffer = self.order.take().map_or_else(Vec::new, |order| order.rows);
-        self.order = Some(EpochOrder::new(train, self.training.shuffle, self.generator.clone(), buffer));
-    }
-
-    /// Makes the steps that are left of the running epoch, in batches of `batch` samples, until the
-    /// observer stops them.
-    fn descend(
-        &mut self,
-        train: &Subset<'_, F, L::Target>,
-        batch: usize,
-        observer: &mut impl Observer<F>,
-    ) -> Result<LastStep> {
-        let samples = train.samples();
-        let batches = samples.div_ceil(batch);
-        let Self { model, loss, training, moments, position, order, engine, .. } = self;
-        let all_in_order = !training.shuffle && train.rows.is_none();
-        let order = order.as_ref().filter(|_| !all_in_order).map(|order| order.rows.as_slice());
-        let prepared = train.data.prepared();
-        let data = prepared.samples(order, model.standardizer.as_ref(), loss);
-        let range = position.batch..batches;
-        let mut steps = EpochSteps::new(training, position, observer, batches);
-        let native = is_native(&model.mlp, batch, samples);
-        let engine = Engine::kept(engine, &model.mlp, batch, native);
-        let made = engine.descend(model.mlp.theta_mut(), moments, Batches { samples, batch }, range, &data, &mut steps);
-        let last = steps.last();
-        match made {
-            Ok(()) => Ok(last),
-            Err(diverged) => Err(diverged.error(Some(position.epoch), position.last_loss)),
-        }
+        self.order = Some(EpochOrder::new(samples, rows, &self.training, self.generator.clone(), buffer));
     }
 
     /// Makes one step by itself, with a batch that was checked, at a point of the schedule. Returns

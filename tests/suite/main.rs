@@ -41,6 +41,7 @@ mod sam;
 mod same_bits;
 mod sgd;
 mod sharpness;
+mod source;
 #[cfg(repository)]
 mod statistics;
 mod train_program;

@@ -437,6 +437,7 @@ impl Settings {
             epochs,
             batch: self.batch,
             shuffle: !self.no_shuffle,
+            shuffle_block: None,
             seed: self.seed,
             clip_norm: self.clip,
             sam: self.sam,

@@ -1,0 +1,125 @@
+//! Training on samples in files: writes data that are sorted by class, the worst order there is,
+//! as two `.npy` files, and trains on them without reading them into memory. It shows what the
+//! length of shuffled blocks does to the loss, and what reading costs beside data in memory.
+
+// Printing is the purpose of this program.
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use gemmprop::data::{FileSource, RowsFile, npy, npy_labels};
+use gemmprop::{Bias, Dataset, LearningRate, Mlp, SoftmaxCrossEntropy, Trainer, Training};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const CLASSES: usize = 10;
+const BATCH: usize = 128;
+
+/// Writes samples around a centre for each class, class after class.
+fn write(folder: &Path, samples: usize, inputs: usize) -> std::io::Result<()> {
+    let mut generator = ChaCha8Rng::seed_from_u64(1);
+    let mut number = || generator.random_range(-1.0..1.0_f32);
+    let centres: Vec<f32> = (0..CLASSES * inputs).map(|_| 0.2 * number()).collect();
+    let [mut x, mut labels] =
+        [("x.npy", "<f4", format!("({samples}, {inputs})")), ("labels.npy", "|u1", format!("({samples},)"))].map(
+            |(name, dtype, shape)| {
+                let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
+                let mut file = BufWriter::new(File::create(folder.join(name))?);
+                file.write_all(b"\x93NUMPY\x01\x00")?;
+                file.write_all(&(header.len() as u16).to_le_bytes())?;
+                file.write_all(header.as_bytes())?;
+                Ok::<_, std::io::Error>(file)
+            },
+        );
+    for i in 0..samples {
+        let class = i * CLASSES / samples;
+        for centre in &centres[class * inputs..][..inputs] {
+            x.as_mut()
+                .map_err(|error| std::io::Error::from(error.kind()))?
+                .write_all(&(centre + number()).to_le_bytes())?;
+        }
+        labels.as_mut().map_err(|error| std::io::Error::from(error.kind()))?.write_all(&[class as u8])?;
+    }
+    x?.flush()?;
+    labels?.flush()
+}
+
+fn trainer(widths: &[usize], training: &Training) -> gemmprop::Result<Trainer<f32, SoftmaxCrossEntropy>> {
+    Trainer::new(Mlp::he(widths, Bias::EveryLayer, 1)?, SoftmaxCrossEntropy, training.clone())
+}
+
+fn open(folder: &Path) -> Result<FileSource, gemmprop::data::ReadError> {
+    FileSource::new(RowsFile::open(folder.join("x.npy"))?, RowsFile::open(folder.join("labels.npy"))?)
+}
+
+/// The loss over all data after two epochs, for blocks of several lengths.
+fn block_lengths(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let samples = 64_000;
+    write(folder, samples, 20)?;
+    let data = open(folder)?;
+    let (x, labels) = (npy::<f32>(folder.join("x.npy"))?, npy_labels(folder.join("labels.npy"))?);
+    println!("{samples} samples of {CLASSES} classes, sorted by class; 20-32-{CLASSES}, batch {BATCH}, two epochs");
+    println!("{:>24}  mean loss over all data, seeds 0 to 4", "shuffled in blocks of");
+    let ways = [Some(1), Some(8), Some(64), Some(512), None];
+    for (name, shuffle, shuffle_block) in ways
+        .map(|block| (block.map_or("all".into(), |block: usize| block.to_string()), true, block))
+        .into_iter()
+        .chain([("not at all".to_string(), false, None)])
+    {
+        print!("{name:>24} ");
+        for seed in 0..5 {
+            let learning_rate = LearningRate::constant(0.1);
+            let training = Training {
+                epochs: 2,
+                batch: BATCH,
+                learning_rate,
+                shuffle,
+                shuffle_block,
+                seed,
+                ..Training::default()
+            };
+            let mut trainer = trainer(&[20, 32, CLASSES], &training)?;
+            trainer.fit_source(&data, None, ())?;
+            print!(" {:.4}", trainer.model().evaluate(Dataset::new(&x, &labels), &SoftmaxCrossEntropy)?);
+        }
+        println!();
+    }
+    Ok(())
+}
+
+/// The time of epochs from files and in memory, in turns, and that their bits are equal.
+fn cost_of_reading(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let samples = 100 * BATCH;
+    let widths = [784, 512, 512, CLASSES];
+    write(folder, samples, widths[0])?;
+    let data = open(folder)?;
+    let (x, labels) = (npy::<f32>(folder.join("x.npy"))?, npy_labels(folder.join("labels.npy"))?);
+    let training = Training { epochs: 1, batch: BATCH, shuffle_block: Some(64), ..Training::default() };
+    let (mut in_memory, mut from_files) = (trainer(&widths, &training)?, trainer(&widths, &training)?);
+    let mut seconds = [f64::INFINITY; 2];
+    for _ in 0..4 {
+        let start = Instant::now();
+        in_memory.partial_fit(Dataset::new(&x, &labels), None, ())?;
+        seconds[0] = seconds[0].min(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        from_files.partial_fit_source(&data, None, ())?;
+        seconds[1] = seconds[1].min(start.elapsed().as_secs_f64());
+    }
+    let [memory, files] = seconds;
+    assert_eq!(in_memory.model().mlp.parameters(), from_files.model().mlp.parameters(), "the same bits");
+    println!("\n784-512-512-{CLASSES}, batch {BATCH}: an epoch of {samples} samples, the shortest of four,");
+    println!("in memory {memory:.3} s, from files {files:.3} s: {:.2} of the speed, the same bits", memory / files);
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::temp_dir().join(format!("gemmprop-from-disk-{}", std::process::id()));
+    std::fs::create_dir(&folder)?;
+    let done = block_lengths(&folder).and_then(|()| cost_of_reading(&folder));
+    std::fs::remove_dir_all(&folder)?;
+    done
+}
