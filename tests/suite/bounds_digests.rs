@@ -86,7 +86,7 @@ fn with_loss<F: Real, L: BoundedLoss<F>>(
     [gradient, other, steps, numbers(|numbers| numbers.parameters(&product))]
 }
 
-/// Every loss, bias and order of sums; more samples than are in one chain; a mask that is uncertain.
+/// Every loss, bias and order of sums, and more samples than are in one chain.
 fn digests<F: Real>() -> Vec<(&'static str, String)> {
     let network = |widths: &[usize], bias, products, seed| {
         common::network::<F>(widths, bias, seed).with_products(products).unwrap()
