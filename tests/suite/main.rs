@@ -7,6 +7,7 @@ mod common;
 mod bad_input;
 mod bits;
 mod bounds;
+mod bounds_digests;
 mod central_differences;
 mod chains;
 mod checkpoint;
