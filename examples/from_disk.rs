@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,33 +19,32 @@ use rand_chacha::ChaCha8Rng;
 const CLASSES: usize = 10;
 const BATCH: usize = 128;
 
+/// Begins a `.npy` file.
+fn npy_file(path: &Path, dtype: &str, shape: &str) -> io::Result<BufWriter<File>> {
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
+    let mut file = BufWriter::new(File::create(path)?);
+    file.write_all(b"\x93NUMPY\x01\x00")?;
+    file.write_all(&(header.len() as u16).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    Ok(file)
+}
+
 /// Writes samples around a centre for each class, class after class.
-fn write(folder: &Path, samples: usize, inputs: usize) -> std::io::Result<()> {
+fn write(folder: &Path, samples: usize, inputs: usize) -> io::Result<()> {
     let mut generator = ChaCha8Rng::seed_from_u64(1);
     let mut number = || generator.random_range(-1.0..1.0_f32);
     let centres: Vec<f32> = (0..CLASSES * inputs).map(|_| 0.2 * number()).collect();
-    let [mut x, mut labels] =
-        [("x.npy", "<f4", format!("({samples}, {inputs})")), ("labels.npy", "|u1", format!("({samples},)"))].map(
-            |(name, dtype, shape)| {
-                let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
-                let mut file = BufWriter::new(File::create(folder.join(name))?);
-                file.write_all(b"\x93NUMPY\x01\x00")?;
-                file.write_all(&(header.len() as u16).to_le_bytes())?;
-                file.write_all(header.as_bytes())?;
-                Ok::<_, std::io::Error>(file)
-            },
-        );
+    let mut x = npy_file(&folder.join("x.npy"), "<f4", &format!("({samples}, {inputs})"))?;
+    let mut labels = npy_file(&folder.join("labels.npy"), "|u1", &format!("({samples},)"))?;
     for i in 0..samples {
         let class = i * CLASSES / samples;
         for centre in &centres[class * inputs..][..inputs] {
-            x.as_mut()
-                .map_err(|error| std::io::Error::from(error.kind()))?
-                .write_all(&(centre + number()).to_le_bytes())?;
+            x.write_all(&(centre + number()).to_le_bytes())?;
         }
-        labels.as_mut().map_err(|error| std::io::Error::from(error.kind()))?.write_all(&[class as u8])?;
+        labels.write_all(&[class as u8])?;
     }
-    x?.flush()?;
-    labels?.flush()
+    x.flush()?;
+    labels.flush()
 }
 
 fn trainer(widths: &[usize], training: &Training) -> gemmprop::Result<Trainer<f32, SoftmaxCrossEntropy>> {
@@ -64,12 +63,9 @@ fn block_lengths(folder: &Path) -> Result<(), Box<dyn Error>> {
     let (x, labels) = (npy::<f32>(folder.join("x.npy"))?, npy_labels(folder.join("labels.npy"))?);
     println!("{samples} samples of {CLASSES} classes, sorted by class; 20-32-{CLASSES}, batch {BATCH}, two epochs");
     println!("{:>24}  mean loss over all data, seeds 0 to 4", "shuffled in blocks of");
-    let ways = [Some(1), Some(8), Some(64), Some(512), None];
-    for (name, shuffle, shuffle_block) in ways
-        .map(|block| (block.map_or("all".into(), |block: usize| block.to_string()), true, block))
-        .into_iter()
-        .chain([("not at all".to_string(), false, None)])
-    {
+    let blocks = [Some(1), Some(8), Some(64), Some(512), None];
+    let named = blocks.map(|block| (block.map_or("all".to_owned(), |block| block.to_string()), true, block));
+    for (name, shuffle, shuffle_block) in named.into_iter().chain([("not at all".to_owned(), false, None)]) {
         print!("{name:>24} ");
         for seed in 0..5 {
             let learning_rate = LearningRate::constant(0.1);

@@ -1,7 +1,7 @@
 //! Training on samples in a file takes memory for a few batches, and not for the file.
 
 // Reads what Linux says of the process.
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "files", target_os = "linux"))]
 
 use std::fs::{self, File};
 use std::io::Write;

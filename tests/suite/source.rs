@@ -1,5 +1,7 @@
 //! Samples that are read when they are needed: their runs have the bits of runs on data in memory.
 
+#![cfg(feature = "files")]
+
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::Write;
