@@ -57,7 +57,7 @@ pub(crate) fn measure(quick: bool) -> Vec<Row> {
 
 /// Random numbers from −1 to 1, the same in each run.
 fn uniform<F: Scalar>(rows: usize, columns: usize, seed: usize) -> Array2<F> {
-    let mut state = seed as u64 * 0x9E37_79B9_7F4A_7C15 + 1;
+    let mut state = (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
     Array2::from_shape_simple_fn((rows, columns), || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         F::from_f64((state >> 11) as f64 / 2_f64.powi(52) - 1.0)
