@@ -50,6 +50,10 @@ impl RowsFile {
         let Header { shape, dtype, start, image } = header(path, &file)?;
         let columns = shape[1..].iter().try_fold(1_usize, |columns, &d| columns.checked_mul(d));
         let columns = columns.ok_or_else(|| bad_shape(path, &shape))?;
+        // Without numbers, the length of the file does not say how many rows there are.
+        if columns == 0 {
+            return Err(content(path, "shape", "at least one number in a row", format!("{shape:?}")));
+        }
         let opened = Self { path: path.to_owned(), file, rows: shape[0], columns, dtype, start, image };
         let expected = opened.len().ok_or_else(|| bad_shape(path, &shape))?;
         let found = opened.file.metadata().map_err(io_error(path))?.len();

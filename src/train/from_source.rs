@@ -12,7 +12,6 @@ use std::thread;
 use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
-use crate::linalg::blas::one_blas_thread;
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::standardizer::Means;
@@ -165,20 +164,29 @@ impl<'a, F: Scalar, T: Copy + Default + Send + Sync, S: Source<F, T>> SourceData
                     }
                 }
             });
-            for range in ranges {
-                let Ok(chunk) = to_take.recv() else {
-                    // The source has panicked.
-                    drop(to_read);
-                    resume_unwind(reader.join().expect_err("ends early only by a panic"));
-                };
-                let chunk = chunk?;
-                if take(range, &chunk)?.is_break() {
-                    break;
+            let mut waits_in_vain = false;
+            let take_all = || {
+                for range in ranges {
+                    let Ok(chunk) = to_take.recv() else {
+                        waits_in_vain = true;
+                        break;
+                    };
+                    let chunk = chunk?;
+                    if take(range, &chunk)?.is_break() {
+                        break;
+                    }
+                    // After the last part nobody reads.
+                    let _ = to_read.send(chunk);
                 }
-                // After the last part nobody reads.
-                let _ = to_read.send(chunk);
+                Ok(())
+            };
+            let taken = take_all();
+            drop((to_read, to_take));
+            match reader.join() {
+                // A panic in what nobody waits for any more is as an error there: of no effect.
+                Err(panic) if waits_in_vain => resume_unwind(panic),
+                _ => taken,
             }
-            Ok(())
         })
     }
 
@@ -267,7 +275,6 @@ where
         let Some(SplitRows { validation: rows, .. }) = &self.split else {
             return Ok(self.validation.as_ref().map(|validation| trainer.mean_loss(validation, native)));
         };
-        let _one_blas_thread = one_blas_thread()?;
         let Trainer { model, loss, engine, .. } = trainer;
         let block = loss_block(rows.len());
         let engine = Engine::kept(engine, &model.mlp, block, native);

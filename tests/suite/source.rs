@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use gemmprop::checkpoint::Checkpoints;
 use gemmprop::data::{FileSource, ReadError, RowsFile};
@@ -329,6 +329,23 @@ fn an_error_of_a_source_reaches_the_caller() {
     assert_eq!(error.to_string(), "far away: expected 2 bytes, found 1");
 }
 
+/// The source panics in samples that are read ahead, and the observer stops the run before them.
+#[test]
+fn a_panic_that_nobody_waits_for_is_no_panic_of_the_run() {
+    let panics = Mutex::new(false);
+    let source = Fails {
+        act: |_| {
+            let mut panics = panics.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::replace(&mut *panics, true) { panic!("not wanted") } else { Ok(()) }
+        },
+    };
+    let training = Training { epochs: 1, batch: 1, ..Training::default() };
+    let mut trainer = Trainer::new(common::network::<f32>(&[1, 1], Bias::None, 3), SquaredError, training).unwrap();
+    let stop = on_batch(|_: &BatchEnd| ControlFlow::Break(()));
+    assert_eq!(trainer.fit_source(&source, None, stop).unwrap(), StopReason::Observer);
+    assert_eq!(trainer.steps(), 1);
+}
+
 /// Nobody waits for the other when an observer stops the run, or panics.
 #[test]
 fn a_run_that_is_stopped_ends_its_reader() {
@@ -394,6 +411,10 @@ fn files_that_do_not_fit_are_refused() {
     assert_eq!(text("short.npy"), format!("short.npy: expected {} bytes, found {}", header + 32, header + 28));
     write_npy(&files.path("huge.npy"), "<f4", "(4611686018427387904, 4)", []);
     assert!(text("huge.npy").starts_with("huge.npy: shape: expected an array that fits"), "{}", text("huge.npy"));
+    let shape = "(1000000000000000000, 0)";
+    write_npy(&files.path("nothing.npy"), "<f4", shape, []);
+    let expected = "nothing.npy: shape: expected at least one number in a row, found [1000000000000000000, 0]";
+    assert_eq!(text("nothing.npy"), expected);
     fs::write(files.path("empty"), b"").unwrap();
     assert!(text("empty").starts_with("empty: "), "{}", text("empty"));
     let columns = b"{'descr': '<f4', 'fortran_order': True, 'shape': (2, 2), }";
