@@ -16,6 +16,7 @@ use crate::network::parameters::Bias;
 use crate::network::products::Products;
 use crate::optim::learning_rate::LearningRate;
 use crate::optim::optimizer::Optimizer;
+use crate::optim::overflow::OverflowBounds;
 use crate::random::Generator;
 use crate::rungs::bounds::{StepBounds, loss_gradient};
 use crate::train::dataset::Dataset;
@@ -212,7 +213,7 @@ fn a_step_by_each_rule_is_that_of_the_trainer() {
     let x = Array2::from_shape_fn((samples, 2), |(i, j)| ((i * 7 + j * 3) % 5) as f64 - 2.0);
     let y = Array1::from_shape_fn(samples, |i| (i % 3) as f64);
     let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::EveryLayer, 1).unwrap();
-    mlp.theta_mut().iter_mut().for_each(|p| *p = (*p * 4.0).round() / 4.0);
+    mlp.theta_mut().iter_mut().for_each(|p| *p = (*p * 4.0).round() / 4.0 + 0.25);
     let base = Training { batch: samples, epochs: 1, shuffle: false, weight_decay: 0.01, ..Training::default() };
     for training in [
         base.clone(),
@@ -242,11 +243,15 @@ fn a_step_by_each_rule_is_that_of_the_trainer() {
 /// parts is off by a few roundings.
 #[test]
 fn standardisation_is_that_of_all_ranks() {
-    let train = Data::<f32>::new(100, 4, false, 3);
+    let train = Data::<f32>::new(100, 4, true, 3);
     let training = Training { standardize: true, epochs: 1, ..Training::default() };
     let mut run = DataParallel::exact(trainer(&[4, 3], training, Products::Auto), &Alone, 7).unwrap();
     run.fit(train.part(7, 0, 1), None, ()).unwrap();
-    let expected = crate::Standardizer::fit(&train.x).unwrap();
+    // What has no weight is absent.
+    let weights = train.weights.as_ref().unwrap();
+    let present: Vec<usize> = (0..100).filter(|&row| weights[row] > 0.0).collect();
+    assert!((1..100).contains(&present.len()));
+    let expected = crate::Standardizer::fit(&train.x.select(ndarray::Axis(0), &present)).unwrap();
     let found = run.trainer().model().standardizer.as_ref().unwrap();
     for (found, expected) in found.mean.iter().chain(&found.factor).zip(expected.mean.iter().chain(&expected.factor)) {
         // Sums are good to one rounding, and what follows has some five.
@@ -340,6 +345,9 @@ fn an_epoch_goes_on_with_its_number_of_chunks() {
     let stop = || on_batch(|_| ControlFlow::Break(()));
     let mut run = DataParallel::exact(start.clone(), &Alone, 4).unwrap();
     run.fit(train.part(4, 0, 1), None, stop()).unwrap();
+    // What proves the steps of the trainer by itself finite holds for θ as it is now.
+    let theta = run.trainer().model.mlp.parameters();
+    assert_eq!(run.trainer().moments.bounds, Some(OverflowBounds::of(theta, &[])));
     for chunks in [1, 6] {
         let mut other = DataParallel::exact(run.trainer().clone(), &Alone, chunks).unwrap();
         let refused = other.fit(train.part(chunks, 0, 1), None, ()).unwrap_err();
