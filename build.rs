@@ -3,6 +3,7 @@
 
 use std::env::var_os;
 use std::path::Path;
+use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -15,6 +16,9 @@ fn main() {
     // docs.rs links nothing.
     if var_os("DOCS_RS").is_some() {
         return;
+    }
+    if asked_for("MPI") {
+        mpi();
     }
     // A static build brings its own.
     if asked_for("OPENBLAS_SYSTEM") && !asked_for("OPENBLAS_STATIC") {
@@ -31,6 +35,27 @@ fn main() {
     if asked_for("INTEL_MKL_SYSTEM") {
         // Its single dynamic library: the linker would drop those that only each other refer to.
         link("mkl-sdl");
+    }
+}
+
+/// Says what to install if there is no MPI. The crate `mpi` needs it, and says less.
+fn mpi() {
+    println!("cargo::rerun-if-env-changed=MPICC");
+    let compiler = var_os("MPICC").unwrap_or("mpicc".into());
+    let has_compiler = Command::new(compiler).arg("-show").output().is_ok_and(|shown| shown.status.success());
+    let is_found = |name: &&str| pkg_config::Config::new().cargo_metadata(false).probe(name).is_ok();
+    if !cfg!(windows) && !has_compiler && !["mpich", "ompi"].iter().any(|name| is_found(name)) {
+        fail(
+            "
+gemmprop trains on the ranks of MPI with the feature mpi, and finds neither the compiler wrapper mpicc
+nor mpich or ompi by pkg-config.
+
+  Debian, Ubuntu    sudo apt-get install libopenmpi-dev openmpi-bin libclang-dev
+  Fedora            sudo dnf install openmpi-devel clang-devel, and module load mpi
+  Arch              sudo pacman -S openmpi clang
+  macOS             brew install open-mpi llvm
+",
+        );
     }
 }
 

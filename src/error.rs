@@ -85,6 +85,46 @@ pub enum Error {
         /// The number of samples to train on and of rows of x in this call.
         found: (usize, usize),
     },
+    /// The running epoch began with data and batches that were cut into another number of parts.
+    #[error("the rest of the epoch: expected {}, as it began with, found {found}", counted(*.expected, "chunk"))]
+    UnfinishedChunks {
+        /// The number of parts at the beginning of the epoch.
+        expected: usize,
+        /// The number of parts in this call.
+        found: usize,
+    },
+    /// Data and batches cannot be cut so for this number of ranks.
+    #[error("chunks: expected a multiple of the number of ranks, {ranks}, found {found}")]
+    Chunks {
+        /// The number of ranks.
+        ranks: usize,
+        /// The number of chunks.
+        found: usize,
+    },
+    /// Training has ended on all ranks, since it has failed on another one.
+    #[error("rank {rank}: {reason}")]
+    Rank {
+        /// The rank that has failed, counted from 0.
+        rank: usize,
+        /// What it says.
+        reason: String,
+    },
+    /// A rank is about to continue another run than the first one.
+    #[error("rank {rank}: expected the run of rank 0, found one with other {what}")]
+    OtherRun {
+        /// The rank, counted from 0.
+        rank: usize,
+        /// What differs.
+        what: &'static str,
+    },
+    /// MPI cannot be used.
+    #[error("MPI: expected {expected}, found {found}")]
+    Mpi {
+        /// What is needed.
+        expected: &'static str,
+        /// What is there.
+        found: &'static str,
+    },
     /// A split that leaves nothing to train on.
     #[error("validation_fraction: expected a part of {} that leaves some to train on, found {kept}", counted(*.samples, "sample"))]
     Split {

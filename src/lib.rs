@@ -40,6 +40,7 @@
 //! | watch a run, or stop it | [`on_epoch`], [`on_batch`], [`Observer`] | |
 //! | train on batches that an iterator gives | [`Trainer::fit_batches`] | |
 //! | train on samples that do not fit into memory | [`Trainer::fit_source`], [`Source`]; `data::FileSource` | |
+//! | train on several machines, with the bits of one | [`ranks::DataParallel`]; `ranks::World` | `mpi` |
 //! | write a training loop | [`Gradients`], [`Parameters::scaled_add`] | |
 //! | write a loss | [`Loss`]; with a Hessian, [`TwiceDifferentiable`] | |
 //! | predict; the mean loss over data | [`Model`] | |
@@ -75,6 +76,7 @@
 //! exchange     networks for other programs, and from them
 //! checkpoint   a training run as files
 //! data         samples from files
+//! ranks        training on several ranks, each with a part of the data
 //! train        data in memory, Sgd, Trainer, and what a run leaves behind
 //! rungs        one gradient four ways, and the bounds of its rounding
 //! engine       the engine over BLAS: a training step as phases of batched products over fixed
@@ -135,6 +137,7 @@ mod normal;
 mod optim;
 mod parallel;
 mod random;
+pub mod ranks;
 pub mod rungs;
 mod steps;
 mod train;
@@ -166,7 +169,7 @@ pub use train::observer::{BatchEnd, Flow, Observer, on_batch, on_epoch};
 #[cfg(feature = "progress")]
 pub use train::progress::ProgressBar;
 pub use train::sgd::Sgd;
-pub use train::source::{FitError, Source};
+pub use train::source::{FitError, Source, SourcePart};
 pub use train::stream::Batch;
 pub use train::trainer::{StopReason, Trainer};
 pub use train::training::Training;

@@ -73,6 +73,15 @@ pub(crate) fn generator(seed: u64, stream: Stream) -> Generator {
     generator
 }
 
+/// The generator for one of several parts of the data, of which each has a stream of its own; the
+/// first has the stream of the whole.
+pub(crate) fn generator_of_part(seed: u64, stream: Stream, part: usize) -> Generator {
+    const STREAMS: u64 = 16;
+    let mut generator = Generator::new(seed);
+    generator.set_stream(stream as u64 + STREAMS * part as u64);
+    generator
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ mod hessian;
 mod learning;
 mod mnist;
 mod peers;
+mod scale;
 mod step;
 mod training;
 
@@ -58,7 +59,7 @@ struct Arguments {
     #[arg(long)]
     check_our_peers: bool,
     /// Only figures whose name contains this: digits, wine, complexity, bounds, step, training; or
-    /// cores or peers, which are only drawn by these names
+    /// cores, peers or scale, which are only drawn by these names
     filter: Option<String>,
 }
 
@@ -166,6 +167,12 @@ fn measure(results: &mut Results, arguments: &Arguments, facts: &str) -> Result<
         results.keep("mnist", &rows, facts)?;
         done(results, &["mnist"])?;
     }
+    // `ci/cluster --measure` has measured.
+    if filter == Some("scale") {
+        let rows: Vec<scale::Row> = Results::open(&directory("scale"))?.read("scale")?;
+        results.keep("scale", &rows, facts)?;
+        done(results, &["scale"])?;
+    }
     // Needs what `ci/peers` has built.
     if filter == Some("peers") {
         let peers::Measured { rows, about, left_out: missing } = peers::measure(&directory("peers"), quick)?;
@@ -184,8 +191,20 @@ fn draw(results: &Results, name: &str) -> Result<(), Box<dyn Error>> {
 }
 
 /// All that can be drawn.
-const RESULTS: [&str; 11] =
-    ["digits", "wine", "complexity", "speedup", "bounds", "step", "gflops", "cores", "training", "mnist", "peers"];
+const RESULTS: [&str; 12] = [
+    "digits",
+    "wine",
+    "complexity",
+    "speedup",
+    "bounds",
+    "step",
+    "gflops",
+    "cores",
+    "training",
+    "mnist",
+    "peers",
+    "scale",
+];
 
 /// The figures of some results, with their tables.
 fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> {
@@ -235,6 +254,10 @@ fn entries(results: &Results, name: &str) -> Result<Vec<Entry>, Box<dyn Error>> 
                 tables.push(bare_blas::table(&results.read("bare_blas")?));
             }
             entry(peers::figure(&rows, facts), tables)
+        }
+        "scale" => {
+            let rows: Vec<scale::Row> = results.read(name)?;
+            entry(scale::figure(&rows, facts), vec![scale::table(&rows), scale::predictions(&rows)])
         }
         _ => vec![],
     })

@@ -240,8 +240,10 @@ impl Stored {
         let Position {
             epoch,
             batch: done,
+            last_step,
             samples,
             rows,
+            chunks,
             loss_sum: _,
             steps,
             last_loss: _,
@@ -262,7 +264,14 @@ impl Stored {
         let expected = format!("from {least_steps} to {MOST_STEPS} steps");
         check((least_steps..=MOST_STEPS).contains(&steps), &expected, &steps)?;
         let batches = samples.div_ceil(batch);
-        check(done == 0 || done < batches, &format!("fewer than {batches} batches of an epoch"), &done)?;
+        let is_over = last_step.is_some();
+        let expected = if is_over {
+            format!("all {batches} batches of an epoch")
+        } else {
+            format!("fewer than {batches} batches of an epoch")
+        };
+        check(if is_over { done > 0 && done == batches } else { done == 0 || done < batches }, &expected, &done)?;
+        check(chunks != Some(0), "at least one chunk", &0)?;
         check(samples <= rows, &format!("at most {rows} samples, the number of rows"), &samples)?;
         for (what, count) in [
             ("plateaus", plateaus as usize),

@@ -41,6 +41,12 @@ impl Sum {
         self.sum = sum;
     }
 
+    /// Adds a sum of other numbers.
+    fn merge(&mut self, other: Self) {
+        self.add(other.sum);
+        self.lost += other.lost;
+    }
+
     fn value(self) -> f64 {
         self.sum + self.lost
     }
@@ -51,6 +57,56 @@ pub(crate) struct Means {
     n: f64,
     sums: Vec<Sum>,
     ranges: Vec<(f64, f64)>,
+}
+
+/// What ranks send each other of their passes: for each part of the rows its sums as numbers.
+impl Means {
+    /// The number of rows, and of each column its sum in two parts, its least and its largest
+    /// number.
+    pub(crate) fn to_numbers(&self) -> Vec<f64> {
+        let columns = self.sums.iter().zip(&self.ranges);
+        let columns = columns.flat_map(|(sum, &(least, most))| [sum.sum, sum.lost, least, most]);
+        std::iter::once(self.n).chain(columns).collect()
+    }
+
+    /// What has these numbers.
+    pub(crate) fn from_numbers(numbers: &[f64]) -> Self {
+        let (columns, _) = numbers[1..].as_chunks::<4>();
+        Self {
+            n: numbers[0],
+            sums: columns.iter().map(|&[sum, lost, ..]| Sum { sum, lost }).collect(),
+            ranges: columns.iter().map(|&[.., least, most]| (least, most)).collect(),
+        }
+    }
+
+    /// Adds the rows of another part.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.n += other.n;
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| sum.merge(*other));
+        for ((least, most), &(other_least, other_most)) in self.ranges.iter_mut().zip(&other.ranges) {
+            (*least, *most) = (least.min(other_least), most.max(other_most));
+        }
+    }
+}
+
+impl Scales {
+    /// Of each column its sum in two parts.
+    pub(crate) fn sums(&self) -> Vec<f64> {
+        self.sums.iter().flat_map(|sum| [sum.sum, sum.lost]).collect()
+    }
+
+    /// The same pass with these sums.
+    pub(crate) fn with_sums(&self, numbers: &[f64]) -> Self {
+        let (columns, _) = numbers.as_chunks::<2>();
+        let sums = columns.iter().map(|&[sum, lost]| Sum { sum, lost }).collect();
+        Self { n: self.n, mean: self.mean.clone(), units: self.units.clone(), sums }
+    }
+
+    /// Adds the rows of another part.
+    pub(crate) fn merge(&mut self, numbers: &[f64]) {
+        let (columns, _) = numbers.as_chunks::<2>();
+        self.sums.iter_mut().zip(columns).for_each(|(sum, &[of, lost])| sum.merge(Sum { sum: of, lost }));
+    }
 }
 
 /// A column whose sum is not finite.

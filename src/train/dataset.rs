@@ -10,7 +10,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::{Loss, SampleLoss, Targets, check_targets, sample_loss};
 use crate::network::mlp::{Mlp, check_inputs};
 use crate::network::standardizer::Standardizer;
-use crate::random::{Stream, generator};
+use crate::random::{Generator, Stream, generator};
 use crate::steps::samples::Samples;
 
 /// Samples in rows, their targets, and optionally a weight for each.
@@ -134,7 +134,8 @@ impl<'a, F: Scalar, T: Copy> TrainValidation<'a, F, T> {
         let (None, Some(fraction)) = (&validation, fraction) else {
             return Ok(Self { train: whole(train), validation: validation.map(whole) });
         };
-        let SplitRows { train: rows, validation: kept } = split_rows(train.samples(), fraction, seed)?;
+        let SplitRows { train: rows, validation: kept } =
+            split_rows(train.samples(), fraction, generator(seed, Stream::Split))?;
         let subset = |rows| Subset { data: train, rows: Some(rows) };
         Ok(Self { train: subset(rows), validation: Some(subset(kept)) })
     }
@@ -147,13 +148,13 @@ pub(crate) struct SplitRows {
 }
 
 /// Keeps a random fraction of the rows for validation, rounded to at least one.
-pub(crate) fn split_rows(samples: usize, fraction: f64, seed: u64) -> Result<SplitRows> {
+pub(crate) fn split_rows(samples: usize, fraction: f64, mut generator: Generator) -> Result<SplitRows> {
     let kept = ((samples as f64 * fraction).round() as usize).max(1);
     if kept >= samples {
         return Err(Error::Split { samples, kept });
     }
     let mut train: Vec<usize> = (0..samples).collect();
-    train.shuffle(&mut generator(seed, Stream::Split));
+    train.shuffle(&mut generator);
     let mut validation = train.split_off(samples - kept);
     // Rows are read fastest in the order of the data.
     train.sort_unstable();

@@ -14,7 +14,7 @@ use crate::random::Generator;
 use crate::steps::blocks::ranges;
 use crate::steps::policy::{StepPolicy, StepReport};
 use crate::train::observer::{BatchEnd, Observer};
-use crate::train::position::Position;
+use crate::train::position::{LastStep, Position};
 use crate::train::training::Training;
 
 /// The order in which an epoch takes its samples.
@@ -102,26 +102,18 @@ pub(crate) struct EpochSteps<'a, O> {
     observer: &'a mut O,
     /// Batches of the epoch.
     batches: usize,
-    last: LastStep,
-}
-
-/// The last step of an epoch, or of what was run of it.
-pub(crate) struct LastStep {
-    pub(crate) learning_rate: f64,
+    learning_rate: f64,
     /// Weight decay that is pending after the step.
     pending_decay: f64,
-    /// ‖g‖, for the last batch of the epoch.
-    pub(crate) gradient_norm: Option<f64>,
     /// `Break` if the observer has stopped the run.
-    pub(crate) flow: ControlFlow<()>,
+    flow: ControlFlow<()>,
 }
 
 impl<'a, O> EpochSteps<'a, O> {
     pub(crate) fn new(training: &'a Training, position: &'a mut Position, observer: &'a mut O, batches: usize) -> Self {
         let pending_decay = position.pending_decay;
         let flow = ControlFlow::Continue(());
-        let last = LastStep { learning_rate: 0.0, pending_decay, gradient_norm: None, flow };
-        Self { training, position, observer, batches, last }
+        Self { training, position, observer, batches, learning_rate: 0.0, pending_decay, flow }
     }
 
     /// Mean ℓ of the last step.
@@ -129,13 +121,9 @@ impl<'a, O> EpochSteps<'a, O> {
         self.position.last_loss
     }
 
-    /// Whether the observer has stopped the run.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.last.flow.is_break()
-    }
-
-    pub(crate) fn last(self) -> LastStep {
-        self.last
+    /// `Break` if the observer has stopped the run.
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
+        self.flow
     }
 }
 
@@ -144,7 +132,7 @@ impl<F: Scalar, O: Observer<F>> StepPolicy<F> for EpochSteps<'_, O> {
         let point = self.position.schedule_point(self.training, self.batches);
         let is_last = step + 1 == self.batches;
         let rule = self.training.rule::<F>(&point, self.position.pending_decay, is_last);
-        (self.last.learning_rate, self.last.pending_decay) = (rule.eta, rule.decay.pending);
+        (self.learning_rate, self.pending_decay) = (rule.eta, rule.decay.pending);
         rule
     }
 
@@ -153,20 +141,23 @@ impl<F: Scalar, O: Observer<F>> StepPolicy<F> for EpochSteps<'_, O> {
         let position = &mut *self.position;
         position.batch = report.step + 1;
         position.steps += 1;
-        position.pending_decay = self.last.pending_decay;
+        position.pending_decay = self.pending_decay;
         position.loss_sum += report.sum;
         position.last_loss = Some(loss);
-        self.last.gradient_norm = report.norm;
-        self.last.flow = self.observer.batch(&BatchEnd {
+        position.last_step = (position.batch == self.batches).then(|| LastStep {
+            learning_rate: self.learning_rate,
+            gradient_norm: report.norm.expect("the rule of the last step asks for it"),
+        });
+        self.flow = self.observer.batch(&BatchEnd {
             epoch: position.epoch + 1,
             epochs: self.training.epochs,
             batch: position.batch,
             batches: self.batches,
             samples: report.samples,
             loss,
-            learning_rate: self.last.learning_rate,
+            learning_rate: self.learning_rate,
         });
-        self.last.flow
+        self.flow
     }
 }
 

@@ -15,10 +15,11 @@ use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::network::standardizer::Means;
+use crate::random::{Stream, generator};
 use crate::steps::blocks::{loss_block, ranges};
 use crate::steps::policy::{Batches, Diverged};
 use crate::train::dataset::{Dataset, SplitRows, Subset, split_rows};
-use crate::train::epoch::{EpochSteps, FromStep, LastStep};
+use crate::train::epoch::{EpochSteps, FromStep};
 use crate::train::observer::Observer;
 use crate::train::source::{Chunk, FitError, Source};
 use crate::train::trainer::{EpochData, StopReason, Trainer};
@@ -31,7 +32,7 @@ const CHUNK_NUMBERS: usize = 1 << 22;
 const CHUNK_BATCHES: usize = 64;
 
 /// The number of samples in a chunk of whole batches.
-fn chunk_samples(batch: usize, inputs: usize) -> usize {
+pub(crate) fn chunk_samples(batch: usize, inputs: usize) -> usize {
     batch * (CHUNK_NUMBERS / batch.saturating_mul(inputs)).clamp(1, CHUNK_BATCHES)
 }
 
@@ -92,58 +93,30 @@ where
     }
 }
 
-/// A source, cut into samples to train on and to validate with.
-struct SourceData<'a, F, T, S> {
-    source: &'a S,
-    /// The rows to train on and those to validate with, if the source gives both.
-    split: Option<SplitRows>,
-    validation: Option<Subset<'a, F, T>>,
+/// A source whose samples are read on another thread while those before are used.
+pub(crate) struct ReadAhead<'a, S> {
+    pub(crate) source: &'a S,
     /// The widths of x and y.
-    inputs: usize,
-    targets: usize,
+    pub(crate) inputs: usize,
+    pub(crate) targets: usize,
 }
 
-impl<'a, F: Scalar, T: Copy + Default + Send + Sync, S: Source<F, T>> SourceData<'a, F, T, S> {
-    /// Refuses data that do not fit, and fits the standardisation if that is still to be done.
-    fn new<L: Loss<F, Target = T>>(
-        trainer: &mut Trainer<F, L>,
-        source: &'a S,
-        validation: Option<Dataset<'a, F, T>>,
-    ) -> Result<Self, FitError<S::Error>> {
-        if source.samples() == 0 {
-            return Err(Error::NoSamples.into());
-        }
-        validation.as_ref().map_or(Ok(()), |validation| trainer.check(validation))?;
-        let split = match trainer.training.validation_fraction {
-            Some(fraction) if validation.is_none() => {
-                Some(split_rows(source.samples(), fraction, trainer.training.seed)?)
-            }
-            _ => None,
-        };
-        let (inputs, outputs) = (trainer.model.mlp.inputs(), trainer.model.mlp.outputs());
-        let targets = trainer.loss.target_len(outputs)?;
-        let validation = validation.map(|data| Subset { data, rows: None });
-        let data = Self { source, split, validation, inputs, targets };
-        trainer.check_unfinished(data.train_samples(), source.samples())?;
-        if trainer.training.standardize && trainer.model.standardizer.is_none() {
-            data.standardize(trainer)?;
-        }
-        Ok(data)
-    }
-
-    fn train_samples(&self) -> usize {
-        self.split.as_ref().map_or(self.source.samples(), |split| split.train.len())
-    }
-
+impl<S> ReadAhead<'_, S> {
     /// Reads the samples `row(i)` of each range of i in turn, and hands them on, each range while
     /// the next one is read.
-    fn read_ahead<L: Loss<F, Target = T>>(
+    pub(crate) fn for_each_part<F, T, L>(
         &self,
         row: impl Fn(usize) -> usize + Sync,
         ranges: impl Iterator<Item = Range<usize>> + Clone + Send,
         (loss, outputs): (&L, usize),
         mut take: impl FnMut(Range<usize>, &Chunk<F, T>) -> Result<ControlFlow<()>>,
-    ) -> Result<(), FitError<S::Error>> {
+    ) -> Result<(), FitError<S::Error>>
+    where
+        F: Scalar,
+        T: Copy + Default + Send + Sync,
+        L: Loss<F, Target = T>,
+        S: Source<F, T>,
+    {
         let check = |data: &Dataset<F, T>| data.check_for(self.inputs, outputs, loss);
         let read = |chunk: &mut Chunk<F, T>, range: Range<usize>| chunk.read(self.source, range.map(&row), check);
         thread::scope(|scope| {
@@ -189,21 +162,63 @@ impl<'a, F: Scalar, T: Copy + Default + Send + Sync, S: Source<F, T>> SourceData
             }
         })
     }
+}
+
+/// A source, cut into samples to train on and to validate with.
+struct SourceData<'a, F, T, S> {
+    of: ReadAhead<'a, S>,
+    /// The rows to train on and those to validate with, if the source gives both.
+    split: Option<SplitRows>,
+    validation: Option<Subset<'a, F, T>>,
+}
+
+impl<'a, F: Scalar, T: Copy + Default + Send + Sync, S: Source<F, T>> SourceData<'a, F, T, S> {
+    /// Refuses data that do not fit, and fits the standardisation if that is still to be done.
+    fn new<L: Loss<F, Target = T>>(
+        trainer: &mut Trainer<F, L>,
+        source: &'a S,
+        validation: Option<Dataset<'a, F, T>>,
+    ) -> Result<Self, FitError<S::Error>> {
+        if source.samples() == 0 {
+            return Err(Error::NoSamples.into());
+        }
+        validation.as_ref().map_or(Ok(()), |validation| trainer.check(validation))?;
+        let split = match trainer.training.validation_fraction {
+            Some(fraction) if validation.is_none() => {
+                let generator = generator(trainer.training.seed, Stream::Split);
+                Some(split_rows(source.samples(), fraction, generator)?)
+            }
+            _ => None,
+        };
+        let (inputs, outputs) = (trainer.model.mlp.inputs(), trainer.model.mlp.outputs());
+        let targets = trainer.loss.target_len(outputs)?;
+        let validation = validation.map(|data| Subset { data, rows: None });
+        let data = Self { of: ReadAhead { source, inputs, targets }, split, validation };
+        trainer.check_unfinished(data.train_samples(), source.samples(), None)?;
+        if trainer.training.standardize && trainer.model.standardizer.is_none() {
+            data.standardize(trainer)?;
+        }
+        Ok(data)
+    }
+
+    fn train_samples(&self) -> usize {
+        self.split.as_ref().map_or(self.of.source.samples(), |split| split.train.len())
+    }
 
     /// Fits the standardisation in two passes over the samples to train on.
     fn standardize<L: Loss<F, Target = T>>(&self, trainer: &mut Trainer<F, L>) -> Result<(), FitError<S::Error>> {
         let checked = (&trainer.loss, trainer.model.mlp.outputs());
         let rows = self.split.as_ref().map(|split| split.train.as_slice());
         let row = |i: usize| rows.map_or(i, |rows| rows[i]);
-        let parts = ranges(self.train_samples(), chunk_samples(1, self.inputs));
-        let mut means = Means::new(self.inputs);
-        self.read_ahead(row, parts.clone(), checked, |_, chunk| {
+        let parts = ranges(self.train_samples(), chunk_samples(1, self.of.inputs));
+        let mut means = Means::new(self.of.inputs);
+        self.of.for_each_part(row, parts.clone(), checked, |_, chunk| {
             let subset = Subset { data: chunk.dataset(), rows: None };
             subset.present().for_each(|i| means.add(subset.data.x.row(i)));
             Ok(ControlFlow::Continue(()))
         })?;
         let mut scales = means.end().map_err(|column| column.error())?;
-        self.read_ahead(row, parts, checked, |_, chunk| {
+        self.of.for_each_part(row, parts, checked, |_, chunk| {
             let subset = Subset { data: chunk.dataset(), rows: None };
             subset.present().for_each(|i| scales.add(subset.data.x.row(i)));
             Ok(ControlFlow::Continue(()))
@@ -227,7 +242,7 @@ where
     }
 
     fn rows(&self) -> usize {
-        self.source.samples()
+        self.of.source.samples()
     }
 
     fn train_rows(&self) -> Option<&[usize]> {
@@ -239,16 +254,16 @@ where
         trainer: &mut Trainer<F, L>,
         batch: usize,
         observer: &mut impl Observer<F>,
-    ) -> Result<LastStep, Self::Error> {
+    ) -> Result<ControlFlow<()>, Self::Error> {
         let samples = self.train_samples();
         let Trainer { model, loss, training, moments, position, order, engine, .. } = trainer;
         let order = order.as_ref().expect("made for the epoch").rows.as_slice();
         let outputs = model.mlp.outputs();
         let native = is_native(&model.mlp, batch, samples);
         let epoch = position.epoch;
-        let parts = chunks(position.batch * batch, samples, batch, self.inputs).into_iter();
+        let parts = chunks(position.batch * batch, samples, batch, self.of.inputs).into_iter();
         let mut steps = EpochSteps::new(training, position, observer, samples.div_ceil(batch));
-        self.read_ahead(
+        self.of.for_each_part(
             |i| order[i],
             parts,
             (&*loss, outputs),
@@ -265,10 +280,10 @@ where
                 made.map_err(|Diverged { step, cause }| {
                     Diverged { step: first + step, cause }.error(Some(epoch), steps.last_loss())
                 })?;
-                Ok(if steps.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                Ok(steps.flow())
             },
         )?;
-        Ok(steps.last())
+        Ok(steps.flow())
     }
 
     fn validation_loss(&self, trainer: &mut Trainer<F, L>, native: bool) -> Result<Option<f64>, Self::Error> {
@@ -281,7 +296,7 @@ where
         let mut sum = 0.0;
         // Block by block, as data in memory: the sum is another if several are added up first.
         let blocks = ranges(rows.len(), block);
-        self.read_ahead(
+        self.of.for_each_part(
             |i| rows[i],
             blocks,
             (&*loss, model.mlp.outputs()),

@@ -1,5 +1,7 @@
 //! Epochs on data in memory.
 
+use std::ops::ControlFlow;
+
 use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
 use crate::error::{Error, Result};
@@ -7,7 +9,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::steps::policy::Batches;
 use crate::train::dataset::TrainValidation;
-use crate::train::epoch::{EpochSteps, LastStep};
+use crate::train::epoch::EpochSteps;
 use crate::train::observer::Observer;
 use crate::train::trainer::{EpochData, Trainer};
 
@@ -26,7 +28,12 @@ impl<F: Scalar, L: Loss<F>> EpochData<F, L> for TrainValidation<'_, F, L::Target
         self.train.rows.as_deref()
     }
 
-    fn descend(&self, trainer: &mut Trainer<F, L>, batch: usize, observer: &mut impl Observer<F>) -> Result<LastStep> {
+    fn descend(
+        &self,
+        trainer: &mut Trainer<F, L>,
+        batch: usize,
+        observer: &mut impl Observer<F>,
+    ) -> Result<ControlFlow<()>> {
         let samples = self.train.samples();
         let batches = samples.div_ceil(batch);
         let Trainer { model, loss, training, moments, position, order, engine, .. } = trainer;
@@ -39,9 +46,9 @@ impl<F: Scalar, L: Loss<F>> EpochData<F, L> for TrainValidation<'_, F, L::Target
         let native = is_native(&model.mlp, batch, samples);
         let engine = Engine::kept(engine, &model.mlp, batch, native);
         let made = engine.descend(model.mlp.theta_mut(), moments, Batches { samples, batch }, range, &data, &mut steps);
-        let last = steps.last();
+        let flow = steps.flow();
         match made {
-            Ok(()) => Ok(last),
+            Ok(()) => Ok(flow),
             Err(diverged) => Err(diverged.error(Some(position.epoch), position.last_loss)),
         }
     }

@@ -22,6 +22,15 @@ impl LowestLoss {
     }
 }
 
+/// What the record of an epoch has of its last step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct LastStep {
+    pub(crate) learning_rate: f64,
+    #[cfg_attr(feature = "files", serde(with = "crate::train::history::exact"))]
+    pub(crate) gradient_norm: f64,
+}
+
 /// Where a run stands. The names of the fields in files are those of the first version.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
@@ -30,10 +39,18 @@ pub(crate) struct Position {
     pub(crate) epoch: usize,
     /// Batches finished in the running epoch; 0 between epochs.
     pub(crate) batch: usize,
+    /// The last step of the running epoch once all batches are finished: what follows, an observer
+    /// or a validation, may fail, and is then done by the next call.
+    #[cfg_attr(feature = "files", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub(crate) last_step: Option<LastStep>,
     /// Samples that the running epoch trains on; 0 between epochs.
     pub(crate) samples: usize,
     /// Rows of the data of the running or last epoch, including those kept for validation.
     pub(crate) rows: usize,
+    /// The parts that the data of the running epoch are cut into, if it trains part by part; none
+    /// between epochs.
+    #[cfg_attr(feature = "files", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub(crate) chunks: Option<usize>,
     /// Σ ℓ over the finished batches of the running epoch; infinite if the losses are finite and
     /// their sum is not.
     #[cfg_attr(feature = "files", serde(rename = "sum", with = "crate::train::history::exact"))]
@@ -76,6 +93,7 @@ impl Position {
     /// is the lowest so far.
     pub(crate) fn end_epoch(&mut self, loss: f64, training: &Training) -> bool {
         (self.epoch, self.batch, self.samples, self.loss_sum) = (self.epoch + 1, 0, 0, 0.0);
+        (self.chunks, self.last_step) = (None, None);
         let patience = training.learning_rate.patience();
         if !self.plateau.update(loss) && patience.is_some_and(|patience| self.plateau.since > patience) {
             self.plateaus += 1;

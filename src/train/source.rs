@@ -1,6 +1,7 @@
 //! Samples that are read when they are needed: from files, or from wherever a caller has them.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
@@ -108,6 +109,52 @@ impl<F: Scalar, T: Copy + Sync> Source<F, T> for Dataset<'_, F, T> {
     }
 }
 
+/// Some neighbouring samples of a source: the part of a rank, of a file that all ranks can read.
+/// Errors count rows from the first of them.
+#[derive(Debug, Clone)]
+pub struct SourcePart<'a, S> {
+    source: &'a S,
+    rows: Range<usize>,
+}
+
+impl<'a, S> SourcePart<'a, S> {
+    /// These rows of a source.
+    ///
+    /// # Panics
+    /// Unless the source has these rows.
+    pub fn new<F: Scalar, T>(source: &'a S, rows: Range<usize>) -> Self
+    where
+        S: Source<F, T>,
+    {
+        let samples = source.samples();
+        assert!(rows.start <= rows.end && rows.end <= samples, "rows {rows:?} of a source of {samples} samples");
+        Self { source, rows }
+    }
+}
+
+impl<F: Scalar, T, S: Source<F, T>> Source<F, T> for SourcePart<'_, S> {
+    type Error = S::Error;
+
+    fn samples(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn has_weights(&self) -> bool {
+        self.source.has_weights()
+    }
+
+    fn read(
+        &self,
+        rows: &[usize],
+        x: ArrayViewMut2<'_, F>,
+        y: ArrayViewMut2<'_, T>,
+        weights: ArrayViewMut1<'_, F>,
+    ) -> Result<(), S::Error> {
+        let rows: Vec<usize> = rows.iter().map(|row| self.rows.start + row).collect();
+        self.source.read(&rows, x, y, weights)
+    }
+}
+
 /// Why training on a [`Source`] has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError<E: std::error::Error> {
@@ -159,6 +206,9 @@ impl<F: Scalar, T: Copy + Default> Chunk<F, T> {
         let x = ArrayViewMut2::from_shape((len, self.inputs), &mut self.x).expect("resized");
         let y = ArrayViewMut2::from_shape((len, self.targets), &mut self.y).expect("resized");
         let weights = ArrayViewMut1::from(&mut self.weights);
+        if len == 0 {
+            return Ok(());
+        }
         source.read(&self.rows, x, y, weights).map_err(FitError::Source)?;
         check(&self.dataset()).map_err(|error| FitError::Training(error.at_row(|row| self.rows[row])))
     }

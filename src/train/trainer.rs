@@ -35,11 +35,11 @@ use crate::random::{Generator, Stream, generator};
 use crate::steps::blocks::loss_block;
 use crate::steps::policy::Batches;
 use crate::train::dataset::{Dataset, Subset, TrainValidation};
-use crate::train::epoch::{EpochOrder, LastStep, SingleStep, check_learning_rates};
+use crate::train::epoch::{EpochOrder, SingleStep, check_learning_rates};
 use crate::train::history::{History, Record};
 use crate::train::model::Model;
 use crate::train::observer::Observer;
-use crate::train::position::Position;
+use crate::train::position::{LastStep, Position};
 use crate::train::training::Training;
 
 /// Why a call has returned.
@@ -105,6 +105,18 @@ pub(crate) trait EpochData<F: Scalar, L: Loss<F>> {
     fn rows(&self) -> usize;
     /// The rows to train on, if that is not all of them.
     fn train_rows(&self) -> Option<&[usize]>;
+    /// The parts that the data are cut into, if training goes on part by part.
+    fn chunks(&self) -> Option<usize> {
+        None
+    }
+    /// The number of samples in the order of an epoch.
+    fn ordered(&self) -> usize {
+        self.samples()
+    }
+    /// The order of an epoch. `buffer` is overwritten.
+    fn order(&self, training: &Training, generator: Generator, buffer: Vec<usize>) -> EpochOrder {
+        EpochOrder::new(self.samples(), self.train_rows(), training, generator, buffer)
+    }
     /// Makes the steps that are left of the running epoch, in batches of `batch` samples, until the
     /// observer stops them.
     fn descend(
@@ -112,7 +124,7 @@ pub(crate) trait EpochData<F: Scalar, L: Loss<F>> {
         trainer: &mut Trainer<F, L>,
         batch: usize,
         observer: &mut impl Observer<F>,
-    ) -> Result<LastStep, Self::Error>;
+    ) -> Result<ControlFlow<()>, Self::Error>;
     /// The mean ℓ over the samples to validate with, if there are any. `native` is what the
     /// training is.
     fn validation_loss(&self, trainer: &mut Trainer<F, L>, native: bool) -> Result<Option<f64>, Self::Error>;
@@ -297,17 +309,21 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         validation.as_ref().map_or(Ok(()), |validation| self.check(validation))?;
         let Training { validation_fraction, seed, .. } = self.training;
         let data = TrainValidation::new(train, validation, validation_fraction, seed)?;
-        self.check_unfinished(data.train.samples(), data.train.data.samples())?;
+        self.check_unfinished(data.train.samples(), data.train.data.samples(), None)?;
         self.standardize(&data.train)?;
         Ok(data)
     }
 
-    /// Refuses other data than those that the running epoch began with: samples to train on, and
-    /// rows in all.
-    pub(crate) fn check_unfinished(&self, samples: usize, rows: usize) -> Result<()> {
+    /// Refuses other data than those that the running epoch began with: samples to train on, rows
+    /// in all, and parts that they are cut into.
+    pub(crate) fn check_unfinished(&self, samples: usize, rows: usize, chunks: Option<usize>) -> Result<()> {
         let (expected, found) = ((self.position.samples, self.position.rows), (samples, rows));
         if self.position.batch > 0 && expected != found {
             return Err(Error::UnfinishedEpoch { expected, found });
+        }
+        if self.position.batch > 0 && self.position.chunks != chunks {
+            let [expected, found] = [self.position.chunks, chunks].map(|chunks| chunks.unwrap_or(1));
+            return Err(Error::UnfinishedChunks { expected, found });
         }
         Ok(())
     }
@@ -335,15 +351,19 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         let samples = data.samples();
         let batch = self.training.batch.min(samples);
         let batches = samples.div_ceil(batch);
-        check_learning_rates::<F>(&self.training, &self.position, batches)?;
+        let is_over = self.position.last_step.is_some();
+        if !is_over {
+            check_learning_rates::<F>(&self.training, &self.position, batches)?;
+        }
         (self.position.samples, self.position.rows) = (samples, data.rows());
-        self.order_samples(samples, data.train_rows());
+        self.position.chunks = data.chunks();
+        self.order_samples(data);
 
-        let last = data.descend(self, batch, observer);
+        let flow = if is_over { Ok(ControlFlow::Continue(())) } else { data.descend(self, batch, observer) };
         self.position.seconds = seconds_before + start.elapsed().as_secs_f64();
-        let LastStep { learning_rate, gradient_norm, mut flow, .. } = last?;
+        let mut flow = flow?;
 
-        if let (true, Some(gradient_norm)) = (self.position.batch == batches, gradient_norm) {
+        if let Some(LastStep { learning_rate, gradient_norm }) = self.position.last_step {
             // The engine that is kept from the training.
             let native = is_native(&self.model.mlp, batch, samples);
             let validation_loss = data.validation_loss(self, native)?;
@@ -367,12 +387,12 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Makes the order of a new epoch, or of one that was stopped in another process.
-    fn order_samples(&mut self, samples: usize, rows: Option<&[usize]>) {
-        if self.position.batch > 0 && self.order.as_ref().is_some_and(|order| order.rows.len() == samples) {
+    fn order_samples(&mut self, data: &impl EpochData<F, L>) {
+        if self.position.batch > 0 && self.order.as_ref().is_some_and(|order| order.rows.len() == data.ordered()) {
             return;
         }
         let buffer = self.order.take().map_or_else(Vec::new, |order| order.rows);
-        self.order = Some(EpochOrder::new(samples, rows, &self.training, self.generator.clone(), buffer));
+        self.order = Some(data.order(&self.training, self.generator.clone(), buffer));
     }
 
     /// Makes one step by itself, with a batch that was checked, at a point of the schedule. Returns

@@ -306,6 +306,57 @@ impl<A: Fn(usize) -> Result<(), ReadError> + Sync> Source<f32, f32> for Fails<A>
     }
 }
 
+/// A source that fails at the n-th sample of its validation part, until it is mended.
+struct Breaks<'a> {
+    data: Dataset<'a, f32, f32>,
+    at: Mutex<Option<usize>>,
+}
+
+impl Source<f32, f32> for Breaks<'_> {
+    type Error = std::io::Error;
+
+    fn samples(&self) -> usize {
+        self.data.samples()
+    }
+
+    fn read(
+        &self,
+        rows: &[usize],
+        x: ArrayViewMut2<f32>,
+        y: ArrayViewMut2<f32>,
+        weights: ArrayViewMut1<f32>,
+    ) -> Result<(), std::io::Error> {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left) = &mut *at {
+            if *left < rows.len() {
+                return Err(std::io::Error::other("on purpose"));
+            }
+            *left -= rows.len();
+        }
+        self.data.read(rows, x, y, weights).map_err(|error| match error {})
+    }
+}
+
+/// Wherever reading fails in an epoch, its validation included, the run goes on from there.
+#[test]
+fn a_source_may_fail_anywhere() {
+    let (x, y) = (common::uniform(60, 3, 1), Array1::from_shape_fn(60, |i| (i % 7) as f32));
+    let data = Dataset::new(&x, &y);
+    let mlp = Mlp::he(&[3, 5, 1], Bias::EveryLayer, 1).unwrap();
+    let training = Training { epochs: 2, batch: 9, validation_fraction: Some(0.3), ..Training::default() };
+    let new = || Trainer::new(mlp.clone(), SquaredError, training.clone()).unwrap();
+    let mut expected = new();
+    expected.fit(data, None, ()).unwrap();
+    for at in 0..120 {
+        let source = Breaks { data, at: Mutex::new(Some(at)) };
+        let mut trainer = new();
+        assert!(trainer.fit_source(&source, None, ()).is_err(), "after {at} samples");
+        *source.at.lock().unwrap() = None;
+        trainer.fit_source(&source, None, ()).unwrap();
+        assert_eq!(outcome(&trainer), outcome(&expected), "after {at} samples");
+    }
+}
+
 fn linear() -> Trainer<f32, SquaredError> {
     let training = Training { epochs: 2, batch: 10, ..Training::default() };
     Trainer::new(common::network::<f32>(&[1, 1], Bias::None, 3), SquaredError, training).unwrap()

@@ -13,7 +13,7 @@ use gemmprop::BatchEnd;
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
     Bias, Dataset, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Scalar, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Standardizer, StopReason, Trainer, Training,
+    SquaredError, Standardizer, StopReason, Trainer, Training, on_batch, on_epoch,
 };
 use ndarray::{Array1, Array2, ArrayView2, array, s};
 use proptest::prelude::*;
@@ -181,6 +181,34 @@ fn a_run_whose_observer_panics_is_as_one_that_it_stops() {
         stopped.fit(data(), None, &mut ()).unwrap();
         assert_eq!(state(&panicked), state(&stopped), "{products:?} {optimizer:?}, resumed");
     }
+}
+
+/// What follows the last batch of an epoch may fail as well: the next call, of this process or of
+/// another, does the rest, and the epoch has its record.
+#[test]
+fn an_epoch_whose_last_batch_was_made_is_ended_by_the_next_call() {
+    let (mlp, x, y) = setting::<f64>();
+    let training =
+        Training { batch: 8, epochs: 3, optimizer: MOMENTUM, early_stopping: Some(9), ..Training::default() };
+    let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+    let mut expected = new();
+    expected.fit(Dataset::new(&x, &y), None, ()).unwrap();
+    let fails = on_batch(|end| assert!(end.epoch < 2 || end.batch < end.batches, "on purpose"));
+    let mut trainer = new();
+    let fit = || trainer.fit(Dataset::new(&x, &y), None, fails);
+    assert!(catch_unwind(AssertUnwindSafe(fit)).is_err());
+    assert_eq!((trainer.history().records.len(), trainer.steps()), (1, 2 * expected.steps() / 3));
+    #[cfg(feature = "files")]
+    let mut trainer = {
+        use gemmprop::checkpoint::{Checkpoints, Notes};
+        let folder = tempfile::tempdir().unwrap();
+        Checkpoints::create(folder.path()).unwrap().save(&trainer, &Notes::new()).unwrap();
+        Checkpoints::open(folder.path()).unwrap().resume::<f64, _>(SoftmaxCrossEntropy).unwrap().value
+    };
+    let mut epochs = Vec::new();
+    trainer.fit(Dataset::new(&x, &y), None, on_epoch(|record, _| epochs.push(record.epoch))).unwrap();
+    assert_eq!(epochs, [2, 3]);
+    assert_eq!(state(&trainer), state(&expected));
 }
 
 #[test]
