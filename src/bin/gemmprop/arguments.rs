@@ -201,10 +201,10 @@ pub(crate) struct Settings {
     /// Takes the samples in the order of the data in each epoch.
     #[arg(long, help_heading = TRAINING)]
     pub(crate) no_shuffle: bool,
-    /// Shuffles blocks of N neighbouring samples, and then the samples of 64 blocks at a time, which
-    /// reads files faster that are read a part at a time. Where neighbours are alike, as in sorted
-    /// data, take few. [default: all samples are shuffled at once, but those that are read a part
-    /// at a time in blocks of 1 MiB]
+    /// Shuffles blocks of N neighbouring samples, and then the samples of 64 blocks at a time,
+    /// which reads files faster that are read a part at a time. Where neighbours are alike, as in
+    /// sorted data, take few. [default: all samples are shuffled at once, but those that are read a
+    /// part at a time in blocks of 1 MiB]
     #[arg(long, value_name = "N", value_parser = at_least_1, conflicts_with = "no_shuffle", help_heading = TRAINING)]
     pub(crate) shuffle_block: Option<usize>,
     /// Seed of everything random: the initial weights, the shuffles, and the choice of the

@@ -82,8 +82,8 @@ const MOST_ROWS: usize = 1 << 14;
 const BLOCK: usize = 512;
 
 /// Rows in parts that are read, predicted or checked together. Their lengths depend on the shape
-/// alone, so that results are the same bits wherever the rows are. There is at least one part, which
-/// may be empty.
+/// alone, so that results are the same bits wherever the rows are. There is at least one part,
+/// which may be empty.
 pub(crate) fn parts(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     let len = (PART / columns.max(1)).clamp(1, MOST_ROWS);
     let len = if len > BLOCK { len - len % BLOCK } else { len };

@@ -162,27 +162,17 @@ impl Task {
         let mut crc = crc32fast::Hasher::new();
         let all = |rows: &Rows| vec![(0..rows.x.rows()).collect()];
         let parts = division.clone().map_or_else(|| all(&train), |(rows, validation)| vec![rows, validation]);
-        let samples = self.samples(train, &parts, false, &mut crc)?;
         let test = test.filter(|_| division.is_none());
-        if let Some(Rows { x: Numbers::File(file), origin, .. }) = &test {
-            // In f32.
-            let found = ByteSize((file.rows() as u64).saturating_mul(4 * file.columns() as u64));
-            if found > most {
-                return Err(format!(
-                    "{origin}: the test images, which validate, would take {found} in memory, more than {most} \
-                     (--memory); --validation PART validates with a part of the training images"
-                )
-                .into());
-            }
-        }
+        test.as_ref().map_or(Ok(()), |test| check_fits(test, most))?;
+        let samples = self.samples(train, &parts, false, &mut crc)?;
         let parts = test.as_ref().map(all);
         let test = test.zip(parts).map(|(test, parts)| self.samples(test, &parts, true, &mut crc)).transpose()?;
         let data = match division {
             Some((rows, validation)) if !self.split_by_trainer => {
                 let test = Some(samples.select(&validation)?);
-                TrainingData { samples: samples.select(&rows)?, division: None, test }
+                TrainingData { samples: samples.select(&rows)?, division: None, test, most }
             }
-            division => TrainingData { samples, division, test },
+            division => TrainingData { samples, division, test, most },
         };
         if let (Some(validation), Target::Labels(y)) = (data.validation(), &data.samples.y)
             && let Target::Labels(validated) = &validation.samples.y
@@ -250,6 +240,21 @@ impl Task {
             ));
         }
     }
+}
+
+/// Refuses a test set that does not fit into memory, where it is in f32.
+fn check_fits(test: &Rows, most: ByteSize) -> Result {
+    let Numbers::File(file) = &test.x else { return Ok(()) };
+    let found = ByteSize((file.rows() as u64).saturating_mul(4 * file.columns() as u64));
+    if found <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the test images, which validate, would take {found} in memory, more than {most} (--memory); --validation \
+         PART validates with a part of the training images",
+        test.origin
+    )
+    .into())
 }
 
 /// A function from the name of a class to its index.

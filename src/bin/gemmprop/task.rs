@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytesize::ByteSize;
 use gemmprop::data::{ReadError, RowsFile};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,8 @@ pub(crate) struct TrainingData {
     pub(crate) samples: Samples,
     pub(crate) division: Division,
     pub(crate) test: Option<Samples>,
+    /// The most memory that samples may take.
+    pub(crate) most: ByteSize,
 }
 
 /// Samples to validate with: some rows, or all.

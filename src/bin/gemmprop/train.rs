@@ -26,7 +26,7 @@ use crate::samples;
 use crate::scale::check_columns;
 use crate::score::{Score, validated};
 use crate::signals;
-use crate::task::{Samples, Target, Task, TrainingData, Validation, X};
+use crate::task::{Target, Task, TrainingData, Validation, X};
 use crate::training_source::Training;
 use crate::values::LossKind;
 
@@ -126,8 +126,8 @@ impl Run<'_> {
             Some(stored) => self.resumed(loss, stored)?,
             None => self.begun(loss, data, y.ncols())?,
         };
-        let widths = trainer.model().mlp.widths().to_vec();
-        check_columns(&self.arguments.source.path().display(), widths[0], samples.x.columns())?;
+        let inputs = trainer.model().mlp.widths()[0];
+        check_columns(&self.arguments.source.path().display(), inputs, samples.x.columns())?;
         let weights = self.weights(data);
         let test_y = test.as_ref().map(|samples| target(&samples.y));
         let test = test.as_ref().zip(test_y.as_ref()).and_then(|(samples, y)| match &samples.x {
@@ -135,11 +135,8 @@ impl Run<'_> {
             X::File { .. } => None,
         });
 
-        self.say_what_is_read(samples, trainer.training());
-        let widths: Vec<String> = widths.iter().map(usize::to_string).collect();
+        self.say_what_begins(data, &trainer);
         let validation = data.validation();
-        let validated = validation.map_or(String::new(), |v| format!(", {} to validate with", v.len()));
-        say(format!("{} to train on{validated}; network {}", counted(data.trained(), "sample"), widths.join("-")));
         let (start, before) = (Instant::now(), trainer.steps());
         let learned = (Training::new(samples, y.view(), weights.as_ref()), test);
         let (ended, mut failures) = self.fit(&mut trainer, &learned, validation)?;
@@ -198,11 +195,7 @@ impl Run<'_> {
         let ended = loop {
             let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
             let mut observer = (Stop { until }, (&mut *records, &mut *progress));
-            let fitted = match train {
-                Training::Memory(samples) => trainer.fit(*samples, *test, &mut observer).map_err(FitError::Training),
-                Training::File(samples) => trainer.fit_source(samples, *test, &mut observer),
-            };
-            match fitted {
+            match train.fit(trainer, *test, &mut observer) {
                 // Nothing has been learned that could be lost.
                 Err(error) if trainer.steps() == before => return Err(error.into()),
                 Err(error) => {
@@ -345,20 +338,26 @@ impl Run<'_> {
         Some(weights)
     }
 
-    /// Says if the samples are read a part at a time, and what is different then.
-    fn say_what_is_read(&self, samples: &Samples, training: &gemmprop::Training) {
-        let X::File { file, .. } = &samples.x else { return };
-        let path = self.arguments.source.path().display();
-        let (found, most) = (in_memory((file.rows() * file.columns()) as u64), self.arguments.memory_for_samples());
-        let order = match training.shuffle_block {
-            _ if !training.shuffle => "in the order of the file".to_owned(),
-            Some(block) => format!("shuffled in blocks of {block}, 64 blocks at a time (--shuffle-block)"),
-            None => "shuffled all at once".to_owned(),
-        };
-        say(format!(
-            "{path}: read a part at a time, since the samples would take {found} in memory, more than {most} \
-             (--memory); {order}"
-        ));
+    /// Says what is trained on what; if the samples are read a part at a time, also what is
+    /// different then.
+    fn say_what_begins<L: Loss<f32>>(&self, data: &TrainingData, trainer: &Trainer<f32, L>) {
+        if let X::File { file, .. } = &data.samples.x {
+            let path = self.arguments.source.path().display();
+            let found = in_memory((file.rows() * file.columns()) as u64);
+            let order = match trainer.training().shuffle_block {
+                _ if !trainer.training().shuffle => "in the order of the file".to_owned(),
+                Some(block) => format!("shuffled in blocks of {block}, 64 blocks at a time (--shuffle-block)"),
+                None => "shuffled all at once".to_owned(),
+            };
+            say(format!(
+                "{path}: read a part at a time, since the samples would take {found} in memory, more than {} \
+                 (--memory); {order}",
+                data.most
+            ));
+        }
+        let widths: Vec<String> = trainer.model().mlp.widths().iter().map(usize::to_string).collect();
+        let validated = data.validation().map_or(String::new(), |v| format!(", {} to validate with", v.len()));
+        say(format!("{} to train on{validated}; network {}", counted(data.trained(), "sample"), widths.join("-")));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Samples in a file, as a trainer reads them.
 
 use gemmprop::data::{ReadError, RowsFile};
-use gemmprop::{Dataset, Source};
+use gemmprop::{Dataset, FitError, Loss, Observer, Source, StopReason, Trainer};
 use ndarray::{Array1, ArrayView2, ArrayViewMut1, ArrayViewMut2};
 
 use crate::task::{Samples, Scale, X, read_scaled};
@@ -29,6 +29,21 @@ impl<'a, T: Copy> Training<'a, T> {
                 let data = Dataset::new(x, y);
                 Self::Memory(weights.map_or(data, |weights| data.weights(weights)))
             }
+        }
+    }
+}
+
+impl<T: Copy + Default + Send + Sync> Training<'_, T> {
+    /// Trains on them, with this test set if there is one.
+    pub(crate) fn fit<'a, L: Loss<f32, Target = T>>(
+        &'a self,
+        trainer: &mut Trainer<f32, L>,
+        test: Option<Dataset<'a, f32, T>>,
+        observer: impl Observer<f32>,
+    ) -> Result<StopReason, FitError<ReadError>> {
+        match self {
+            Self::Memory(samples) => trainer.fit(*samples, test, observer).map_err(FitError::Training),
+            Self::File(samples) => trainer.fit_source(samples, test, observer),
         }
     }
 }
