@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use ndarray::{Array1, Array2, Axis};
 use ndarray_npy::write_npy;
 
-use super::{FLOWERS, Folder, json, table};
+use super::{FLOWERS, Folder, table};
 
 /// The offset is such that all sums are whole numbers below 2^53, and so exact: the standardised
 /// numbers have the same bits.

@@ -9,7 +9,7 @@ use gemmprop::{
 };
 use rand::{RngExt, SeedableRng};
 
-use super::{Folder, json, number_after, table};
+use super::{BLUE, Folder, json, lines, number_after, table};
 
 /// A checkpoint of a network without hidden layers and biases, with these weights.
 fn linear(folder: &Folder, name: &str, task: &serde_json::Value, widths: [usize; 2], weight: fn(usize, usize) -> f64) {
@@ -85,6 +85,10 @@ fn classes_are_measured_as_by_hand() {
         assert!(middle.iter().all(|(expected, found)| (expected - found).abs() <= 1.5), "{middle:?}");
         assert!(x + width < 2560.0 && y + height < 1430.0, "{cells:?}");
     }
+    // White where no sample of the class is, and the full colour where all of them are.
+    let shades = figure.lines().filter(|line| line.starts_with("<rect ")).skip(1);
+    let shades: Vec<_> = shades.map(|tag| tag.split_once(" fill=\"").unwrap().1.split('"').next().unwrap()).collect();
+    assert_eq!([shades[2], shades[3], shades[4], shades[6]], ["#FFFFFF", "#FFFFFF", BLUE, BLUE]);
 
     let run = folder.fine("evaluate --checkpoint classes --csv a.csv");
     assert!(run.stdout.starts_with("accuracy 0.7143 (95 %: "), "{}", run.stdout);
@@ -136,6 +140,20 @@ fn numbers_are_measured_as_by_hand() {
         assert!(low <= value(what) && value(what) <= high, "{found}");
     }
     assert!(fs::read(folder.path("n.png")).unwrap().starts_with(b"\x89PNG"));
+    // Marks at (true, predicted), between the ends of the line on which both are equal.
+    folder.fine("evaluate --checkpoint numbers --csv a.csv --plot n.svg");
+    let figure = fs::read_to_string(folder.path("n.svg")).unwrap();
+    let [equal] = &lines(&figure, "#888888", 6)[..] else { panic!("{figure}") };
+    // The first is that of the legend.
+    let marks = &lines(&figure, BLUE, 5)[1..];
+    assert_eq!(marks.len(), 4, "{figure}");
+    for (mark, point) in marks.iter().zip([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 6.0]]) {
+        // A square on its corner, whose corners are rounded to a pixel, as the ends of the line are.
+        for (i, at) in [mark[0][0], mark[1][1]].into_iter().enumerate() {
+            let expected = equal[0][i] + (point[i] - 1.0) / 5.0 * (equal[1][i] - equal[0][i]);
+            assert!((at - expected).abs() <= 2.0, "{point:?}: {at} {expected}");
+        }
+    }
     let run = folder.fine("evaluate --checkpoint numbers --csv a.csv");
     assert!(run.stdout.contains("\n  MAE  0.50000 (95 %: "), "{}", run.stdout);
     // R² is that of a mean which the answers do not have.

@@ -8,6 +8,7 @@ mod data;
 mod evaluate;
 mod from_disk;
 mod inspect_export;
+mod learning_curve;
 mod predict;
 mod runs;
 mod train;
@@ -135,6 +136,21 @@ fn idx_images(folder: &Folder, name: &str, images: usize) {
     bytes.extend((0..images).map(|i| (i % 4) as u8));
     folder.write(&format!("{name}-labels-idx1-ubyte"), &bytes);
 }
+
+/// The points of each line of a figure with this colour and width.
+fn lines(figure: &str, colour: &str, width: usize) -> Vec<Vec<[f64; 2]>> {
+    let drawn = format!("stroke=\"{colour}\" stroke-width=\"{width}\" points=\"");
+    let point = |text: &str| {
+        let (x, y) = text.split_once(',').unwrap();
+        [x, y].map(|number| number.parse().unwrap())
+    };
+    let lines = figure.split("<polyline").filter_map(|line| Some(line.split_once(&drawn)?.1.split('"').next()?));
+    lines.map(|points| points.split_whitespace().map(point).collect()).collect()
+}
+
+/// The colours of the first two series of a figure.
+const BLUE: &str = "#0072B2";
+const VERMILION: &str = "#D55E00";
 
 /// A line for each of these rows, under a header.
 fn table(header: &str, rows: impl Iterator<Item = String>) -> String {
