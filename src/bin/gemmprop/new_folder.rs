@@ -12,14 +12,19 @@ pub(crate) struct NewFolder {
     checkpoints: Checkpoints,
     /// The folders that did not exist, the innermost first.
     made: Vec<PathBuf>,
+    /// Whether the lock's file did not exist.
+    made_lock: bool,
 }
+
+const LOCK: &str = ".lock";
 
 impl NewFolder {
     pub(crate) fn create(path: &Path) -> Result<(Checkpoints, Self), CheckpointError> {
         let lacking = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
         let made: Vec<PathBuf> = lacking.map(Path::to_owned).collect();
+        let made_lock = !path.join(LOCK).exists();
         match Checkpoints::create(path) {
-            Ok(checkpoints) => Ok((checkpoints.clone(), Self { checkpoints, made })),
+            Ok(checkpoints) => Ok((checkpoints.clone(), Self { checkpoints, made, made_lock })),
             Err(error) => {
                 remove(&made);
                 Err(error)
@@ -36,11 +41,14 @@ fn remove(folders: &[PathBuf]) {
 impl Drop for NewFolder {
     fn drop(&mut self) {
         let folder = self.checkpoints.directory();
-        let lock = folder.join(".lock");
         let Ok(mut entries) = fs::read_dir(folder) else { return };
-        if entries.all(|entry| entry.is_ok_and(|entry| entry.path() == lock)) {
-            _ = fs::remove_file(lock);
-            remove(&self.made);
+        let is_checkpoint = |entry: fs::DirEntry| entry.path().extension().is_some_and(|end| end == "safetensors");
+        if entries.any(|entry| entry.map_or(true, is_checkpoint)) {
+            return;
         }
+        if self.made_lock {
+            _ = fs::remove_file(folder.join(LOCK));
+        }
+        remove(&self.made);
     }
 }
