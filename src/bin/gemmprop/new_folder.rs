@@ -42,8 +42,8 @@ impl Drop for NewFolder {
     fn drop(&mut self) {
         let folder = self.checkpoints.directory();
         let Ok(mut entries) = fs::read_dir(folder) else { return };
-        let is_checkpoint = |entry: fs::DirEntry| entry.path().extension().is_some_and(|end| end == "safetensors");
-        if entries.any(|entry| entry.map_or(true, is_checkpoint)) {
+        let is_none = |entry: fs::DirEntry| entry.path().extension().is_none_or(|ending| ending != "safetensors");
+        if !entries.all(|entry| entry.is_ok_and(is_none)) {
             return;
         }
         if self.made_lock {
