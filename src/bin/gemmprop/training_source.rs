@@ -33,9 +33,9 @@ impl<'a, T: Copy> Training<'a, T> {
     }
 }
 
-impl<T: Copy + Default + Send + Sync> Training<'_, T> {
+impl<'a, T: Copy + Default + Send + Sync> Training<'a, T> {
     /// Trains on them, with this test set if there is one.
-    pub(crate) fn fit<'a, L: Loss<f32, Target = T>>(
+    pub(crate) fn fit<L: Loss<f32, Target = T>>(
         &'a self,
         trainer: &mut Trainer<f32, L>,
         test: Option<Dataset<'a, f32, T>>,
