@@ -44,7 +44,7 @@ fn mpi() {
     let compiler = var_os("MPICC").unwrap_or("mpicc".into());
     let has_compiler = Command::new(compiler).arg("-show").output().is_ok_and(|shown| shown.status.success());
     let is_found = |name: &&str| pkg_config::Config::new().cargo_metadata(false).probe(name).is_ok();
-    if !cfg!(windows) && !has_compiler && !["mpich", "ompi"].iter().any(|name| is_found(name)) {
+    if !cfg!(windows) && !has_compiler && !["mpich", "ompi"].iter().any(is_found) {
         fail(
             "
 gemmprop trains on the ranks of MPI with the feature mpi, and finds neither the compiler wrapper mpicc

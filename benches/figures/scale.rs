@@ -148,10 +148,9 @@ impl Model {
         }
         for i in 0..3 {
             if !kept[i] {
-                for j in 0..3 {
-                    (a[i][j], a[j][i]) = (0.0, 0.0);
-                }
-                (a[i][i], a[i][3]) = (1.0, 0.0);
+                a.iter_mut().for_each(|row| row[i] = 0.0);
+                a[i] = [0.0; 4];
+                a[i][i] = 1.0;
             }
         }
         for i in 0..3 {

@@ -71,6 +71,24 @@ pub struct Images<F> {
     pub labels: Array1<usize>,
 }
 
+/// A file of images and the file of their labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFiles {
+    /// The images.
+    pub images: PathBuf,
+    /// The label of each image.
+    pub labels: PathBuf,
+}
+
+/// The files of a folder in MNIST's layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdxFiles {
+    /// `train-*`, or the only pair of files.
+    pub train: ImageFiles,
+    /// `t10k-*`, if there is `train-*` too.
+    pub test: Option<ImageFiles>,
+}
+
 /// The images and labels of a folder in MNIST's layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IdxFolder<F> {
@@ -80,14 +98,15 @@ pub struct IdxFolder<F> {
     pub test: Option<Images<F>>,
 }
 
-/// Finds and reads MNIST's files in a folder: `*-images-idx3-ubyte` and `*-labels-idx1-ubyte`,
-/// either `train-*` and `t10k-*`, or a single pair with any name. The names may also end in
-/// `.idx3-ubyte` and `.idx1-ubyte`, and in `.gz`; a file without `.gz` is preferred to one with it.
+/// Finds MNIST's files in a folder: `*-images-idx3-ubyte` and `*-labels-idx1-ubyte`, either
+/// `train-*` and `t10k-*`, or a single pair with any name. The names may also end in `.idx3-ubyte`
+/// and `.idx1-ubyte`, and in `.gz`; a file without `.gz` is preferred to one with it. Their
+/// contents are not looked at.
 ///
 /// # Errors
-/// [`ReadError::Content`](super::ReadError::Content) if the folder has no such files, if a file
-/// lacks its partner, or if images and labels differ in number; otherwise as [`idx_images`].
-pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
+/// [`ReadError::Content`](super::ReadError::Content) if the folder has no such files, or if a file
+/// lacks its partner; [`ReadError::Io`](super::ReadError::Io) if the folder cannot be read.
+pub fn idx_files(folder: impl AsRef<Path>) -> Result<IdxFiles> {
     let folder = folder.as_ref();
     let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
     // In order, so that `a` comes before `a.gz`.
@@ -115,8 +134,21 @@ pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
         let names: Vec<_> = names.map(|name| quoted(name.as_encoded_bytes())).collect();
         content(folder, "files", expected, if names.is_empty() { "none".to_owned() } else { names.join(", ") })
     };
-    let read = |pair: &[Option<&PathBuf>; 2]| {
-        let [Some(images), Some(labels)] = *pair else { return Err(unfit()) };
+    let both = |pair: &[Option<&PathBuf>; 2]| match *pair {
+        [Some(images), Some(labels)] => Ok(ImageFiles { images: images.clone(), labels: labels.clone() }),
+        _ => Err(unfit()),
+    };
+    let (train, test) = pick.ok_or_else(unfit)?;
+    Ok(IdxFiles { train: both(train)?, test: test.map(both).transpose()? })
+}
+
+/// Reads the images and labels that [`idx_files`] finds in a folder.
+///
+/// # Errors
+/// As [`idx_files`] and [`idx_images`], and
+/// [`ReadError::Content`](super::ReadError::Content) if images and labels differ in number.
+pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
+    let read = |ImageFiles { images, labels }: &ImageFiles| {
         let samples = Images { x: idx_images(images)?, labels: idx_labels(labels)? };
         let (expected, found) = (samples.x.nrows(), samples.labels.len());
         if expected != found {
@@ -124,6 +156,6 @@ pub fn idx_folder<F: Scalar>(folder: impl AsRef<Path>) -> Result<IdxFolder<F>> {
         }
         Ok(samples)
     };
-    let (train, test) = pick.ok_or_else(unfit)?;
-    Ok(IdxFolder { train: read(train)?, test: test.map(read).transpose()? })
+    let IdxFiles { train, test } = idx_files(folder)?;
+    Ok(IdxFolder { train: read(&train)?, test: test.as_ref().map(read).transpose()? })
 }

@@ -36,7 +36,7 @@ pub use csv::{
     label_classes, number,
 };
 pub use error::ReadError;
-pub use idx::{IdxFolder, Images, idx_folder, idx_images, idx_labels};
+pub use idx::{IdxFiles, IdxFolder, ImageFiles, Images, idx_files, idx_folder, idx_images, idx_labels};
 pub use npy::{NpyArray, npy, npy_any, npy_labels, npz, npz_labels};
 pub use rows::{FileSource, RowsFile};
 

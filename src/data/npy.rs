@@ -244,57 +244,111 @@ pub(crate) struct NpyContent<F> {
 /// How the numbers of a dtype lie in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dtype {
-    /// Whether the type has whole numbers only.
-    pub(super) whole: bool,
-    /// The bytes of a number.
-    pub(super) size: usize,
+    pub(super) number: Number,
     pub(super) big_endian: bool,
-    /// Appends the numbers in these bytes, which are in little-endian order.
-    pub(super) append: Append,
 }
 
-type Append = fn(&[u8], &mut Vec<f64>);
+/// A type of numbers in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Number {
+    F2,
+    F4,
+    F8,
+    I1,
+    I2,
+    I4,
+    I8,
+    U1,
+    U2,
+    U4,
+    U8,
+    B1,
+    /// A byte of an image, which stands for 0 … 1.
+    Pixel,
+}
+
+impl Number {
+    /// The bytes of a number.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Self::I1 | Self::U1 | Self::B1 | Self::Pixel => 1,
+            Self::F2 | Self::I2 | Self::U2 => 2,
+            Self::F4 | Self::I4 | Self::U4 => 4,
+            Self::F8 | Self::I8 | Self::U8 => 8,
+        }
+    }
+
+    /// Whether the type has whole numbers only.
+    pub(super) fn is_whole(self) -> bool {
+        !matches!(self, Self::F2 | Self::F4 | Self::F8 | Self::Pixel)
+    }
+}
+
+impl Dtype {
+    /// Writes the numbers in these bytes, each rounded once to F. The bytes of big-endian numbers
+    /// are turned around.
+    pub(super) fn convert<F: Scalar>(self, bytes: &mut [u8], to: &mut [F]) {
+        // A loop for each type, which the compiler turns into vector instructions; from f4 to f32
+        // it copies.
+        macro_rules! each {
+            ($t:ty) => {
+                each!($t, |number| number as f64)
+            };
+            ($t:ty, $value:expr) => {{
+                let value: fn($t) -> f64 = $value;
+                let (each, _) = bytes.as_chunks();
+                to.iter_mut().zip(each).for_each(|(to, &bytes)| *to = F::from_f64(value(<$t>::from_le_bytes(bytes))));
+            }};
+        }
+        if self.big_endian {
+            bytes.chunks_exact_mut(self.number.size()).for_each(<[u8]>::reverse);
+        }
+        match self.number {
+            Number::F2 => each!(u16, half),
+            Number::F4 => each!(f32),
+            Number::F8 => each!(f64),
+            Number::I1 => each!(i8),
+            Number::I2 => each!(i16),
+            Number::I4 => each!(i32),
+            Number::I8 => each!(i64),
+            Number::U1 => each!(u8),
+            Number::U2 => each!(u16),
+            Number::U4 => each!(u32),
+            Number::U8 => each!(u64),
+            Number::B1 => each!(u8, |byte| if byte == 0 { 0.0 } else { 1.0 }),
+            Number::Pixel => each!(u8, |byte| f64::from(byte) / 255.0),
+        }
+    }
+}
 
 /// The type of a dtype such as `<f4` or `|u1`, without the byte order, and how its numbers lie in a
 /// file.
 fn parse_dtype<'d>(path: &Path, dtype: &'d str) -> Result<(&'d str, Dtype)> {
-    macro_rules! number {
-        ($whole:literal, $t:ty) => {
-            number!($whole, $t, |number| number as f64)
-        };
-        ($whole:literal, $t:ty, $value:expr) => {
-            ($whole, size_of::<$t>(), |bytes, numbers| {
-                let value: fn($t) -> f64 = $value;
-                let (each, _) = bytes.as_chunks();
-                numbers.extend(each.iter().map(|&bytes| value(<$t>::from_le_bytes(bytes))));
-            })
-        };
-    }
     // The byte order, if there is one, and the type.
     let (big_endian, kind) = match dtype.strip_prefix(['<', '>', '|', '=']) {
         Some(kind) => (dtype.starts_with('>'), kind),
         None => (false, dtype),
     };
-    let (whole, size, append): (bool, usize, Append) = match kind {
-        "f2" => number!(false, u16, half),
-        "f4" => number!(false, f32),
-        "f8" => number!(false, f64),
-        "i1" => number!(true, i8),
-        "i2" => number!(true, i16),
-        "i4" => number!(true, i32),
-        "i8" => number!(true, i64),
-        "u1" => number!(true, u8),
-        "u2" => number!(true, u16),
-        "u4" => number!(true, u32),
-        "u8" => number!(true, u64),
-        "b1" => number!(true, u8, |byte| if byte == 0 { 0.0 } else { 1.0 }),
+    let number = match kind {
+        "f2" => Number::F2,
+        "f4" => Number::F4,
+        "f8" => Number::F8,
+        "i1" => Number::I1,
+        "i2" => Number::I2,
+        "i4" => Number::I4,
+        "i8" => Number::I8,
+        "u1" => Number::U1,
+        "u2" => Number::U2,
+        "u4" => Number::U4,
+        "u8" => Number::U8,
+        "b1" => Number::B1,
         _ => {
             let expected = "f2, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8 or b1";
             let found = format!("{}; x.astype('<f4') makes one of them", quoted(dtype));
             return Err(content(path, "dtype", expected, found));
         }
     };
-    Ok((kind, Dtype { whole, size, big_endian, append }))
+    Ok((kind, Dtype { number, big_endian }))
 }
 
 /// Where the rows of a `.npy` file are: its shape, its dtype and the bytes before the first number.
@@ -312,18 +366,12 @@ pub(super) fn npy_rows(mut bytes: Bytes) -> Result<(Vec<usize>, Dtype, u64)> {
 fn npy_array<F: Scalar>(mut bytes: Bytes) -> Result<NpyContent<F>> {
     let NpyHeader { dtype, fortran_order, shape } = npy_header(&mut bytes)?;
     let path = bytes.path;
-    let (kind, Dtype { whole, size, big_endian, append }) = parse_dtype(path, &dtype)?;
+    let (kind, dtype) = parse_dtype(path, &dtype)?;
     check_dimensions(path, &shape, 1..=2, "1 or 2 dimensions")?;
+    let (whole, size) = (dtype.number.is_whole(), dtype.number.size());
     let mut bytes = bytes.array(&shape, size)?;
-    if big_endian {
-        bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
-    }
-    let (mut values, mut numbers) = (Vec::with_capacity(bytes.len() / size), Vec::new());
-    for bytes in bytes.chunks(4096 * size) {
-        numbers.clear();
-        append(bytes, &mut numbers);
-        values.extend(numbers.iter().map(|&number| F::from_f64(number)));
-    }
+    let mut values = vec![F::ZERO; bytes.len() / size];
+    dtype.convert(&mut bytes, &mut values);
     let array = samples(path, &shape, fortran_order, values)?;
     // Training reads each sample as contiguous numbers.
     let numbers = if fortran_order { array.as_standard_layout().into_owned() } else { array };

@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayViewMut1, ArrayViewMut2};
+use ndarray::{ArrayViewMut1, ArrayViewMut2, Axis};
 
 use super::idx::idx_header;
-use super::npy::{Dtype, label, npy_rows};
+use super::npy::{Dtype, Number, label, npy_rows};
 use super::{Bytes, ReadError, Result, bad_shape, content, io_error, quoted};
 use crate::linalg::scalar::Scalar;
 use crate::train::source::Source;
@@ -29,8 +29,6 @@ pub struct RowsFile {
     dtype: Dtype,
     /// Bytes before the first row.
     start: u64,
-    /// Whether numbers are bytes of an image, which stand for 0 … 1.
-    image: bool,
 }
 
 /// The bytes that are read at once at most, but at least one row.
@@ -47,14 +45,14 @@ impl RowsFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(io_error(path))?;
-        let Header { shape, dtype, start, image } = header(path, &file)?;
+        let Header { shape, dtype, start } = header(path, &file)?;
         let columns = shape[1..].iter().try_fold(1_usize, |columns, &d| columns.checked_mul(d));
         let columns = columns.ok_or_else(|| bad_shape(path, &shape))?;
         // Without numbers, the length of the file does not say how many rows there are.
         if columns == 0 {
             return Err(content(path, "shape", "at least one number in a row", format!("{shape:?}")));
         }
-        let opened = Self { path: path.to_owned(), file, rows: shape[0], columns, dtype, start, image };
+        let opened = Self { path: path.to_owned(), file, rows: shape[0], columns, dtype, start };
         let expected = opened.len().ok_or_else(|| bad_shape(path, &shape))?;
         let found = opened.file.metadata().map_err(io_error(path))?.len();
         if expected != found {
@@ -78,35 +76,56 @@ impl RowsFile {
     /// Whether the numbers are whole, as those of labels are.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.dtype.whole && !self.image
+        self.dtype.number.is_whole()
     }
 
     /// The bytes that the file should have.
     fn len(&self) -> Option<u64> {
         let numbers = (self.rows as u64).checked_mul(self.columns as u64)?;
-        numbers.checked_mul(self.dtype.size as u64)?.checked_add(self.start)
+        numbers.checked_mul(self.dtype.number.size() as u64)?.checked_add(self.start)
     }
 
-    /// Reads these rows, which are in ascending order, and hands on the number of each in the list
-    /// with its numbers.
-    fn read(&self, rows: &[usize], mut take: impl FnMut(usize, &[f64]) -> Result<()>) -> Result<()> {
-        let Dtype { size, big_endian, append, .. } = self.dtype;
-        let width = self.columns * size;
-        let most = (READ_AT_ONCE / width.max(1)).max(1);
-        let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
+    /// Reads these rows, in any order, each into the next row of `into`: (`rows.len()`, d), rounded
+    /// once to F. Neighbouring rows that follow each other are read together.
+    ///
+    /// # Errors
+    /// [`ReadError::Content`] if `into` has another number of columns; [`ReadError::Io`], or
+    /// [`ReadError::Length`] for a file that has become shorter.
+    ///
+    /// # Panics
+    /// If there is no such row, or if `into` has another number of rows.
+    pub fn read<'a, F: Scalar>(&self, rows: &[usize], into: impl Into<ArrayViewMut2<'a, F>>) -> Result<()> {
+        let mut into = into.into();
+        assert_eq!(rows.len(), into.nrows(), "a row for each that is read");
+        self.check_width(into.ncols())?;
+        let mut of_row = Vec::new();
+        self.read_bytes(rows, |i, bytes| {
+            let mut row = into.row_mut(i);
+            match row.as_slice_mut() {
+                Some(row) => self.dtype.convert(bytes, row),
+                None => {
+                    of_row.resize(row.len(), F::ZERO);
+                    self.dtype.convert(bytes, &mut of_row);
+                    row.iter_mut().zip(&of_row).for_each(|(into, &number)| *into = number);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads these rows, and hands on the number of each in the list with its bytes.
+    fn read_bytes(&self, rows: &[usize], mut take: impl FnMut(usize, &mut [u8]) -> Result<()>) -> Result<()> {
+        let width = self.columns * self.dtype.number.size();
+        let most = (READ_AT_ONCE / width).max(1);
+        let mut bytes = Vec::new();
         let mut next = 0;
-        // Neighbouring rows are read together.
         for together in rows.chunk_by(|&row, &following| following == row + 1).flat_map(|run| run.chunks(most)) {
+            assert!(together[together.len() - 1] < self.rows, "a row of the file");
             bytes.resize(together.len() * width, 0);
             let at = self.start + together[0] as u64 * width as u64;
             read_exact_at(&self.file, &mut bytes, at).map_err(|error| self.error(error))?;
-            if big_endian {
-                bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
-            }
-            for i in 0..together.len() {
-                numbers.clear();
-                append(&bytes[i * width..][..width], &mut numbers);
-                take(next, &numbers)?;
+            for bytes in bytes.chunks_exact_mut(width) {
+                take(next, bytes)?;
                 next += 1;
             }
         }
@@ -123,20 +142,12 @@ impl RowsFile {
         }
     }
 
-    fn read_into<F: Scalar>(&self, rows: &[usize], mut into: ArrayViewMut2<F>) -> Result<()> {
-        self.check_width(into.ncols())?;
-        let divisor = if self.image { 255.0 } else { 1.0 };
-        self.read(rows, |i, numbers| {
-            let row = into.row_mut(i).into_iter().zip(numbers);
-            row.for_each(|(into, &number)| *into = F::from_f64(number / divisor));
-            Ok(())
-        })
-    }
-
     fn read_labels(&self, rows: &[usize], mut into: ArrayViewMut2<usize>) -> Result<()> {
         self.check_width(into.ncols())?;
-        self.read(rows, |i, numbers| {
-            for (into, &found) in into.row_mut(i).into_iter().zip(numbers) {
+        let mut numbers = vec![0.0; self.columns];
+        self.read_bytes(rows, |i, bytes| {
+            self.dtype.convert(bytes, &mut numbers);
+            for (into, &found) in into.row_mut(i).into_iter().zip(&numbers) {
                 *into =
                     label(found).ok_or_else(|| ReadError::Label { path: self.path.clone(), row: rows[i], found })?;
             }
@@ -166,7 +177,6 @@ struct Header {
     dtype: Dtype,
     /// Bytes before the first number.
     start: u64,
-    image: bool,
 }
 
 /// Reads the header of either kind of file.
@@ -177,20 +187,16 @@ fn header(path: &Path, file: &File) -> Result<Header> {
     match magic {
         [0x93, b'N'] => {
             let (shape, dtype, start) = npy_rows(bytes)?;
-            Ok(Header { shape, dtype, start, image: false })
+            Ok(Header { shape, dtype, start })
         }
         [0, 0] => {
             let shape = idx_header(&mut bytes, 1..=255, "1 dimension or more")?;
-            let dtype = Dtype { whole: true, size: 1, big_endian: false, append: append_bytes };
-            Ok(Header { start: bytes.position, dtype, image: shape.len() > 1, shape })
+            let number = if shape.len() > 1 { Number::Pixel } else { Number::U1 };
+            Ok(Header { shape, dtype: Dtype { number, big_endian: false }, start: bytes.position })
         }
         [0x1f, 0x8b] => Err(content(path, "compression", "none, to read parts of it", "gzip")),
         _ => Err(content(path, "kind of file", "a .npy or an IDX file", quoted(magic))),
     }
-}
-
-fn append_bytes(bytes: &[u8], numbers: &mut Vec<f64>) {
-    numbers.extend(bytes.iter().map(|&byte| f64::from(byte)));
 }
 
 #[cfg(unix)]
@@ -259,57 +265,39 @@ impl FileSource {
     pub fn y(&self) -> &RowsFile {
         &self.y
     }
-
-    fn read_weights<F: Scalar>(&self, rows: &[usize], into: ArrayViewMut1<F>) -> Result<()> {
-        let Some(weights) = &self.weights else { return Ok(()) };
-        weights.read_into(rows, into.insert_axis(ndarray::Axis(1)))
-    }
 }
 
-impl<F: Scalar> Source<F, F> for FileSource {
-    type Error = ReadError;
+/// A source of targets of this type, which this method of [`RowsFile`] reads.
+macro_rules! source_of {
+    ($target:ty, $read:ident) => {
+        impl<F: Scalar> Source<F, $target> for FileSource {
+            type Error = ReadError;
 
-    fn samples(&self) -> usize {
-        self.x.rows
-    }
+            fn samples(&self) -> usize {
+                self.x.rows
+            }
 
-    fn has_weights(&self) -> bool {
-        self.weights.is_some()
-    }
+            fn has_weights(&self) -> bool {
+                self.weights.is_some()
+            }
 
-    fn read(
-        &self,
-        rows: &[usize],
-        x: ArrayViewMut2<'_, F>,
-        y: ArrayViewMut2<'_, F>,
-        weights: ArrayViewMut1<'_, F>,
-    ) -> Result<()> {
-        self.x.read_into(rows, x)?;
-        self.y.read_into(rows, y)?;
-        self.read_weights(rows, weights)
-    }
+            fn read(
+                &self,
+                rows: &[usize],
+                x: ArrayViewMut2<'_, F>,
+                y: ArrayViewMut2<'_, $target>,
+                weights: ArrayViewMut1<'_, F>,
+            ) -> Result<()> {
+                self.x.read(rows, x)?;
+                self.y.$read(rows, y)?;
+                match &self.weights {
+                    Some(file) => file.read(rows, weights.insert_axis(Axis(1))),
+                    None => Ok(()),
+                }
+            }
+        }
+    };
 }
 
-impl<F: Scalar> Source<F, usize> for FileSource {
-    type Error = ReadError;
-
-    fn samples(&self) -> usize {
-        self.x.rows
-    }
-
-    fn has_weights(&self) -> bool {
-        self.weights.is_some()
-    }
-
-    fn read(
-        &self,
-        rows: &[usize],
-        x: ArrayViewMut2<'_, F>,
-        y: ArrayViewMut2<'_, usize>,
-        weights: ArrayViewMut1<'_, F>,
-    ) -> Result<()> {
-        self.x.read_into(rows, x)?;
-        self.y.read_labels(rows, y)?;
-        self.read_weights(rows, weights)
-    }
-}
+source_of!(F, read);
+source_of!(usize, read_labels);

@@ -19,6 +19,12 @@ pub(crate) fn part(len: usize, parts: usize, index: usize) -> Range<usize> {
     start..start + each + usize::from(index < longer)
 }
 
+/// The parts of a rank, which lie one after another.
+pub(crate) fn part_of_rank(len: usize, parts: usize, rank: usize, ranks: usize) -> Range<usize> {
+    let each = parts / ranks;
+    part(len, parts, rank * each).start..part(len, parts, (rank + 1) * each - 1).end
+}
+
 /// For each batch, where the samples of some of the parts lie in an order that has them batch by
 /// batch, and part by part within a batch.
 #[derive(Debug)]
@@ -176,10 +182,4 @@ mod tests {
             }
         }
     }
-}
-
-/// The parts of a rank, which lie one after another.
-pub(crate) fn part_of_rank(len: usize, parts: usize, rank: usize, ranks: usize) -> Range<usize> {
-    let each = parts / ranks;
-    part(len, parts, rank * each).start..part(len, parts, (rank + 1) * each - 1).end
 }

@@ -400,7 +400,7 @@ fn a_failure_of_one_rank_ends_all_and_the_run_can_go_on() {
                     assert!(!(observes && is_failing && end.epoch == 2 && end.batch == at), "on purpose");
                 }),
                 on_epoch(|record, _| {
-                    assert!(!(fails == Fails::EpochObserver && is_failing && record.epoch == 2), "on purpose")
+                    assert!(!(fails == Fails::EpochObserver && is_failing && record.epoch == 2), "on purpose");
                 }),
             );
             let done = catch_unwind(AssertUnwindSafe(|| run.fit(part, None, observer)));
@@ -477,7 +477,8 @@ impl crate::Loss<f64> for Failing {
 fn trainers_that_are_not_equal_are_refused() {
     let train = Data::<f32>::new(40, 5, false, 1);
     let start = trainer::<f32>(&[5, 3], Training::default(), Products::Auto);
-    let change: [(&str, fn(&mut Trainer<f32, SoftmaxCrossEntropy>)); 4] = [
+    type Change = fn(&mut Trainer<f32, SoftmaxCrossEntropy>);
+    let change: [(&str, Change); 4] = [
         ("settings", |trainer| trainer.training.batch += 1),
         ("position", |trainer| trainer.position.steps += 1),
         ("parameters", |trainer| trainer.model.mlp.theta_mut().b_mut()[1] += 1e-6),

@@ -45,10 +45,7 @@ pub(crate) struct Reducer<F> {
 }
 
 /// Copies some of the numbers, counted in the order of θ.
-fn copy_range<F: Copy>(from: &Parameters<F>, range: Range<usize>, into: &mut [F])
-where
-    F: Scalar,
-{
+fn copy_range<F: Scalar>(from: &Parameters<F>, range: Range<usize>, into: &mut [F]) {
     let (mut start, mut rest) = (0, into);
     for numbers in from.slices() {
         let end = start + numbers.len();

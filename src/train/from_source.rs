@@ -4,10 +4,11 @@
 //! thread reads the next one. The engine gets each chunk as data in memory, of which it takes so
 //! many steps, so steps, losses and history have the bits that all data in memory would give.
 
+use std::io;
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
 use std::sync::mpsc::{channel, sync_channel};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use crate::engine::choice::is_native;
 use crate::engine::door::Engine;
@@ -93,6 +94,18 @@ where
     }
 }
 
+/// Starts the thread that reads ahead. The system refuses one where a user has as many as may be.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    reader: impl FnOnce() + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, ()>> {
+    #[cfg(test)]
+    if tests::REFUSED.get() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    thread::Builder::new().spawn_scoped(scope, reader)
+}
+
 /// A source whose samples are read on another thread while those before are used.
 pub(crate) struct ReadAhead<'a, S> {
     pub(crate) source: &'a S,
@@ -125,8 +138,8 @@ impl<S> ReadAhead<'_, S> {
             for _ in 0..2 {
                 to_read.send(Chunk::new(self.inputs, self.targets)).expect("the receiver is here");
             }
-            let planned = ranges.clone();
-            let reader = scope.spawn(move || {
+            let (planned, read) = (ranges.clone(), &read);
+            let reader = spawn(scope, move || {
                 for range in planned {
                     // The other side is gone if it has failed, or was stopped.
                     let Ok(mut chunk) = emptied.recv() else { return };
@@ -137,6 +150,9 @@ impl<S> ReadAhead<'_, S> {
                     }
                 }
             });
+            let Ok(reader) = reader else {
+                return read_in_turn(Chunk::new(self.inputs, self.targets), read, ranges, take);
+            };
             let mut waits_in_vain = false;
             let take_all = || {
                 for range in ranges {
@@ -162,6 +178,23 @@ impl<S> ReadAhead<'_, S> {
             }
         })
     }
+}
+
+/// What [`ReadAhead::for_each_part`] does where the system has no thread for it: reads each range
+/// on this thread, before it is handed on.
+fn read_in_turn<C, E: From<Error>>(
+    mut chunk: C,
+    read: impl Fn(&mut C, Range<usize>) -> Result<(), E>,
+    ranges: impl Iterator<Item = Range<usize>>,
+    mut take: impl FnMut(Range<usize>, &C) -> Result<ControlFlow<()>>,
+) -> Result<(), E> {
+    for range in ranges {
+        read(&mut chunk, range.clone())?;
+        if take(range, &chunk)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// A source, cut into samples to train on and to validate with.
@@ -308,5 +341,60 @@ where
             },
         )?;
         Ok(Some(sum / rows.len() as f64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ops::ControlFlow;
+
+    use ndarray::{Array1, Array2};
+
+    use crate::network::loss::SquaredError;
+    use crate::network::mlp::Mlp;
+    use crate::network::parameters::Bias;
+    use crate::optim::learning_rate::LearningRate;
+    use crate::train::dataset::Dataset;
+    use crate::train::observer::on_batch;
+    use crate::train::trainer::{StopReason, Trainer};
+    use crate::train::training::Training;
+
+    thread_local! {
+        /// Whether the system has no thread for a reader that this thread starts.
+        pub(super) static REFUSED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    #[test]
+    fn without_a_thread_for_the_reader_samples_are_read_on_this_one() {
+        let x = Array2::from_shape_fn((100, 3), |(i, j)| ((i * (j + 2)) % 11) as f64);
+        let y = Array1::from_shape_fn(100, |i| (i % 7) as f64);
+        let data = Dataset::new(&x, &y);
+        let training = Training {
+            epochs: 3,
+            batch: 4,
+            learning_rate: LearningRate::constant(0.001),
+            standardize: true,
+            validation_fraction: Some(0.2),
+            ..Training::default()
+        };
+        let trainer = || Trainer::new(Mlp::he(&[3, 5, 1], Bias::Input, 1).unwrap(), SquaredError, training.clone());
+        let (mut expected, mut found) = (trainer().unwrap(), trainer().unwrap());
+        expected.fit(data, None, ()).unwrap();
+        REFUSED.set(true);
+        // Stopped within a part that was read, and continued.
+        let mut batches = 0;
+        let stop = on_batch(|_| {
+            batches += 1;
+            if batches == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(found.fit_source(&data, None, stop).unwrap(), StopReason::Observer);
+        assert_eq!(found.fit_source(&data, None, ()).unwrap(), StopReason::Completed);
+        REFUSED.set(false);
+        assert_eq!(found.model(), expected.model());
+        let losses = |trainer: &Trainer<f64, _>| -> Vec<_> {
+            trainer.history().records.iter().map(|record| (record.loss, record.validation_loss)).collect()
+        };
+        assert_eq!(losses(&found), losses(&expected));
     }
 }

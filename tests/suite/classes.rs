@@ -6,7 +6,7 @@ use dashu_float::FBig;
 use dashu_float::round::mode::HalfEven;
 use gemmprop::{
     Bias, Dataset, Error, Logistic, Loss, Mlp, Model, Probabilities, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer,
-    Training, balanced_class_weights, class_weights,
+    Training, TwiceDifferentiable, balanced_class_weights, class_weights,
 };
 use ndarray::{Array1, Array2, array};
 use proptest::prelude::*;
@@ -98,6 +98,23 @@ fn weights_are_those_of_the_classes() {
     // Labels of any size need no table.
     assert_eq!(balanced_class_weights::<f64>(array![usize::MAX, 7].view()), array![1.0, 1.0]);
     assert_eq!(balanced_class_weights::<f64>(Array1::from(vec![]).view()).len(), 0);
+}
+
+/// What no training shows: what is refused, ℓ alone, and the second derivative.
+#[test]
+fn a_loss_behind_a_pointer_refuses_and_measures_as_the_loss() {
+    fn of<L: TwiceDifferentiable<f64, Target = usize>>(loss: &L) -> (Vec<Error>, f64, [f64; 3]) {
+        let mut hv = [f64::NAN; 3];
+        loss.second_derivative(&[0.5, -1.0, 2.0], &[1], &[1.0, 3.0, -2.0], &mut hv);
+        let refused = [loss.check(4, &[3], 3).unwrap_err(), loss.target_len(1).unwrap_err()];
+        (refused.to_vec(), loss.value(&[0.5, -1.0, 2.0], &[1]), hv)
+    }
+    let expected = of(&SoftmaxCrossEntropy);
+    assert_eq!(expected.0[0], Error::Label { row: Some(4), classes: 3, found: 3 });
+    assert!(expected.1 > 3.0 && expected.2.iter().all(|hv| hv.is_finite()));
+    assert_eq!(of(&&SoftmaxCrossEntropy), expected);
+    assert_eq!(of(&Box::new(SoftmaxCrossEntropy)), expected);
+    assert_eq!(of(&Arc::new(SoftmaxCrossEntropy)), expected);
 }
 
 /// A loss by reference, in a box or shared, also as an object, trains to the bits of the loss; and

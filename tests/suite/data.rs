@@ -877,6 +877,7 @@ fn csv_of_each_separator() {
     for (text, columns) in [
         ("m, s; kg, s;y\n1;2;x\n", ["m, s", "kg, s", "y"]),
         ("\"a;;;\",b,y\n1,2,x\n", ["a;;;", "b", "y"]),
+        ("\"a;b;c;d\",y,z\n\"1;2;3;4\",5,6\n", ["a;b;c;d", "y", "z"]),
         ("a;b,c,y\n1,2,3\n", ["a;b", "c", "y"]),
     ] {
         assert_eq!(data::csv_table(folder.write("a.csv", text), None).unwrap().columns(), columns);

@@ -37,6 +37,7 @@ mod own_loops;
 // The package on a registry is without `report`.
 #[cfg(repository)]
 mod plot;
+mod program;
 mod rungs_agree;
 mod sam;
 mod same_bits;
@@ -45,7 +46,7 @@ mod sharpness;
 mod source;
 #[cfg(repository)]
 mod statistics;
-mod train_program;
+
 mod trainer;
 mod trust;
 mod unbiased;

@@ -602,3 +602,24 @@ fn a_run_that_diverges_says_where_as_in_memory() {
     assert!(matches!(expected, Error::Diverged { at: Some((1, step)), .. } if step > 64), "{expected}");
     assert_eq!(found.to_string(), expected.to_string());
 }
+
+#[test]
+fn rows_of_a_file_are_read_in_any_order_into_any_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let all = Array2::from_shape_fn((9, 3), |(i, j)| (10 * i + j) as f32 + 0.1);
+    ndarray_npy::write_npy(&path, &all).unwrap();
+    let file = RowsFile::open(&path).unwrap();
+    let rows = [5, 6, 7, 2, 2, 8, 0];
+    let expected = all.select(ndarray::Axis(0), &rows);
+    let mut found = Array2::<f32>::zeros((7, 3));
+    file.read(&rows, &mut found).unwrap();
+    assert_eq!(found, expected);
+    let mut in_columns = Array2::<f64>::zeros(ndarray::ShapeBuilder::f((7, 3)));
+    file.read(&rows, &mut in_columns).unwrap();
+    assert_eq!(in_columns, expected.mapv(f64::from));
+    let error = file.read(&[0], &mut Array2::<f32>::zeros((1, 2))).unwrap_err();
+    assert!(error.to_string().contains("x.npy: columns: expected 2, found 3"), "{error}");
+    let outside = std::panic::catch_unwind(|| file.read(&[9], &mut Array2::<f32>::zeros((1, 3))));
+    assert!(outside.is_err());
+}

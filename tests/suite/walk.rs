@@ -5,7 +5,7 @@
 //! run; for this file alone: `cargo build --example walk` first. After a change,
 //! `cargo run --example walk` writes the page anew.
 
-// As for `train_program`: the runs without `progress` build no examples.
+// As for `program`: the runs without `progress` build no examples.
 #![cfg(all(feature = "files", feature = "progress"))]
 
 use std::path::Path;

@@ -20,14 +20,22 @@ pub(crate) fn evaluate(arguments: &Evaluate, json: bool) -> Result {
         check_output(path, &[&source.data, &source.csv, targets, &Some(checkpoint.clone())])?;
     }
     let (task, model) = network(checkpoint)?;
-    let (samples, origin) = task.answered(source, targets.as_deref())?;
-    check_columns(&origin, model.mlp.widths()[0], samples.x.ncols())?;
-    let predicted = of_file(&task, &model, samples.x.view(), &origin)?;
-    let quality = quality(&task, &predicted, &samples.y)?;
+    let (rows, y) = task.answered(source, targets.as_deref())?;
+    check_columns(&rows.origin, model.mlp.widths()[0], rows.x.columns())?;
+    let mut predicted: Option<Predicted> = None;
+    of_file(&task, &model, &rows, |_, more| {
+        match &mut predicted {
+            Some(predicted) => predicted.append(more),
+            None => predicted = Some(more),
+        }
+        Ok(())
+    })?;
+    let predicted = predicted.expect("there is a part, if an empty one");
+    let quality = quality(&task, &predicted, &y)?;
     if let Some(path) = plot {
         match (&quality, &predicted) {
             (Quality::Classes(quality), _) => draw_confusion(path, &task, quality)?,
-            (_, Predicted::Numbers(y_hat)) => draw_numbers(path, &task, &samples.y.numbers(), y_hat.view())?,
+            (_, Predicted::Numbers(y_hat)) => draw_numbers(path, &task, &y.numbers(), y_hat.view())?,
             (Quality::Numbers(_), Predicted::Classes(_)) => unreachable!("numbers are measured as numbers"),
         }
     }

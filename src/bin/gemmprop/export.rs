@@ -4,11 +4,12 @@ use gemmprop::exchange::{OnnxExport, OutputFunction};
 use gemmprop::{Model, Standardizer};
 use serde_json::json;
 
-use crate::arguments::{Export, LossKind};
+use crate::arguments::Export;
 use crate::message::{Result, print_json, quoted, say};
 use crate::network::network;
 use crate::output::check_output;
 use crate::task::Task;
+use crate::values::LossKind;
 
 pub(crate) fn export(arguments: &Export, json: bool) -> Result {
     let Export { checkpoint, onnx } = arguments;

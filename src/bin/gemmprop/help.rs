@@ -22,7 +22,9 @@ Learns from data, and saves the network:
 
 Every setting has a default that learns well on most data. Ctrl-C, SIGTERM and SIGHUP stop the run after the current \
 batch and keep a checkpoint; a second signal ends it at once. --resume continues from the checkpoint and ends with exactly \
-the numbers of a run that was never stopped. Each file is opened once, so it may be a pipe, or /dev/stdin.
+the numbers of a run that was never stopped. Each file is opened once, so it may be a pipe, or /dev/stdin, except those \
+that are too large for --memory: their samples are read from disk as they are needed, and by default shuffled in blocks, \
+which a line says. All else is the same, to the last bit. Tables are always read into memory.
 
 Texts are learned as classes, and so are whole numbers with at most 20 different values, if each value occurs at least \
 twice on average. Other numbers are learned as numbers. --loss overrides this.";
@@ -33,7 +35,9 @@ Predicts with a network that was trained before:
   gemmprop predict --checkpoint run --csv flowers.csv
 
 Writes a line for each sample: the class and its probability, or the number. If the data also have the answers (the \
-target's column, or labels), it reports how good the predictions are on the rows with a valid answer. For a run with \
+target's column, or labels), it reports how good the predictions are on the rows with a valid answer. Arrays and images \
+are read and predictions written a part at a time, so files may be larger than memory; an error in a later part leaves no \
+--output file, but standard output has the lines before it. Tables, pipes and compressed files are read into memory. For a run with \
 --early-stopping it uses the network of the best epoch, even while the run continues or after it was stopped.";
 
 pub(crate) const ABOUT_EVALUATE: &str = "\
@@ -45,7 +49,8 @@ For classes: the accuracy, and how often each class was taken for each other. Of
 of a class, its precision is the part that is; of those that are, its recall is the part that was found. For numbers, \
 with e the errors: MAE is the mean of |e|, RMSE the root of the mean of e^2, and R^2 = 1 - (sum of e^2) / (sum of squared \
 distances from the mean), which is 1 for perfect predictions and 0 for the mean. The intervals have 95 % of 1000 \
-bootstrap samples (drawn from the rows with replacement) inside.";
+bootstrap samples (drawn from the rows with replacement) inside. Inputs in arrays and images are read a part at a time; \
+answers and predictions stay in memory.";
 
 pub(crate) const ABOUT_INSPECT: &str = "\
 Shows what a checkpoint has: its layers with their shapes and norms, what it has learned from and how, and the epochs.

@@ -9,10 +9,13 @@ mod export;
 mod figures;
 mod guess;
 mod help;
+mod inputs;
 mod inspect;
 mod keeper;
+mod memory;
 mod message;
 mod network;
+mod new_folder;
 mod origin;
 mod output;
 #[allow(dead_code, unreachable_pub, reason = "the benches draw with it too, and use all of it")]
@@ -29,6 +32,9 @@ mod signals;
 mod table;
 mod task;
 mod train;
+mod training_source;
+mod values;
+mod writing;
 
 use std::process::ExitCode;
 

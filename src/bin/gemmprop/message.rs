@@ -31,13 +31,34 @@ pub(crate) fn say(line: impl AsRef<str>) {
     }
 }
 
-/// Writes to stdout. That a reader has closed the pipe because it has read enough is no error.
-pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result {
-    let mut stdout = io::BufWriter::new(io::stdout().lock());
-    match write(&mut stdout).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+/// Standard output. That a reader has closed the pipe because it has read enough is no error: what
+/// follows is dropped.
+pub(crate) fn stdout() -> impl Write {
+    io::BufWriter::new(UntilClosed(io::stdout().lock()))
+}
+
+struct UntilClosed<W>(W);
+
+impl<W: Write> Write for UntilClosed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
+/// Writes to [`stdout`].
+pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result {
+    let mut stdout = stdout();
+    Ok(write(&mut stdout).and_then(|()| stdout.flush())?)
 }
 
 /// Writes a line of JSON to stdout.

@@ -1,6 +1,8 @@
 //! Files that are written completely or not at all.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -47,11 +49,43 @@ fn beside(path: &Path) -> Result<NamedTempFile> {
     })
 }
 
+/// A file that gets its name when it is complete.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl Partial {
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), file: beside(path)? })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        self.file.as_file()
+    }
+
+    /// Whether its name ends so.
+    pub(crate) fn ends_in(&self, ending: &str) -> bool {
+        self.path.extension().is_some_and(|found| found == ending)
+    }
+
+    /// An error of writing it, with its name.
+    pub(crate) fn error(&self, error: impl Display) -> Box<dyn Error> {
+        format!("{}: {error}", self.path.display()).into()
+    }
+
+    /// Gives it its name. The bytes are on the disk before that, also if the power fails.
+    pub(crate) fn finish(self) -> Result {
+        let Self { path, file } = self;
+        let named = file.as_file().sync_all().and_then(|()| Ok(file.persist(&path)?));
+        named.map(drop).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+}
+
 /// Writes the file completely or not at all, also if the power fails.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result {
-    let mut partial = beside(path)?;
-    // Without the sync, the new name could be on the disk before the bytes are.
-    let synced = partial.write_all(bytes).and_then(|()| partial.as_file().sync_all());
-    let written = synced.and_then(|()| Ok(partial.persist(path)?));
-    written.map(drop).map_err(|error| format!("{}: {error}", path.display()).into())
+    let partial = Partial::new(path)?;
+    partial.file().write_all(bytes).map_err(|error| partial.error(error))?;
+    partial.finish()
 }

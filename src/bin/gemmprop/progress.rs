@@ -7,7 +7,7 @@ use gemmprop::{BatchEnd, Model, Observer, Record};
 
 use crate::message::{print_json, say, short};
 use crate::score::validated;
-use crate::task::{Samples, Task};
+use crate::task::{Task, Validation};
 
 /// Writes the record of each epoch to stdout.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Observer<f32> for JsonLines {
 /// every few seconds within long ones.
 pub(crate) struct Lines<'a> {
     task: &'a Task,
-    validation: Option<&'a Samples>,
+    validation: Option<Validation<'a>>,
     epochs: usize,
     samples: usize,
     since: Instant,
@@ -34,7 +34,7 @@ pub(crate) struct Lines<'a> {
 impl<'a> Lines<'a> {
     const EVERY: Duration = Duration::from_secs(5);
 
-    pub(crate) fn new(task: &'a Task, validation: Option<&'a Samples>) -> Self {
+    pub(crate) fn new(task: &'a Task, validation: Option<Validation<'a>>) -> Self {
         Self { task, validation, epochs: 0, samples: 0, since: Instant::now() }
     }
 

@@ -4,18 +4,20 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::path::Path;
 
-use gemmprop::data;
+use bytesize::ByteSize;
+use gemmprop::data::{self, IdxFiles, ImageFiles, ReadError};
 use ndarray::{Array1, Array2, Axis};
 
-use crate::arguments::LossKind;
 use crate::guess::{Guess, guess, has_decimal_comma, number};
+use crate::inputs::Numbers;
 use crate::message::{Result, counted};
 use crate::origin::Origin;
+use crate::values::LossKind;
 
 /// All rows of a source.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    pub(crate) x: Array2<f64>,
+    pub(crate) x: Numbers,
     pub(crate) answers: Option<Answers>,
     pub(crate) origin: Origin,
 }
@@ -32,44 +34,72 @@ pub(crate) enum Answers {
 }
 
 impl Rows {
-    pub(crate) fn new(x: Array2<f64>, answers: Option<Answers>, origin: Origin) -> Result<Self> {
-        if x.ncols() == 0 {
+    /// Refuses other than one answer for each row, and numbers in memory that are not finite.
+    pub(crate) fn new(x: Numbers, answers: Option<Answers>, origin: Origin) -> Result<Self> {
+        if x.columns() == 0 {
             return Err(format!("{origin}: expected columns to learn from, found none").into());
         }
         if let Some(found) = answers.as_ref().map(Answers::len)
-            && found != x.nrows()
+            && found != x.rows()
         {
-            let (expected, targets) = (counted(x.nrows(), "row"), counted(found, "target"));
+            let (expected, targets) = (counted(x.rows(), "row"), counted(found, "target"));
             return Err(format!(
                 "{}: expected a target for each of the {expected} of {origin}, found {targets}",
                 origin.targets()
             )
             .into());
         }
+        let rows = Self { x, answers, origin };
+        if let Numbers::Memory(x) = &rows.x {
+            rows.check_finite(x, |row| row)?;
+        }
+        Ok(rows)
+    }
+
+    /// Some rows of the inputs, all of them finite.
+    pub(crate) fn part(&self, rows: &[usize]) -> Result<Array2<f64>> {
+        let x = self.x.part(rows)?;
+        if let Numbers::File(_) = self.x {
+            self.check_finite(&x, |row| rows[row])?;
+        }
+        Ok(x)
+    }
+
+    fn check_finite(&self, x: &Array2<f64>, row: impl Fn(usize) -> usize) -> Result {
         match x.indexed_iter().find(|(_, x)| !x.is_finite()) {
-            Some(((row, column), x)) => {
-                Err(format!("{}: expected a finite number, found {x}", origin.x(row, column)).into())
-            }
-            None => Ok(Self { x, answers, origin }),
+            Some(((at, column), &x)) => Err(self.not_finite(row(at), column, x)),
+            None => Ok(()),
         }
     }
 
-    /// The images of a folder, and those of its test set if it has one.
-    pub(crate) fn images(folder: &Path) -> Result<(Self, Option<Self>)> {
-        let rows = |images: data::Images<f64>, part| {
-            let numbers = images.labels.mapv(|label| label as f64).insert_axis(Axis(1));
+    /// The error for an input that is not finite.
+    pub(crate) fn not_finite(&self, row: usize, column: usize, x: f64) -> Box<dyn Error> {
+        format!("{}: expected a finite number, found {x}", self.origin.x(row, column)).into()
+    }
+
+    /// The images of a folder, and those of its test set if it has one. Images that would take more
+    /// memory than `most` are read a part at a time.
+    pub(crate) fn images(folder: &Path, most: ByteSize) -> Result<(Self, Option<Self>)> {
+        let rows = |ImageFiles { images, labels }: ImageFiles, part| {
+            let x = Numbers::of(&images, most, |path| data::idx_images(path))?;
+            let numbers = data::idx_labels(&labels)?.mapv(|label| label as f64).insert_axis(Axis(1));
+            let (expected, found) = (format!("{}, one for each image", x.rows()), numbers.nrows());
+            if found != x.rows() {
+                let found = found.to_string();
+                return Err(ReadError::Content { path: labels, what: "labels", expected, found }.into());
+            }
             let origin = Origin::Images { folder: folder.to_owned(), part };
-            Self::new(images.x, Some(Answers::Numbers { numbers, whole: true }), origin)
+            Self::new(x, Some(Answers::Numbers { numbers, whole: true }), origin)
         };
-        let data::IdxFolder { train, test } = data::idx_folder(folder)?;
+        let IdxFiles { train, test } = data::idx_files(folder)?;
         let part = if test.is_some() { "training " } else { "" };
         Ok((rows(train, part)?, test.map(|test| rows(test, "test ")).transpose()?))
     }
 
-    /// Arrays of NumPy.
-    pub(crate) fn arrays(x: &Path, targets: Option<&Path>) -> Result<Self> {
+    /// Arrays of NumPy. Inputs that would take more memory than `most` are read a part at a time.
+    pub(crate) fn arrays(x: &Path, targets: Option<&Path>, most: ByteSize) -> Result<Self> {
         let origin = Origin::Arrays { x: x.to_owned(), y: targets.map_or_else(Default::default, Path::to_owned) };
-        let x = data::npy_any(x)?.numbers;
+        let x = Numbers::of(x, most, |path| Ok(data::npy_any(path)?.numbers))?;
         let answers = targets.map(data::npy_any).transpose()?;
         let answers = answers.map(|array| Answers::Numbers { numbers: array.numbers, whole: array.whole });
         Self::new(x, answers, origin)
@@ -100,9 +130,7 @@ impl Rows {
                 let (targets, found) = (self.origin.targets(), counted(numbers.ncols(), "number"));
                 Err(format!("{targets}: expected one class for each row, found {found}").into())
             }
-            _ => {
-                (0..self.x.nrows()).map(|row| self.class(row).ok_or_else(|| self.refused(row, 0, "a class"))).collect()
-            }
+            _ => (0..self.x.rows()).map(|row| self.class(row).ok_or_else(|| self.refused(row, 0, "a class"))).collect(),
         }
     }
 
@@ -130,9 +158,12 @@ impl Rows {
         format!("{}: expected {expected}, found {found}", self.origin.y(row, column)).into()
     }
 
-    /// Rounds to f32, as older runs did before they standardised.
+    /// Rounds to f32, as older runs did before they standardised. Those do not standardise here, so
+    /// the inputs of a file are rounded where they are read.
     pub(crate) fn round(&mut self) {
-        self.x.mapv_inplace(|x| f64::from(x as f32));
+        if let Numbers::Memory(x) = &mut self.x {
+            x.mapv_inplace(|x| f64::from(x as f32));
+        }
         if let Some(Answers::Numbers { numbers, .. }) = &mut self.answers {
             numbers.mapv_inplace(|number| f64::from(number as f32));
         }

@@ -6,45 +6,52 @@ use std::fmt::Display;
 use ndarray::Array2;
 
 use crate::message::{Result, counted};
+use crate::origin::Origin;
 use crate::rows::Rows;
-use crate::task::{Target, Task};
+use crate::task::{Scale, Target, Task, scale};
 
 impl Task {
-    /// Adds all numbers, before they are standardised.
-    pub(crate) fn add_to_checksum(&self, crc: &mut crc32fast::Hasher, all: &Rows, rows: &[usize], y: &Target) {
-        // Older runs rounded the numbers before taking the checksum.
-        let single = self.inputs.is_none();
-        let mut add = |number: f64| match single {
-            true => crc.update(&(number as f32).to_le_bytes()),
-            false => crc.update(&number.to_le_bytes()),
-        };
-        rows.iter().for_each(|&row| all.x.row(row).iter().for_each(|&x| add(x)));
+    /// The scales of inputs, none if they stay as they are.
+    pub(crate) fn scales(&self) -> &[Scale] {
+        self.inputs.as_deref().unwrap_or_default()
+    }
+
+    /// Adds numbers to the checksum of a run, before they are standardised.
+    pub(crate) fn add_numbers<'x>(&self, crc: &mut crc32fast::Hasher, numbers: impl IntoIterator<Item = &'x f64>) {
+        let mut bytes = Vec::new();
+        for &number in numbers {
+            // Older runs rounded the numbers before taking the checksum.
+            match self.inputs {
+                None => bytes.extend((number as f32).to_le_bytes()),
+                Some(_) => bytes.extend(number.to_le_bytes()),
+            }
+        }
+        crc.update(&bytes);
+    }
+
+    pub(crate) fn add_targets(&self, crc: &mut crc32fast::Hasher, y: &Target) {
         match y {
             Target::Labels(y) => y.iter().for_each(|&label| crc.update(&(label as u64).to_le_bytes())),
-            Target::Numbers(y) => y.iter().for_each(|&y| add(y)),
+            Target::Numbers(y) => self.add_numbers(crc, y),
         }
     }
 
-    /// The given rows of x, standardised and rounded for the network.
-    pub(crate) fn inputs(&self, all: &Rows, rows: &[usize]) -> Result<Array2<f32>> {
-        let scales = self.inputs.as_deref().unwrap_or_default();
+    /// These rows of x, standardised and rounded for the network, which has to be able to hold
+    /// them.
+    pub(crate) fn inputs_of(&self, origin: &Origin, rows: &[usize], x: &Array2<f64>) -> Result<Array2<f32>> {
+        let scales = self.scales();
         if !scales.is_empty() {
-            check_columns(&all.origin, scales.len(), all.x.ncols())?;
+            check_columns(origin, scales.len(), x.ncols())?;
         }
-        let mut x = Array2::zeros((rows.len(), all.x.ncols()));
-        for (mut to, &row) in x.outer_iter_mut().zip(rows) {
-            for (column, (to, &x)) in to.iter_mut().zip(all.x.row(row)).enumerate() {
-                *to = match scales.get(column) {
-                    Some((mean, deviation)) => ((x - mean) / deviation) as f32,
-                    None => x as f32,
-                };
-                if !to.is_finite() {
-                    let at = all.origin.x(row, column);
-                    return Err(format!("{at}: expected a number that the network's f32 can hold, found {x:?}").into());
-                }
+        let mut scaled = Array2::zeros(x.dim());
+        scale(scales, x.view(), scaled.view_mut());
+        match scaled.indexed_iter().find(|(_, x)| !x.is_finite()) {
+            Some(((row, column), _)) => {
+                let (at, x) = (origin.x(rows[row], column), x[(row, column)]);
+                Err(format!("{at}: expected a number that the network's f32 can hold, found {x:?}").into())
             }
+            None => Ok(scaled),
         }
-        Ok(x)
     }
 
     pub(crate) fn check_scaled(&self, all: &Rows, rows: &[usize], y: &Target) -> Result {

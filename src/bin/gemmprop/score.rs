@@ -7,9 +7,10 @@ use ndarray::{Array2, ArrayView1};
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
+use crate::inputs::parts;
 use crate::message::Result;
 use crate::predicted::{Predicted, predicted};
-use crate::task::{Samples, Target, Task};
+use crate::task::{Target, Task, Validation};
 
 /// The quality of predictions in one number.
 #[derive(Debug, Clone, Copy)]
@@ -36,18 +37,41 @@ pub(crate) fn five_digits(number: f64) -> String {
     }
 }
 
-/// The score of predictions with the answers y; none if there are no predictions.
-pub(crate) fn score(predicted: &Predicted, y: &Target) -> Result<Option<Score>> {
-    Ok(match predicted {
-        Predicted::Classes(classes) => {
-            let right = classes.iter().zip(&y.labels()).filter(|((class, _), label)| class == *label).count();
-            (!classes.is_empty()).then(|| Score::Accuracy(right as f64 / classes.len() as f64))
+/// A score that is added up part by part.
+#[derive(Debug, Default)]
+pub(crate) struct Scorer {
+    /// Predictions, or numbers of them.
+    count: usize,
+    right: usize,
+    /// The sum of the squared errors; none for classes.
+    squares: Option<f64>,
+}
+
+impl Scorer {
+    /// Adds predictions with the answers y.
+    pub(crate) fn add(&mut self, predicted: &Predicted, y: &Target) -> Result {
+        match predicted {
+            Predicted::Classes(classes) => {
+                self.right += classes.iter().zip(&y.labels()).filter(|((class, _), label)| class == *label).count();
+                self.count += classes.len();
+            }
+            Predicted::Numbers(y_hat) => {
+                let y = numbers_like(y_hat, y)?;
+                *self.squares.get_or_insert(0.0) += (y_hat - y).mapv(|error| error * error).sum();
+                self.count += y_hat.len();
+            }
         }
-        Predicted::Numbers(y_hat) => {
-            let y = numbers_like(y_hat, y)?;
-            (y_hat - y).mapv(|error| error * error).mean().map(|mean| Score::Rmse(mean.sqrt()))
-        }
-    })
+        Ok(())
+    }
+
+    /// The score; none if there are no predictions.
+    pub(crate) fn score(&self) -> Option<Score> {
+        let count = Some(self.count as f64).filter(|&count| count > 0.0)?;
+        Some(match self.squares {
+            Some(squares) => Score::Rmse((squares / count).sqrt()),
+            None => Score::Accuracy(self.right as f64 / count),
+        })
+    }
 }
 
 fn numbers_like(y_hat: &Array2<f64>, y: &Target) -> Result<Array2<f64>> {
@@ -59,8 +83,14 @@ fn numbers_like(y_hat: &Array2<f64>, y: &Target) -> Result<Array2<f64>> {
 }
 
 /// The score of a validation set; none for a network whose outputs are not finite.
-pub(crate) fn validated(task: &Task, model: &Model<f32>, samples: &Samples) -> Option<Score> {
-    score(&predicted(task, model, samples.x.view()).ok()?, &samples.y).ok().flatten()
+pub(crate) fn validated(task: &Task, model: &Model<f32>, validation: Validation) -> Option<Score> {
+    let (mut scorer, samples) = (Scorer::default(), validation.samples);
+    for part in parts(validation.len(), samples.x.columns()) {
+        let rows = validation.part(part);
+        let predicted = predicted(task, model, samples.x.part(&rows).ok()?.view()).ok()?;
+        scorer.add(&predicted, &samples.y.select(&rows)).ok()?;
+    }
+    scorer.score()
 }
 
 /// Number of bootstrap samples.

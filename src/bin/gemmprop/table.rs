@@ -8,11 +8,13 @@ use gemmprop::data::{self, ReadError, TextTable};
 use ndarray::{Array2, ArrayViewMut1};
 use serde::{Deserialize, Serialize};
 
-use crate::arguments::{Missing, Source, Train};
+use crate::arguments::{Source, Train};
 use crate::guess::{has_decimal_comma, is_missing};
+use crate::inputs::Numbers;
 use crate::message::{Result, counted, quoted, short};
 use crate::origin::Origin;
 use crate::rows::{Answers, Rows};
+use crate::values::Missing;
 
 /// How a column becomes inputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -188,7 +190,7 @@ impl Inputs<'_> {
             .ok()
             .map(|at| Answers::Texts((0..table.lines().len()).map(|row| table.text(row, at).to_owned()).collect()));
         let (path, target, lines) = (path.to_owned(), target.to_owned(), table.lines().to_vec());
-        Rows::new(x, answers, Origin::Table { path, lines, columns: names, target })
+        Rows::new(Numbers::Memory(x), answers, Origin::Table { path, lines, columns: names, target })
     }
 }
 

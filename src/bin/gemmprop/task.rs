@@ -1,11 +1,16 @@
 //! What a run has to remember about its data, and the data in the form that its network reads.
 
-use ndarray::{Array1, Array2, Axis};
+use std::ops::Range;
+
+use bytesize::ByteSize;
+use gemmprop::data::{ReadError, RowsFile};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use crate::arguments::LossKind;
-use crate::origin::Origin;
+use crate::inputs::parts;
+use crate::rows::Rows;
 use crate::table::{Encoding, Inputs};
+use crate::values::LossKind;
 
 /// What is learned. It is saved with each checkpoint and has all that `predict` and --resume need
 /// besides the network.
@@ -33,6 +38,10 @@ pub(crate) struct Task {
     #[serde(default)]
     pub(crate) balanced: bool,
     pub(crate) validation: Option<f64>,
+    /// Whether the trainer itself keeps the rows to validate with. In older runs the program did,
+    /// and trained on the others in the order in which it had drawn them.
+    #[serde(default)]
+    pub(crate) split_by_trainer: bool,
     pub(crate) seed: u64,
     /// Checksum of all numbers used for training and validation, by which a resumed run recognises
     /// them.
@@ -48,25 +57,135 @@ pub(crate) enum Target {
     Numbers(Array2<f64>),
 }
 
-/// Samples as the network reads them.
+/// The inputs of samples as the network reads them.
+#[derive(Debug)]
+pub(crate) enum X {
+    Memory(Array2<f32>),
+    File { file: RowsFile, scales: Vec<Scale> },
+}
+
+/// Samples with their targets.
 #[derive(Debug)]
 pub(crate) struct Samples {
-    pub(crate) x: Array2<f32>,
-    /// The targets of all rows.
+    pub(crate) x: X,
     pub(crate) y: Target,
 }
 
-/// Training data and a validation set, if there is one.
-pub(crate) type Both = (Samples, Option<Samples>);
+/// Rows to train on and rows to validate with, if some of them are kept for that.
+pub(crate) type Division = Option<(Vec<usize>, Vec<usize>)>;
 
-/// Samples to predict.
+/// The data of a run: samples, some of which may be there to validate with, or others for that.
+#[derive(Debug)]
+pub(crate) struct TrainingData {
+    pub(crate) samples: Samples,
+    pub(crate) division: Division,
+    pub(crate) test: Option<Samples>,
+    /// The most memory that samples may take.
+    pub(crate) most: ByteSize,
+}
+
+/// Samples to validate with: some rows, or all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Validation<'a> {
+    pub(crate) samples: &'a Samples,
+    pub(crate) rows: Option<&'a [usize]>,
+}
+
+/// Rows to predict.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) x: Array2<f32>,
-    /// The rows whose answers are known, and the answers; none if the data have no column of
-    /// answers.
+    pub(crate) rows: Rows,
+    /// The rows whose answers are known, in order, and the answers; none if the data have no column
+    /// of answers.
     pub(crate) known: Option<(Vec<usize>, Target)>,
-    pub(crate) origin: Origin,
+}
+
+impl X {
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Self::Memory(x) => x.nrows(),
+            Self::File { file, .. } => file.rows(),
+        }
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        match self {
+            Self::Memory(x) => x.ncols(),
+            Self::File { file, .. } => file.columns(),
+        }
+    }
+
+    /// Some rows.
+    pub(crate) fn part(&self, rows: &[usize]) -> Result<Array2<f32>, ReadError> {
+        match self {
+            Self::Memory(x) => Ok(x.select(Axis(0), rows)),
+            Self::File { file, scales } => {
+                let mut x = Array2::zeros((rows.len(), file.columns()));
+                read_scaled(file, scales, rows, x.view_mut())?;
+                Ok(x)
+            }
+        }
+    }
+}
+
+impl Samples {
+    /// Some rows, in memory.
+    pub(crate) fn select(&self, rows: &[usize]) -> Result<Self, ReadError> {
+        Ok(Self { x: X::Memory(self.x.part(rows)?), y: self.y.select(rows) })
+    }
+}
+
+/// Reads rows of a file, standardised and rounded for the network.
+pub(crate) fn read_scaled(
+    file: &RowsFile,
+    scales: &[Scale],
+    rows: &[usize],
+    mut into: ArrayViewMut2<f32>,
+) -> Result<(), ReadError> {
+    if scales.is_empty() {
+        return file.read(rows, into);
+    }
+    for part in parts(rows.len(), file.columns()) {
+        let mut numbers = Array2::<f64>::zeros((part.len(), file.columns()));
+        file.read(&rows[part.clone()], &mut numbers)?;
+        scale(scales, numbers.view(), into.slice_mut(s![part, ..]));
+    }
+    Ok(())
+}
+
+/// Standardises in double precision, if there are scales, and rounds.
+pub(crate) fn scale(scales: &[Scale], x: ArrayView2<f64>, mut into: ArrayViewMut2<f32>) {
+    for (x, mut into) in x.outer_iter().zip(into.outer_iter_mut()) {
+        for (column, (into, &x)) in into.iter_mut().zip(x).enumerate() {
+            *into = match scales.get(column) {
+                Some((mean, deviation)) => ((x - mean) / deviation) as f32,
+                None => x as f32,
+            };
+        }
+    }
+}
+
+impl TrainingData {
+    /// The number of samples to train on.
+    pub(crate) fn trained(&self) -> usize {
+        self.division.as_ref().map_or(self.samples.x.rows(), |(rows, _)| rows.len())
+    }
+
+    pub(crate) fn validation(&self) -> Option<Validation<'_>> {
+        let part = self.division.as_ref().map(|(_, rows)| Validation { samples: &self.samples, rows: Some(rows) });
+        part.or(self.test.as_ref().map(|samples| Validation { samples, rows: None }))
+    }
+}
+
+impl Validation<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.map_or(self.samples.x.rows(), <[usize]>::len)
+    }
+
+    /// The rows of a part.
+    pub(crate) fn part(&self, part: Range<usize>) -> Vec<usize> {
+        self.rows.map_or_else(|| part.clone().collect(), |rows| rows[part.clone()].to_vec())
+    }
 }
 
 impl Target {

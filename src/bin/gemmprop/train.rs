@@ -5,28 +5,39 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Dataset, History, Logistic, Loss, Mlp, Observer, Products, ProgressBar, Record, SoftmaxCrossEntropy, SquaredError,
-    StopReason, Trainer, balanced_class_weights, blas_description,
+    Dataset, FitError, History, Logistic, Loss, Mlp, Observer, Products, ProgressBar, Record, SoftmaxCrossEntropy,
+    SquaredError, StopReason, Trainer, balanced_class_weights, blas_description,
     checkpoint::{CheckpointError, Checkpoints, Notes, Saved, Stored},
+    data::ReadError,
 };
-use ndarray::Array2;
+use ndarray::{Array1, Array2, Axis};
 use serde_json::json;
 
-use crate::arguments::{Cli, LossKind, Train};
+use crate::arguments::{Cli, Train};
 use crate::figures;
+use crate::inputs::in_memory;
 use crate::keeper::{Keeper, Stop};
 use crate::message::{Result, chain, counted, is_quiet, print_json, say, short, warn};
 use crate::network::{TASK, task};
+use crate::new_folder::NewFolder;
 use crate::output::check_output;
 use crate::progress::{JsonLines, Lines};
 use crate::samples;
 use crate::scale::check_columns;
 use crate::score::{Score, validated};
 use crate::signals;
-use crate::task::{Both, Samples, Target, Task};
+use crate::task::{Target, Task, TrainingData, Validation, X};
+use crate::training_source::Training;
+use crate::values::LossKind;
 
 /// How often the state of a run is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// Bytes of a block of samples that are shuffled together, where they are read from a file: enough
+/// that a disk reads it as fast as a whole file.
+const READ_AT_ONCE: usize = 1 << 20;
+/// Bytes of a number, as most files have it.
+const NUMBER: usize = 4;
 
 /// Checks what clap cannot: a new run has to know what to learn.
 fn check_usage(arguments: &Train) {
@@ -48,18 +59,27 @@ pub(crate) fn train(arguments: &Train, json: bool) -> Result<ExitCode> {
     for path in [history, plot].into_iter().flatten() {
         check_output(path, &[&source.data, &source.csv, targets])?;
     }
-    let (task, both, kept) = begin(arguments)?;
-    let (checkpoints, stored) = kept;
+    let Begun { task, data, checkpoints, new_folder: _new_folder, stored } = begin(arguments)?;
     let run = Run { arguments, task, checkpoints, json };
     match run.task.loss {
-        LossKind::Softmax => run.run(SoftmaxCrossEntropy, Target::labels, &both, stored),
-        LossKind::Logistic => run.run(Logistic, |y| y.numbers().mapv(|y| y as f32), &both, stored),
-        LossKind::Squared => run.run(SquaredError, |y| run.task.scaled(y.numbers()), &both, stored),
+        LossKind::Softmax => run.run(SoftmaxCrossEntropy, Target::labels, &data, stored),
+        LossKind::Logistic => run.run(Logistic, |y| y.numbers().mapv(|y| y as f32), &data, stored),
+        LossKind::Squared => run.run(SquaredError, |y| run.task.scaled(y.numbers()), &data, stored),
     }
 }
 
-/// The task and data of the run, and its folder with the checkpoint that it resumes from.
-type Begun = (Task, Both, (Option<Checkpoints>, Option<Saved<Stored>>));
+/// How the training of a run has ended.
+type Ended = std::result::Result<StopReason, FitError<ReadError>>;
+
+struct Begun {
+    task: Task,
+    data: TrainingData,
+    checkpoints: Option<Checkpoints>,
+    /// Of a run that is new.
+    new_folder: Option<NewFolder>,
+    /// The checkpoint that the run resumes from.
+    stored: Option<Saved<Stored>>,
+}
 
 fn begin(arguments: &Train) -> Result<Begun> {
     // Before the data are read, so that a folder in use is reported at once.
@@ -71,16 +91,17 @@ fn begin(arguments: &Train) -> Result<Begun> {
             warn(format!("warning: {damaged}; using {} instead", stored.path.display()));
         }
         let task = task(&stored.notes)?;
-        let both = task.again(arguments)?;
-        return Ok((task, both, (Some(checkpoints), Some(stored))));
+        let data = task.again(arguments)?;
+        return Ok(Begun { task, data, checkpoints: Some(checkpoints), new_folder: None, stored: Some(stored) });
     }
-    let checkpoints = arguments.checkpoint.as_ref().map(Checkpoints::create).transpose();
-    let checkpoints = checkpoints.map_err(|error| match error {
+    let made = arguments.checkpoint.as_deref().map(NewFolder::create).transpose();
+    let made = made.map_err(|error| match error {
         error @ CheckpointError::Used { .. } => format!("{error} (--resume continues the run)").into(),
         error => Box::<dyn Error>::from(error),
     })?;
-    let (task, both) = samples::first(arguments)?;
-    Ok((task, both, (checkpoints, None)))
+    let (task, data) = samples::first(arguments)?;
+    let (checkpoints, new_folder) = made.unzip();
+    Ok(Begun { task, data, checkpoints, new_folder, stored: None })
 }
 
 struct Run<'a> {
@@ -91,45 +112,37 @@ struct Run<'a> {
     json: bool,
 }
 
-/// A trainer with its data.
-struct Work<'a, L: Loss<f32>> {
-    trainer: Trainer<f32, L>,
-    train: Dataset<'a, f32, L::Target>,
-    validation: Option<Dataset<'a, f32, L::Target>>,
-}
+/// What a run learns from, and the test set if that validates.
+type Learned<'a, T> = (Training<'a, T>, Option<Dataset<'a, f32, T>>);
 
 impl Run<'_> {
-    fn run<L: Loss<f32>>(
+    fn run<L: Loss<f32, Target: Default>>(
         &self,
         loss: L,
         target: impl Fn(&Target) -> Array2<L::Target>,
-        (train, validation): &Both,
+        data: &TrainingData,
         stored: Option<Saved<Stored>>,
     ) -> Result<ExitCode> {
-        let y = target(&train.y);
-        let trainer = match stored {
+        let TrainingData { samples, test, .. } = data;
+        let y = target(&samples.y);
+        let mut trainer = match stored {
             Some(stored) => self.resumed(loss, stored)?,
-            None => self.begun(loss, &train.x, y.ncols())?,
+            None => self.begun(loss, data, y.ncols())?,
         };
-        let widths = trainer.model().mlp.widths().to_vec();
-        check_columns(&self.arguments.source.path().display(), widths[0], train.x.ncols())?;
-        let weights = match &train.y {
-            Target::Labels(labels) if self.task.balanced => Some(balanced_class_weights(labels.view())),
-            _ => None,
-        };
-        let data = Dataset::new(train.x.view(), y.view());
-        let data = weights.as_ref().map_or(data, |weights| data.weights(weights.view()));
-        let validation_y = validation.as_ref().map(|samples| target(&samples.y));
-        let both = validation.as_ref().zip(validation_y.as_ref());
-        let validation_set = both.map(|(samples, y)| Dataset::new(samples.x.view(), y.view()));
+        let inputs = trainer.model().mlp.widths()[0];
+        check_columns(&self.arguments.source.path().display(), inputs, samples.x.columns())?;
+        let weights = self.weights(data);
+        let test_y = test.as_ref().map(|samples| target(&samples.y));
+        let test = test.as_ref().zip(test_y.as_ref()).and_then(|(samples, y)| match &samples.x {
+            X::Memory(x) => Some(Dataset::new(x, y)),
+            X::File { .. } => None,
+        });
 
-        let widths: Vec<String> = widths.iter().map(usize::to_string).collect();
-        let validated = validation.as_ref().map_or(String::new(), |v| format!(", {} to validate with", v.x.nrows()));
-        say(format!("{} to train on{validated}; network {}", counted(train.x.nrows(), "sample"), widths.join("-")));
+        self.say_what_begins(data, &trainer);
+        let validation = data.validation();
         let (start, before) = (Instant::now(), trainer.steps());
-        let mut work = Work { trainer, train: data, validation: validation_set };
-        let (ended, mut failures) = self.fit(&mut work, validation.as_ref())?;
-        let trainer = &work.trainer;
+        let learned = (Training::new(samples, y.view(), weights.as_ref()), test);
+        let (ended, mut failures) = self.fit(&mut trainer, &learned, validation)?;
 
         // If one of these fails, the others are still written.
         let written = [
@@ -141,12 +154,12 @@ impl Run<'_> {
             Ok(ended) => ended,
             Err(error) => {
                 failures.iter().for_each(|failure| warn(format!("warning: {failure}")));
-                let diverged = matches!(error, gemmprop::Error::Diverged { .. });
+                let diverged = matches!(error, FitError::Training(gemmprop::Error::Diverged { .. }));
                 let hint = if diverged { "; a new run with a smaller --rate may help" } else { "" };
                 return Err(format!("{error}{hint}").into());
             }
         };
-        self.report(trainer, ended, before, start.elapsed(), validation.as_ref())?;
+        self.report(&trainer, ended, before, start.elapsed(), validation)?;
         if !failures.is_empty() {
             return Err(failures.join("; ").into());
         }
@@ -156,14 +169,15 @@ impl Run<'_> {
 
     /// Trains to the end, to a signal, or to an error, and keeps checkpoints. Returns how the run
     /// ended, and what could not be kept.
-    fn fit<L: Loss<f32>>(
+    fn fit<'a, L: Loss<f32, Target: Default>>(
         &self,
-        Work { trainer, train, validation }: &mut Work<L>,
-        samples: Option<&Samples>,
-    ) -> Result<(gemmprop::Result<StopReason>, Vec<String>)> {
+        trainer: &mut Trainer<f32, L>,
+        (train, test): &'a Learned<'a, L::Target>,
+        validation: Option<Validation>,
+    ) -> Result<(Ended, Vec<String>)> {
         let before = trainer.steps();
         let mut bar = ProgressBar::new();
-        let mut lines = Lines::new(&self.task, samples);
+        let mut lines = Lines::new(&self.task, validation);
         let progress: &mut dyn Observer<f32> = match (is_quiet(), bar.is_hidden()) {
             (true, _) => &mut (),
             (false, true) => &mut lines,
@@ -184,7 +198,7 @@ impl Run<'_> {
         let ended = loop {
             let until = self.checkpoints.is_some().then(|| Instant::now() + pause);
             let mut observer = (Stop { until }, (&mut *records, &mut *progress));
-            match trainer.fit(*train, *validation, &mut observer) {
+            match train.fit(trainer, *test, &mut observer) {
                 // Nothing has been learned that could be lost.
                 Err(error) if trainer.steps() == before => return Err(error.into()),
                 Err(error) => {
@@ -213,9 +227,9 @@ impl Run<'_> {
         ended: StopReason,
         before: u64,
         time: Duration,
-        validation: Option<&Samples>,
+        validation: Option<Validation>,
     ) -> Result {
-        let score = validation.and_then(|samples| validated(&self.task, trainer.model(), samples));
+        let score = validation.and_then(|validation| validated(&self.task, trainer.model(), validation));
         say(self.summary(trainer, ended, before, time, score));
         if !self.json {
             return Ok(());
@@ -300,15 +314,53 @@ impl Run<'_> {
         Ok(trainer)
     }
 
-    fn begun<L: Loss<f32>>(&self, loss: L, x: &Array2<f32>, targets: usize) -> Result<Trainer<f32, L>> {
+    fn begun<L: Loss<f32>>(&self, loss: L, data: &TrainingData, targets: usize) -> Result<Trainer<f32, L>> {
         let Train { settings, epochs, .. } = self.arguments;
+        let (inputs, steps) = (data.samples.x.columns(), data.trained().div_ceil(settings.batch).max(1));
         let outputs = if self.task.loss == LossKind::Softmax { self.task.classes.len() } else { targets };
-        let widths: Vec<usize> = [x.ncols()].into_iter().chain(settings.widths.0.clone()).chain([outputs]).collect();
-        let epochs =
-            epochs.unwrap_or_else(|| 2000_usize.div_ceil(x.nrows().div_ceil(settings.batch).max(1)).clamp(20, 200));
-        let training = settings.training(epochs);
+        let widths: Vec<usize> = [inputs].into_iter().chain(settings.widths.0.clone()).chain([outputs]).collect();
+        let mut training = settings.training(epochs.unwrap_or_else(|| 2000_usize.div_ceil(steps).clamp(20, 200)));
+        if let (X::File { .. }, true, None) = (&data.samples.x, training.shuffle, training.shuffle_block) {
+            training.shuffle_block = Some((READ_AT_ONCE / (NUMBER * inputs)).max(1));
+        }
         let mlp = Mlp::he(&widths, settings.bias(), settings.seed)?;
         Ok(Trainer::new(mlp, loss, training)?)
+    }
+
+    /// Weights with which each class counts alike in training, if that was asked for. Those that
+    /// validate have 1.
+    fn weights(&self, data: &TrainingData) -> Option<Array1<f32>> {
+        let Target::Labels(labels) = &data.samples.y else { return None };
+        if !self.task.balanced {
+            return None;
+        }
+        let Some((rows, _)) = &data.division else { return Some(balanced_class_weights(labels.view())) };
+        let mut weights = Array1::ones(labels.len());
+        let balanced: Array1<f32> = balanced_class_weights(labels.select(Axis(0), rows).view());
+        rows.iter().zip(balanced).for_each(|(&row, weight)| weights[row] = weight);
+        Some(weights)
+    }
+
+    /// Says what is trained on what; if the samples are read a part at a time, also what is
+    /// different then.
+    fn say_what_begins<L: Loss<f32>>(&self, data: &TrainingData, trainer: &Trainer<f32, L>) {
+        if let X::File { file, .. } = &data.samples.x {
+            let path = self.arguments.source.path().display();
+            let found = in_memory((file.rows() * file.columns()) as u64);
+            let order = match trainer.training().shuffle_block {
+                _ if !trainer.training().shuffle => "in the order of the file".to_owned(),
+                Some(block) => format!("shuffled in blocks of {block}, 64 blocks at a time (--shuffle-block)"),
+                None => "shuffled all at once".to_owned(),
+            };
+            say(format!(
+                "{path}: read a part at a time, since the samples would take {found} in memory, more than {} \
+                 (--memory); {order}",
+                data.most
+            ));
+        }
+        let widths: Vec<String> = trainer.model().mlp.widths().iter().map(usize::to_string).collect();
+        let validated = data.validation().map_or(String::new(), |v| format!(", {} to validate with", v.len()));
+        say(format!("{} to train on{validated}; network {}", counted(data.trained(), "sample"), widths.join("-")));
     }
 }
 
