@@ -231,8 +231,8 @@ fn everything_is_within_its_bounds_on_random_shapes() {
 
 /// A network that is shallow and narrow, where few roundings can add up. How much of a bound the
 /// roundings of one computation use up is luck, so no theory gives the two limits: 0.27, 0.06 and
-/// 0.048 were measured, and the limits are below half of that. What the test notices is a bound that
-/// has become several times as wide.
+/// 0.048 were measured, and the limits are below half of that. What the test notices is a bound
+/// that has become several times as wide.
 #[test]
 fn the_bounds_are_of_the_order_of_what_they_bound() {
     for products in common::both_products() {
@@ -246,12 +246,12 @@ fn the_bounds_are_of_the_order_of_what_they_bound() {
     }
 }
 
-/// Products that are 0 in the type, or have few digits left: in the forward pass, the backward pass,
-/// the sum over the samples, a step. A gradient of rung 1, whose underflow is not counted, is not
-/// among them.
+/// Products that are 0 in the type, or have few digits left: in the forward pass, the backward
+/// pass, the sum over the samples, a step. A gradient of rung 1, whose underflow is not counted, is
+/// not among them.
 fn underflows<F: Real>() {
     let small = |part: f64| F::from_f64(1.1 * F::MAX.powf(-part));
-    // x, w, α and y; the last α is below the smallest normal number.
+    // x, w, α and y; the last α is below the smallest normal number, and 0 in f64.
     let cases = [
         (small(0.8), small(0.45), F::ONE, F::ONE),
         (F::ONE, F::ONE, small(0.8), small(0.45)),
@@ -387,8 +387,8 @@ fn a_mask_that_rounding_decides_is_listed_and_its_bound_is_the_gradient_behind_i
     }
 }
 
-/// u = 1 − 1 is 0 in every computation, and rounding might have decided its mask. ReLU′(0) is 0, for
-/// the reference too.
+/// u = 1 − 1 is 0 in every computation, and rounding might have decided its mask. ReLU′(0) is 0,
+/// for the reference too.
 #[test]
 fn a_mask_is_off_at_0() {
     let mut theta = Parameters::<f32>::zeros(&[2, 1, 1], Bias::None).unwrap();
