@@ -251,12 +251,14 @@ fn the_bounds_are_of_the_order_of_what_they_bound() {
 /// not among them.
 fn underflows<F: Real>() {
     let small = |part: f64| F::from_f64(1.1 * F::MAX.powf(-part));
-    // x, w, α and y; the last α is below the smallest normal number, and 0 in f64.
+    // x, w, α and y; the last two have an α and a w below the smallest normal number, and with
+    // x = 0 a step of w is that of weight decay alone.
     let cases = [
         (small(0.8), small(0.45), F::ONE, F::ONE),
         (F::ONE, F::ONE, small(0.8), small(0.45)),
         (small(0.8), F::ONE, F::ONE, small(0.45)),
-        (F::ONE, F::ONE, small(1.1), small(0.45)),
+        (F::ONE, F::ONE, small(1.03), small(0.45)),
+        (F::ZERO, small(1.03), F::ONE, F::ONE),
     ];
     for products in common::both_products() {
         for (i, (x, w, alpha, y)) in cases.into_iter().enumerate() {
