@@ -217,8 +217,8 @@ const NETWORKS: [(&str, f64, f64, RGBColor); 2] =
 const RANKS: [usize; 13] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
 
 /// A step of N ranks, each on a core of a machine of its own: what a rank computes, as it was
-/// measured here, and what it moves and how often it sends, by the network. The exact sum sends N − 1
-/// messages for each of its two exchanges, the fast one log₂ N.
+/// measured here, and what it moves and how often it sends, by the network. The exact sum sends
+/// N − 1 messages for each of its two exchanges, the fast one log₂ N.
 fn predicted(fitted: &Fitted, shape: &Shape, exact: bool, batch: f64, ranks: usize, network: (f64, f64)) -> f64 {
     let rate = Fitted::rate_of(&fitted.medians, shape);
     let (n, p) = (ranks as f64, parameters(shape));

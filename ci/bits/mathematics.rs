@@ -47,6 +47,9 @@ mod losses;
 #[path = "../../tests/suite/losses_precision.rs"]
 mod losses_precision;
 
+#[path = "../../tests/suite/model.rs"]
+mod model;
+
 #[path = "../../tests/suite/optimizers.rs"]
 mod optimizers;
 
@@ -58,6 +61,9 @@ mod sam;
 
 #[path = "../../tests/suite/same_bits.rs"]
 mod same_bits;
+
+#[path = "../../tests/suite/trainer/mod.rs"]
+mod trainer;
 
 #[path = "../../tests/suite/unbiased.rs"]
 mod unbiased;
