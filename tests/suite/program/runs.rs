@@ -382,9 +382,7 @@ fn a_refused_run_leaves_no_folder() {
     };
     let before = names("");
     // Refused where the data are read, and by the first step.
-    for (line, code) in
-        [("--target color", "expected \"color\""), ("--target species --rate 1e-60", "learning_rate")]
-    {
+    for (line, code) in [("--target color", "expected \"color\""), ("--target species --rate 1e-60", "learning_rate")] {
         for checkpoint in ["run", "new/folder/run", "there/already", "there/new", "other"] {
             folder.refused(&format!("train --csv flowers.csv {line} --checkpoint {checkpoint}"), 1, code);
         }
