@@ -148,7 +148,7 @@ fn numbers_are_measured_as_by_hand() {
     let marks = &lines(&figure, BLUE, 5)[1..];
     assert_eq!(marks.len(), 4, "{figure}");
     for (mark, point) in marks.iter().zip([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 6.0]]) {
-        // A square on its corner, whose corners are rounded to a pixel, as the ends of the line are.
+        // A square on its corner. Its corners and the ends of the line are rounded to a pixel.
         for (i, at) in [mark[0][0], mark[1][1]].into_iter().enumerate() {
             let expected = equal[0][i] + (point[i] - 1.0) / 5.0 * (equal[1][i] - equal[0][i]);
             assert!((at - expected).abs() <= 2.0, "{point:?}: {at} {expected}");

@@ -180,6 +180,7 @@ fn predictions_of_a_file_are_those_of_a_pipe_and_of_the_network() {
     }
     let model = folder.model("numbers").mlp.with_products(gemmprop::Products::Native).unwrap();
     predict("x.npy", "--checkpoint numbers --output z.npy");
+    assert_eq!(predict("x.npy", "--checkpoint numbers").lines().count(), ROWS + 1, "one line of names");
     let found: Array2<f64> = gemmprop::data::npy(folder.path("z.npy")).unwrap();
     assert_eq!(found, model.predict(&x).unwrap().mapv(f64::from));
 

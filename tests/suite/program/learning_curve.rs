@@ -21,10 +21,12 @@ fn a_learning_curve_has_the_losses_of_the_history() {
     let scale = (curve[3][1] - curve[0][1]) / (training[3] - training[0]);
     assert!(scale < -50.0 && curve.len() == 4, "{figure}");
     let dashes = lines(&figure, VERMILION, 6);
-    let ends = [
-        (dashes[0][0], curve[0][0], validation[0]),
-        (*dashes.last().unwrap().last().unwrap(), curve[3][0], validation[3]),
-    ];
+    // A line of dashes, whose last one may end before the last epoch.
+    let last = *dashes.last().unwrap().last().unwrap();
+    let part = (last[0] - curve[2][0]) / (curve[3][0] - curve[2][0]);
+    let loss = validation[2] + part * (validation[3] - validation[2]);
+    let ends = [(dashes[0][0], curve[0][0], validation[0]), (last, last[0], loss)];
+    assert!((0.5..=1.0).contains(&part), "{part}");
     let points = curve.iter().zip(&training).map(|(&point, &loss)| (point, point[0], loss));
     for ([x, y], expected_x, loss) in points.chain(ends) {
         // All are rounded to a pixel.

@@ -229,6 +229,11 @@ fn balanced_classes_count_alike() {
         folder.fine(&format!("{train} --class-weight balanced"));
         assert_eq!(folder.model(name) == folder.model(&format!("{name}-plain")), name == "equal");
     }
+    // Those that are left to train on are weighted.
+    let train = "train --csv unequal.csv --target species --epochs 4 --validation 0.2 --checkpoint";
+    folder.fine(&format!("{train} part"));
+    folder.fine(&format!("{train} balanced --class-weight balanced"));
+    assert_ne!(folder.model("balanced"), folder.model("part"));
     // The weights of 4 and of 32 of 36 samples, of 2 classes.
     folder.fine("train --csv unequal.csv --target species --epochs 4 --standardize=no --class-weight balanced --checkpoint bits");
     let x = Array2::from_shape_fn((36, 1), |(i, _)| i as f32);
