@@ -86,3 +86,48 @@ pub(crate) fn largest<F: Scalar>(p: &Parameters<F>) -> f64 {
     let most = p.w.iter().fold(0.0, |most, w| w.iter().fold(most, larger));
     p.c.iter().fold(most, |most, c| c.iter().fold(most, larger))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::rule::WeightDecay;
+
+    fn rule(optimizer: Optimizer, norm: bool) -> Rule {
+        let decay = WeightDecay { beta: 1.0, pending: 0.0 };
+        Rule { optimizer, eta: 0.5, decay, decay_biases: true, step: 1, clip: None, sam: None, norm }
+    }
+
+    /// θ and the moments of the documented equations, from their largest numbers and the largest g,
+    /// which is 2: S = 4 with B = 4, where √(BS) is larger than S/2.
+    #[test]
+    fn bounds_follow_the_equations_of_the_optimizers() {
+        let adam = |epsilon| Optimizer::Adam { beta1: 0.5, beta2: 0.25, epsilon };
+        for (optimizer, moments, theta, after) in [
+            (Optimizer::Sgd, [0.0, 0.0], 4.0, [0.0, 0.0]),
+            (Optimizer::Momentum { mu: 0.5 }, [6.0, 0.0], 5.5, [5.0, 0.0]),
+            (Optimizer::Nesterov { mu: 0.5 }, [6.0, 0.0], 5.25, [5.0, 0.0]),
+            (adam(0.25), [6.0, 8.0], 19.0, [4.0, 6.0]),
+            (adam(4.0), [6.0, 8.0], 7.0, [4.0, 6.0]),
+        ] {
+            let bounds = OverflowBounds { theta: 3.0, moments };
+            let found = bounds.after::<f64>(&rule(optimizer, false), 4, 4.0).unwrap();
+            // Rounded up by a millionth.
+            let up = |bound: f64| bound * (1.0 + 1e-6);
+            assert_eq!(found, OverflowBounds { theta: up(theta), moments: after.map(up) }, "{optimizer:?}");
+        }
+        // Where S/2 is larger: 2 · 32 / 4.
+        let found =
+            OverflowBounds { theta: 3.0, moments: [0.0; 2] }.after::<f64>(&rule(Optimizer::Sgd, false), 4, 64.0);
+        assert_eq!(found.unwrap().theta, 11.0 * (1.0 + 1e-6));
+    }
+
+    /// The square of ‖g‖ is at most (S²/4 + BS)/B².
+    #[test]
+    fn a_norm_that_may_overflow_is_refused_where_it_is_asked_for() {
+        let bounds = OverflowBounds { theta: 1.0, moments: [0.0; 2] };
+        let largest = |norm, samples, squares| bounds.after::<f64>(&rule(Optimizer::Sgd, norm), samples, squares);
+        let squares = 2.5e154;
+        assert!(largest(true, 1, squares).is_none() && largest(false, 1, squares).is_some());
+        assert!(largest(true, 2, squares).is_some());
+    }
+}
