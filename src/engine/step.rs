@@ -286,16 +286,10 @@ impl<F: Scalar> Step<'_, '_, F> {
         let (mut theta_after, mut moments_after) = (theta.clone(), moments.clone());
         let norm = self.update(&mut theta_after, &mut moments_after, scratch);
         norm.map_or(Ok(0.0), |norm| NotFinite::check("gradient's norm", norm))?;
-        check_all("parameters", &theta_after)?;
-        moments_after.arrays.iter().try_for_each(|array| check_all("optimizer's moments", array))?;
+        NotFinite::check_all("parameters", &theta_after)?;
+        moments_after.arrays.iter().try_for_each(|array| NotFinite::check_all("optimizer's moments", array))?;
         moments_after.reset_bounds(&theta_after);
         (*theta, *moments) = (theta_after, moments_after);
         Ok(norm)
     }
-}
-
-/// Refuses parameters of which one is not finite.
-fn check_all<F: Scalar>(what: &'static str, parameters: &Parameters<F>) -> Result<(), NotFinite> {
-    let found = parameters.iter().find(|p| !p.is_finite());
-    found.map_or(Ok(()), |found| Err(NotFinite { what, found: found.to_f64() }))
 }

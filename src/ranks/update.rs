@@ -47,8 +47,8 @@ impl<F: Scalar> After<F> {
             _ => 1.0,
         };
         if !self.apply(rule, scale, g, theta, moments) {
-            check_all("parameters", &self.theta)?;
-            self.moments.iter().try_for_each(|moment| check_all("optimizer's moments", moment))?;
+            NotFinite::check_all("parameters", &self.theta)?;
+            self.moments.iter().try_for_each(|moment| NotFinite::check_all("optimizer's moments", moment))?;
         }
         std::mem::swap(theta, &mut self.theta);
         moments.iter_mut().zip(&mut self.moments).for_each(|(moment, after)| std::mem::swap(moment, after));
@@ -111,15 +111,6 @@ fn slice_mut<F: Scalar>(parameters: &mut Parameters<F>, array: usize) -> &mut [F
         _ => parameters.c[t].as_slice_mut(),
     };
     found.expect("in one piece")
-}
-
-/// Refuses parameters of which one is not finite.
-fn check_all<F: Scalar>(what: &'static str, parameters: &Parameters<F>) -> Result<(), NotFinite> {
-    if parameters.slices().all(all_finite) {
-        return Ok(());
-    }
-    let found = parameters.iter().find(|p| !p.is_finite()).expect("one is not");
-    Err(NotFinite { what, found: found.to_f64() })
 }
 
 /// ‖g‖, whose squares are added up in eight sums side by side.

@@ -66,10 +66,10 @@ pub struct CommunicationTimes {
 
 impl World {
     /// Starts MPI, calls `work`, and ends MPI when it has returned on every rank. If it fails on
-    /// all of them together, as calls of [`DataParallel`](crate::ranks::DataParallel) do, each
-    /// returns its error. If it fails on one rank by itself, by an error or a panic, the others may
-    /// wait for that rank for ever: the error is written to standard error, and all ranks are
-    /// ended.
+    /// all of them together, as calls of [`DataParallel`](crate::ranks::DataParallel) do, or on the
+    /// only one, each returns its error. If it fails on one of several by itself, by an error or a
+    /// panic, the others may wait for that rank for ever: the error is written to standard error,
+    /// and all ranks are ended.
     ///
     /// # Errors
     /// That of `work`; [`Error::Mpi`] if MPI has been started before.
@@ -81,7 +81,8 @@ impl World {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("panicked".to_owned()),
         };
-        if let (Some(reason), false) = (reason, world.all_have_failed.get()) {
+        let all_know = world.ranks() == 1 || world.all_have_failed.get();
+        if let (Some(reason), false) = (reason, all_know) {
             world.end_all(&reason);
         }
         drop(world);

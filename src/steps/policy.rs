@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 
 use crate::error::Error;
+use crate::linalg::scalar::Scalar;
+use crate::network::parameters::Parameters;
 use crate::optim::rule::Rule;
 
 /// The batches of an epoch; the last one may be smaller.
@@ -56,6 +58,15 @@ impl NotFinite {
     /// Refuses a number that is not finite.
     pub(crate) fn check(what: &'static str, found: f64) -> Result<f64, Self> {
         if found.is_finite() { Ok(found) } else { Err(Self { what, found }) }
+    }
+
+    /// Refuses parameters, or what is shaped like them, of which a number is not finite.
+    pub(crate) fn check_all<F: Scalar>(what: &'static str, parameters: &Parameters<F>) -> Result<(), Self> {
+        if parameters.all_finite() {
+            return Ok(());
+        }
+        let found = parameters.iter().find(|p| !p.is_finite()).expect("one is not finite");
+        Err(Self { what, found: found.to_f64() })
     }
 }
 

@@ -22,7 +22,7 @@ def run(rank, ranks, threads, batch, seconds, widths):
     model = nn.Sequential(*modules[:-1])
     if ranks > 1:
         dist.init_process_group("gloo", init_method="tcp://127.0.0.1:29511", rank=rank, world_size=ranks)
-        # As many ways to bundle the gradients as it has, with its own choice.
+        # Without a copy of each gradient into the buffer that is sent.
         model = DistributedDataParallel(model, gradient_as_bucket_view=True)
     sgd = torch.optim.SGD(model.parameters(), lr=1e-6)
     mse = nn.MSELoss()
