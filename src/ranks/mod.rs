@@ -14,6 +14,8 @@
 pub(crate) mod agree;
 pub(crate) mod data_parallel;
 pub(crate) mod deal;
+#[cfg(test)]
+mod failure_tests;
 pub(crate) mod group;
 pub(crate) mod parts;
 #[cfg(test)]
