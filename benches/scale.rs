@@ -8,7 +8,9 @@
 use std::time::{Duration, Instant};
 
 use gemmprop::ranks::{DataParallel, World, part_of_rank};
-use gemmprop::{Bias, Dataset, Error, LearningRate, Mlp, SquaredError, StopReason, Trainer, Training, on_batch};
+use gemmprop::{
+    Bias, Dataset, Error, LearningRate, Mlp, SquaredError, StopReason, Trainer, TrainingSettings, on_batch,
+};
 use ndarray::Array2;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -42,10 +44,10 @@ fn main() -> Result<(), Error> {
     if how == "trainer" { trainer(&setting) } else { World::run(|world| ranks(world, &setting)) }
 }
 
-fn training(setting: &Setting) -> Training {
+fn training(setting: &Setting) -> TrainingSettings {
     // So slow that nothing changes but the last digits: the steps are to be alike.
     let learning_rate = LearningRate::constant(1e-6);
-    Training { epochs: usize::MAX, batch: setting.batch, learning_rate, ..Training::default() }
+    TrainingSettings { epochs: usize::MAX, batch: setting.batch, learning_rate, ..TrainingSettings::default() }
 }
 
 fn data(setting: &Setting, rows: std::ops::Range<usize>) -> (Array2<f32>, Array2<f32>) {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gemmprop::data::{FileSource, RowsFile, npy, npy_labels};
-use gemmprop::{Bias, Dataset, LearningRate, Mlp, SoftmaxCrossEntropy, Trainer, Training};
+use gemmprop::{Bias, Dataset, LearningRate, Mlp, SoftmaxCrossEntropy, Trainer, TrainingSettings};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,7 +47,7 @@ fn write(folder: &Path, samples: usize, inputs: usize) -> io::Result<()> {
     labels.flush()
 }
 
-fn trainer(widths: &[usize], training: &Training) -> gemmprop::Result<Trainer<f32, SoftmaxCrossEntropy>> {
+fn trainer(widths: &[usize], training: &TrainingSettings) -> gemmprop::Result<Trainer<f32, SoftmaxCrossEntropy>> {
     Trainer::new(Mlp::he(widths, Bias::EveryLayer, 1)?, SoftmaxCrossEntropy, training.clone())
 }
 
@@ -69,14 +69,14 @@ fn block_lengths(folder: &Path) -> Result<(), Box<dyn Error>> {
         print!("{name:>24} ");
         for seed in 0..5 {
             let learning_rate = LearningRate::constant(0.1);
-            let training = Training {
+            let training = TrainingSettings {
                 epochs: 2,
                 batch: BATCH,
                 learning_rate,
                 shuffle,
                 shuffle_block,
                 seed,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let mut trainer = trainer(&[20, 32, CLASSES], &training)?;
             trainer.fit_source(&data, None, ())?;
@@ -94,7 +94,7 @@ fn cost_of_reading(folder: &Path) -> Result<(), Box<dyn Error>> {
     write(folder, samples, widths[0])?;
     let data = open(folder)?;
     let (x, labels) = (npy::<f32>(folder.join("x.npy"))?, npy_labels(folder.join("labels.npy"))?);
-    let training = Training { epochs: 1, batch: BATCH, shuffle_block: Some(64), ..Training::default() };
+    let training = TrainingSettings { epochs: 1, batch: BATCH, shuffle_block: Some(64), ..TrainingSettings::default() };
     let (mut in_memory, mut from_files) = (trainer(&widths, &training)?, trainer(&widths, &training)?);
     let mut seconds = [f64::INFINITY; 2];
     for _ in 0..4 {

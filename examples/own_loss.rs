@@ -16,7 +16,7 @@
 use std::borrow::Cow;
 
 use gemmprop::{
-    Bias, Dataset, Error, LearningRate, Loss, Mlp, Optimizer, Result, SquaredError, Trainer, Training,
+    Bias, Dataset, Error, LearningRate, Loss, Mlp, Optimizer, Result, SquaredError, Trainer, TrainingSettings,
     TwiceDifferentiable,
 };
 use ndarray::{Array1, Array2};
@@ -147,12 +147,12 @@ fn learn<L: Loss<f64, Target = f64>>(
     (x, y): &(Array2<f64>, Array1<f64>),
     at: &Array2<f64>,
 ) -> Result<Array1<f64>> {
-    let training = Training {
+    let training = TrainingSettings {
         optimizer: Optimizer::adam(),
         learning_rate: LearningRate::cosine(0.01, 0.0),
         epochs: 100,
         batch: 32,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mut trainer = Trainer::new(Mlp::he(&[1, 32, 32, 1], Bias::EveryLayer, 1)?, loss, training)?;
     trainer.fit(Dataset::new(x, y), None, ())?;

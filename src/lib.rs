@@ -36,7 +36,7 @@
 //! |---|---|---|
 //! | train by plain mini-batch SGD | [`Sgd`] | |
 //! | choose who multiplies: BLAS, or the crate's own kernels | [`Products`] | |
-//! | train with optimisers, schedules, validation, early stopping | [`Trainer`] with its settings [`Training`], [`Optimizer`], [`LearningRate`] | |
+//! | train with optimisers, schedules, validation, early stopping | [`Trainer`] with its settings [`TrainingSettings`], [`Optimizer`], [`LearningRate`] | |
 //! | watch a run, or stop it | [`on_epoch`], [`on_batch`], [`Observer`] | |
 //! | train on batches that an iterator gives | [`Trainer::fit_batches`] | |
 //! | train on samples that do not fit into memory | [`Trainer::fit_source`], [`Source`]; `data::FileSource` | |
@@ -168,11 +168,11 @@ pub use train::model::{Model, ModelRef};
 pub use train::observer::{BatchEnd, Flow, Observer, on_batch, on_epoch};
 #[cfg(feature = "progress")]
 pub use train::progress::ProgressBar;
+pub use train::settings::TrainingSettings;
 pub use train::sgd::Sgd;
 pub use train::source::{FitError, Source, SourcePart};
 pub use train::stream::Batch;
 pub use train::trainer::{StopReason, Trainer};
-pub use train::training::Training;
 
 // What only the benches use. Not part of the public API.
 #[cfg(feature = "internals")]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use gemmprop::{
     Bias, Dataset, Gradients, LearningRate, Mlp, Model, Optimizer, Products, Sgd, SoftmaxCrossEntropy, SquaredError,
-    Standardizer, Trainer, Training,
+    Standardizer, Trainer, TrainingSettings,
 };
 use ndarray::{Array1, Array2, s};
 
@@ -56,15 +56,21 @@ fn allocations(work: impl FnOnce()) -> usize {
 }
 
 /// Settings that take every path through an update.
-fn trainings() -> Vec<Training> {
+fn trainings() -> Vec<TrainingSettings> {
     let momentum = [Optimizer::Momentum { mu: 0.9 }, Optimizer::Nesterov { mu: 0.9 }];
     let mut trainings = Vec::new();
     for optimizer in [Optimizer::Sgd, Optimizer::adam()].into_iter().chain(momentum) {
         for clip_norm in [None, Some(1e-3), Some(1e3)] {
             for (sam, standardize) in [(None, false), (None, true), (Some(0.05), false), (Some(0.05), true)] {
                 let learning_rate = LearningRate::constant(1e-3);
-                let training = Training { optimizer, learning_rate, clip_norm, standardize, ..Training::default() };
-                trainings.push(Training { sam, weight_decay: 0.1, batch: 64, ..training });
+                let training = TrainingSettings {
+                    optimizer,
+                    learning_rate,
+                    clip_norm,
+                    standardize,
+                    ..TrainingSettings::default()
+                };
+                trainings.push(TrainingSettings { sam, weight_decay: 0.1, batch: 64, ..training });
             }
         }
     }

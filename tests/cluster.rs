@@ -16,7 +16,7 @@ use gemmprop::checkpoint::{Checkpoints, Notes};
 use gemmprop::ranks::{Alone, DataParallel, Group, World, part_of_rank};
 use gemmprop::{
     Bias, Dataset, Generator, LearningRate, Mlp, Optimizer, Products, Scalar, SoftmaxCrossEntropy, StopReason, Trainer,
-    Training, on_batch,
+    TrainingSettings, on_batch,
 };
 use ndarray::{Array1, Array2, s};
 use sha2::{Digest, Sha256};
@@ -80,14 +80,22 @@ impl<F: Scalar> Part<F> {
     }
 }
 
-fn settings() -> Vec<(&'static str, Training)> {
-    let base = Training { epochs: 3, batch: 40, learning_rate: LearningRate::constant(0.05), ..Training::default() };
+fn settings() -> Vec<(&'static str, TrainingSettings)> {
+    let base = TrainingSettings {
+        epochs: 3,
+        batch: 40,
+        learning_rate: LearningRate::constant(0.05),
+        ..TrainingSettings::default()
+    };
     vec![
         ("descent", base.clone()),
-        ("Adam", Training { optimizer: Optimizer::adam(), weight_decay: 0.01, standardize: true, ..base.clone() }),
+        (
+            "Adam",
+            TrainingSettings { optimizer: Optimizer::adam(), weight_decay: 0.01, standardize: true, ..base.clone() },
+        ),
         (
             "SAM",
-            Training {
+            TrainingSettings {
                 optimizer: Optimizer::Momentum { mu: 0.9 },
                 sam: Some(0.05),
                 clip_norm: Some(0.5),
@@ -125,7 +133,7 @@ where
 fn run_bits<F: Scalar, G: Group<F>>(
     group: &G,
     (rank, ranks, chunks): (usize, usize, usize),
-    (name, training): (&str, &Training),
+    (name, training): (&str, &TrainingSettings),
     products: Products,
 ) -> Result<(), Failed> {
     let part = Part::<F>::new(chunks, rank, ranks);
@@ -141,14 +149,14 @@ fn run_bits<F: Scalar, G: Group<F>>(
 /// Trains with checkpoints, and goes on where the newest one is.
 fn run(world: &World, folder: &Path, fails: Option<&str>) -> Result<(), Failed> {
     let part = Part::<f32>::new(CHUNKS, world.rank(), world.ranks());
-    let training = Training {
+    let training = TrainingSettings {
         epochs: 40,
         batch: 24,
         optimizer: Optimizer::adam(),
         learning_rate: LearningRate::cosine(1e-3, 0.0),
         validation_fraction: Some(0.1),
         standardize: true,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mlp = Mlp::<f32>::he(&[12, 40, 24, 5], Bias::EveryLayer, 1)?;
     // Every rank reads the checkpoint, and rank 0 writes the next ones.

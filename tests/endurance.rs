@@ -11,7 +11,8 @@ use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Model, Observer, Optimizer, Products, Record, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Model, Observer, Optimizer, Products, Record, SquaredError, Trainer,
+    TrainingSettings,
 };
 use ndarray::{Array1, Array2};
 
@@ -45,13 +46,13 @@ const BATCH: usize = 8;
 
 fn trainer(widths: &[usize], seed: u64, products: Products, epochs: usize) -> Trainer<f32, SquaredError> {
     let optimizer = if seed.is_multiple_of(2) { Optimizer::Sgd } else { Optimizer::adam() };
-    let training = Training {
+    let training = TrainingSettings {
         epochs,
         batch: BATCH,
         seed,
         optimizer,
         learning_rate: LearningRate::constant(1e-4),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mlp = Mlp::he(widths, Bias::Input, seed).unwrap().with_products(products).unwrap();
     Trainer::new(mlp, SquaredError, training).unwrap()

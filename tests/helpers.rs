@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gemmprop::BatchEnd;
 use gemmprop::{
-    Bias, Dataset, LearningRate, Loss, Mlp, Observer, Optimizer, Result, Sgd, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Loss, Mlp, Observer, Optimizer, Result, Sgd, SquaredError, Trainer, TrainingSettings,
 };
 use ndarray::Array2;
 
@@ -261,8 +261,12 @@ impl<T: FnMut(&BatchEnd) -> ControlFlow<()>> Observer<f32> for Tell<T> {
 fn train_until(mut stop: impl FnMut() -> bool) {
     let (x, y) = samples(2048);
     let mlp = Mlp::<f32>::he(&[256, 256, 256], Bias::Input, 1).unwrap();
-    let training =
-        Training { epochs: usize::MAX, batch: 256, learning_rate: LearningRate::constant(1e-6), ..Training::default() };
+    let training = TrainingSettings {
+        epochs: usize::MAX,
+        batch: 256,
+        learning_rate: LearningRate::constant(1e-6),
+        ..TrainingSettings::default()
+    };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let mut observer = Tell(|_: &BatchEnd| if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut observer).unwrap();
@@ -317,7 +321,7 @@ fn parameters_are_where_they_were_when_a_loss_panics_anywhere_in_a_step() {
                 let calls = AtomicUsize::new(0);
                 let loss = Meddling(|| assert!(calls.fetch_add(1, Ordering::Relaxed) != last, "call {last}"));
                 let mlp = Mlp::<f32>::he(&[256, 32, 256], Bias::Input, 1).unwrap();
-                let training = Training { optimizer, sam, batch: 64, ..Training::default() };
+                let training = TrainingSettings { optimizer, sam, batch: 64, ..TrainingSettings::default() };
                 let mut trainer = Trainer::new(mlp.clone(), loss, training).unwrap();
                 let step = || trainer.step(Dataset::new(x.view(), y.view()));
                 assert!(catch_unwind(AssertUnwindSafe(step)).is_err(), "{optimizer:?} {sam:?} {last}");

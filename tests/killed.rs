@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use gemmprop::BatchEnd;
 use gemmprop::{
     Bias, Dataset, Generator, LearningRate, Mlp, Model, Observer, Optimizer, SoftmaxCrossEntropy, StopReason, Trainer,
-    Training,
+    TrainingSettings,
     checkpoint::{CheckpointError, Checkpoints, Notes},
 };
 use ndarray::{Array1, Array2};
@@ -28,18 +28,18 @@ type Run = Trainer<f32, SoftmaxCrossEntropy>;
 
 /// Several seconds of training, by different rules.
 fn new(run: usize) -> Run {
-    let base = Training { epochs: 12, batch: 32, seed: run as u64, ..Training::default() };
+    let base = TrainingSettings { epochs: 12, batch: 32, seed: run as u64, ..TrainingSettings::default() };
     let training = match run % 4 {
         0 => base,
-        1 => Training { optimizer: Optimizer::adam(), learning_rate: LearningRate::cosine(1e-3, 0.0), ..base },
-        2 => Training {
+        1 => TrainingSettings { optimizer: Optimizer::adam(), learning_rate: LearningRate::cosine(1e-3, 0.0), ..base },
+        2 => TrainingSettings {
             optimizer: Optimizer::Momentum { mu: 0.9 },
             learning_rate: LearningRate::on_plateau(0.05, 0.5, 1),
             validation_fraction: Some(0.1),
             standardize: true,
             ..base
         },
-        _ => Training {
+        _ => TrainingSettings {
             optimizer: Optimizer::Nesterov { mu: 0.9 },
             learning_rate: LearningRate::constant(0.01),
             clip_norm: Some(0.5),

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 
 use gemmprop::data::{FileSource, RowsFile};
-use gemmprop::{Bias, LearningRate, Mlp, SquaredError, Trainer, Training};
+use gemmprop::{Bias, LearningRate, Mlp, SquaredError, Trainer, TrainingSettings};
 
 /// A file of zeros with as many bytes as its header says, which takes no room on the disk.
 fn sparse_npy(path: &std::path::Path, rows: usize, columns: usize) {
@@ -36,9 +36,9 @@ fn data_larger_than_the_memory_of_the_run() {
     };
     let data = FileSource::new(file("x.npy", columns), file("y.npy", 1)).unwrap();
     let learning_rate = LearningRate::constant(0.01);
-    let training = Training { epochs: 1, batch: 100, learning_rate, ..Training::default() };
+    let training = TrainingSettings { epochs: 1, batch: 100, learning_rate, ..TrainingSettings::default() };
     for (shuffle_block, standardize) in [(None, false), (Some(50), true)] {
-        let training = Training { shuffle_block, standardize, ..training.clone() };
+        let training = TrainingSettings { shuffle_block, standardize, ..training.clone() };
         let mlp = Mlp::<f32>::he(&[columns, 1], Bias::None, 1).unwrap();
         let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
         let before = peak();

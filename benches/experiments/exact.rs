@@ -8,7 +8,7 @@
 //! which L(θ) is the target, found by bisection. The network that is measured and tested is that
 //! one, so nothing is interpolated afterwards, and no point is one that SGD would not have passed.
 
-use gemmprop::{Dataset, LearningRate, Mlp, SoftmaxCrossEntropy, Trainer, Training};
+use gemmprop::{Dataset, LearningRate, Mlp, SoftmaxCrossEntropy, Trainer, TrainingSettings};
 use ndarray::Axis;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -62,11 +62,11 @@ pub(crate) fn train(mlp: Mlp<f64>, recipe: &Recipe, set: &Set<f64>, stop: &Stop)
 }
 
 fn trainer(mlp: Mlp<f64>, recipe: &Recipe) -> Trainer<f64, SoftmaxCrossEntropy> {
-    let training = Training {
+    let training = TrainingSettings {
         optimizer: recipe.optimizer,
         learning_rate: LearningRate::constant(recipe.eta),
         sam: recipe.rho,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     Trainer::new(mlp, SoftmaxCrossEntropy, training).expect("valid settings")
 }

@@ -13,7 +13,7 @@ use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, operator};
 use gemmprop::data::{Images, idx_folder};
 use gemmprop::{
     Bias, Dataset, LearningRate, Loss, Mlp, Model, Observer, Optimizer, Parameters, Record, Scalar,
-    SoftmaxCrossEntropy, Trainer, Training, TwiceDifferentiable,
+    SoftmaxCrossEntropy, Trainer, TrainingSettings, TwiceDifferentiable,
     curvature::{Hessian, lanczos},
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, s};
@@ -162,7 +162,7 @@ where
 
 impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
     pub(crate) fn new(mlp: Mlp<F>, loss: L, recipe: &Recipe, samples: usize) -> Self {
-        let training = Training {
+        let training = TrainingSettings {
             optimizer: recipe.optimizer,
             learning_rate: LearningRate::constant(recipe.eta),
             epochs: usize::MAX / 2,
@@ -171,7 +171,7 @@ impl<F: Scalar, L: Loss<F> + Clone> Run<F, L> {
             shuffle: recipe.batch < samples,
             seed: recipe.seed,
             sam: recipe.rho,
-            ..Training::default()
+            ..TrainingSettings::default()
         };
         let trainer = Trainer::new(mlp, loss.clone(), training).expect("valid settings");
         // Near it, ten times an epoch.

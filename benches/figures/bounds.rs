@@ -4,7 +4,8 @@ use gemmprop::curvature::Hessian;
 use gemmprop::rungs::bounds::{self, Bounded, StepBounds};
 use gemmprop::rungs::{Trace, batched};
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, Products, Scalar, Sgd, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, Products, Scalar, Sgd, SquaredError, Trainer,
+    TrainingSettings,
 };
 use ndarray::{Array2, Axis as Dimension, Ix2};
 use serde::{Deserialize, Serialize};
@@ -127,7 +128,7 @@ fn of_engine<F: Scalar>(
         .and_then(|mut steps| steps.step(&mut sgd, x.view(), y.view(), &SquaredError))
         .expect("a finite loss");
     let learning_rate = LearningRate::constant(ETA);
-    let training = Training { optimizer: Optimizer::adam(), learning_rate, ..Training::default() };
+    let training = TrainingSettings { optimizer: Optimizer::adam(), learning_rate, ..TrainingSettings::default() };
     let mut adam = Trainer::new(mlp.clone(), SquaredError, training).expect("valid");
     adam.step(Dataset::new(x.view(), y.view())).expect("a finite loss");
     let mut hv = mlp.zero_gradient();

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gemmprop::data::{Images, idx_folder};
-use gemmprop::{Bias, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
+use gemmprop::{Bias, Dataset, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, TrainingSettings};
 use ndarray::{Axis, concatenate, s};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
@@ -38,14 +38,14 @@ pub(crate) struct Row {
 }
 
 /// Our ways to train, each for 25 epochs, of batches of 32 where nothing else is said.
-fn recipes() -> [(&'static str, Training); 4] {
-    let base = Training { epochs: 25, batch: 32, ..Training::default() };
+fn recipes() -> [(&'static str, TrainingSettings); 4] {
+    let base = TrainingSettings { epochs: 25, batch: 32, ..TrainingSettings::default() };
     [
         (FIRST, base.clone()),
-        ("SGD, η 0.2, cosine", Training { learning_rate: LearningRate::cosine(0.2, 0.0), ..base.clone() }),
+        ("SGD, η 0.2, cosine", TrainingSettings { learning_rate: LearningRate::cosine(0.2, 0.0), ..base.clone() }),
         (
             "Nesterov 0.9, η 0.05, cosine",
-            Training {
+            TrainingSettings {
                 optimizer: Optimizer::Nesterov { mu: 0.9 },
                 learning_rate: LearningRate::cosine(0.05, 0.0),
                 ..base.clone()
@@ -53,7 +53,7 @@ fn recipes() -> [(&'static str, Training); 4] {
         ),
         (
             "AdamW, η 0.001, λ 0.5, cosine, batch 16",
-            Training {
+            TrainingSettings {
                 optimizer: Optimizer::adam(),
                 learning_rate: LearningRate::cosine(1e-3, 0.0),
                 weight_decay: 0.5,
@@ -127,7 +127,7 @@ pub(crate) fn measure(folder: &Path, peers: &Path, quick: bool) -> Result<Vec<Ro
         for (recipe, training) in recipes().into_iter().filter(|(recipe, _)| belongs(seed, recipe, "gemmprop")) {
             let epochs = if quick { 1 } else { training.epochs };
             let mut trainer =
-                Trainer::new(initialised(seed)?, SoftmaxCrossEntropy, Training { seed, epochs, ..training })?;
+                Trainer::new(initialised(seed)?, SoftmaxCrossEntropy, TrainingSettings { seed, epochs, ..training })?;
             let start = Instant::now();
             pool.install(|| trainer.fit(Dataset::new(train.x.view(), train.labels.view()), None, &mut ()))?;
             let seconds = start.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Predictor, Products, Sgd, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Predictor, Products, Sgd, SquaredError, Trainer, TrainingSettings,
     rungs::per_neuron,
 };
 use ndarray::{Array2, s};
@@ -226,11 +226,11 @@ impl<F: BareScalar> Engine<F> {
         // So small a learning rate that the work stays the same.
         let eta = 1e-9;
         let adam = || {
-            let training = Training {
+            let training = TrainingSettings {
                 optimizer: Optimizer::adam(),
                 learning_rate: LearningRate::constant(eta),
                 batch: shape.batch,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             Trainer::new(mlp.clone(), SquaredError, training).expect("valid settings")
         };

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer, TrainingSettings,
 };
 use gemmprop::{Loss, Targets};
 use ndarray::{Array1, Array2};
@@ -48,15 +48,15 @@ const WAYS: [&str; 9] = [
     "adamw, clipped",
 ];
 
-fn training(way: &str, batch: usize) -> Training {
+fn training(way: &str, batch: usize) -> TrainingSettings {
     // The rate is so small that the work stays the same.
-    let base = Training {
+    let base = TrainingSettings {
         batch,
         learning_rate: LearningRate::constant(1e-9),
         shuffle: way.contains("shuffled"),
         standardize: way.contains("standardized"),
         clip_norm: way.contains("clipped").then_some(1e-3),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let optimizer = match way.split(',').next() {
         Some("momentum") => Optimizer::Momentum { mu: 0.9 },
@@ -64,7 +64,7 @@ fn training(way: &str, batch: usize) -> Training {
         Some("adam" | "adamw") => Optimizer::adam(),
         _ => Optimizer::Sgd,
     };
-    Training { optimizer, weight_decay: if way.starts_with("adamw") { 1e-2 } else { 0.0 }, ..base }
+    TrainingSettings { optimizer, weight_decay: if way.starts_with("adamw") { 1e-2 } else { 0.0 }, ..base }
 }
 
 /// A shape with its data, and all that is timed on it with one number of threads.

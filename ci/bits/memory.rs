@@ -30,13 +30,14 @@ mod parallel {
 
 use gemmprop::curvature::Hessian;
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Products, Scalar, SoftmaxCrossEntropy, Trainer, Training, set_threads,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Products, Scalar, SoftmaxCrossEntropy, Trainer, TrainingSettings,
+    set_threads,
 };
 use ndarray::{Array1, Array2};
 
 /// Trains for a few steps, the last of each epoch smaller; then predicts, and multiplies with the
 /// Hessian.
-fn train<F: Scalar>(products: Products, training: &Training) {
+fn train<F: Scalar>(products: Products, training: &TrainingSettings) {
     // Under Miri a multiplication takes a microsecond. Elsewhere, layers are wide enough for phases
     // that two threads share.
     let (widths, batch): (&[usize], usize) = if cfg!(miri) { (&[3, 17, 3], 4) } else { (&[64, 200, 256, 3], 64) };
@@ -47,7 +48,7 @@ fn train<F: Scalar>(products: Products, training: &Training) {
     let x =
         Array2::from_shape_fn((samples, widths[0]), |(i, j)| F::from_f64(((i * 31 + j * 17) % 97) as f64 / 48.5 - 1.0));
     let labels = Array1::from_shape_fn(samples, |i| i % 3);
-    let training = Training { epochs: 2, batch, standardize: true, ..training.clone() };
+    let training = TrainingSettings { epochs: 2, batch, standardize: true, ..training.clone() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let data = || Dataset::new(x.view(), labels.view());
     trainer.fit(data(), Some(data()), &mut ()).unwrap();
@@ -60,13 +61,13 @@ fn train<F: Scalar>(products: Products, training: &Training) {
     assert!(hg.iter().all(|hg| hg.is_finite()));
 }
 
-fn trainings() -> [Training; 4] {
-    let eta = |eta| Training { learning_rate: LearningRate::constant(eta), ..Training::default() };
+fn trainings() -> [TrainingSettings; 4] {
+    let eta = |eta| TrainingSettings { learning_rate: LearningRate::constant(eta), ..TrainingSettings::default() };
     [
         eta(0.01),
-        Training { clip_norm: Some(0.1), optimizer: Optimizer::Momentum { mu: 0.9 }, ..eta(0.01) },
-        Training { optimizer: Optimizer::adam(), weight_decay: 0.01, ..eta(0.001) },
-        Training { sam: Some(0.05), ..eta(0.01) },
+        TrainingSettings { clip_norm: Some(0.1), optimizer: Optimizer::Momentum { mu: 0.9 }, ..eta(0.01) },
+        TrainingSettings { optimizer: Optimizer::adam(), weight_decay: 0.01, ..eta(0.001) },
+        TrainingSettings { sam: Some(0.05), ..eta(0.01) },
     ]
 }
 

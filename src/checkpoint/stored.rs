@@ -21,8 +21,8 @@ use crate::optim::rule::WeightDecay;
 use crate::train::history::{History, Record};
 use crate::train::model::Model;
 use crate::train::position::Position;
+use crate::train::settings::TrainingSettings;
 use crate::train::trainer::Trainer;
-use crate::train::training::Training;
 
 /// No run makes as many steps, and numbers up to this can be counted up without overflow.
 const MOST_STEPS: u64 = 1 << 53;
@@ -113,7 +113,7 @@ impl Stored {
             return Err(self.mismatch("contents", "a run", "a model without its run, which Model::load reads"));
         }
         let model: Model<F> = self.model()?;
-        let training: Training = self.json("training")?;
+        let training: TrainingSettings = self.json("training")?;
         let fresh = Trainer::new(model, loss, training)
             .map_err(|error| self.mismatch("settings", "such as can be trained with", &error.to_string()))?;
         // All fields by name, so that a new one cannot be forgotten here.
@@ -143,8 +143,8 @@ impl Stored {
     }
 
     /// The model of the best epoch so far, if the run has [early
-    /// stopping](Training::early_stopping) and has finished an epoch. At the end of such a run, it
-    /// equals [`model`](Self::model).
+    /// stopping](TrainingSettings::early_stopping) and has finished an epoch. At the end of such a
+    /// run, it equals [`model`](Self::model).
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`], with what was expected and found.

@@ -30,14 +30,14 @@ impl Observer<f64> for Nine {
 /// A run in its second epoch, with everything that a file can hold.
 fn written() -> Contents {
     let mlp = Mlp::<f64>::he(&[6, 5, 3], Bias::Input, 1).unwrap();
-    let training = Training {
+    let training = TrainingSettings {
         optimizer: Optimizer::adam(),
         learning_rate: LearningRate::on_plateau(0.1, 0.5, 1).warm_up(3),
         batch: 7,
         standardize: true,
         validation_fraction: Some(0.25),
         early_stopping: Some(3),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let (x, y) = data();
@@ -252,7 +252,7 @@ fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
     let standardizer = Standardizer { mean: Array1::from(vec![0.5]), factor: Array1::from(vec![2.0]) };
     let mlp = Mlp::<f32>::he(&[1, 2], Bias::Input, 1).unwrap();
     let model = Model { mlp, standardizer: Some(standardizer) };
-    let trainer = Trainer::new(model.clone(), SoftmaxCrossEntropy, Training::default()).unwrap();
+    let trainer = Trainer::new(model.clone(), SoftmaxCrossEntropy, TrainingSettings::default()).unwrap();
     checkpoints.write(0, &contents(&trainer, &Notes::new())).unwrap();
     let mut contents = checkpoints.newest().unwrap().contents;
     for (name, number) in [("standardizer.mean", 0.5_f32), ("standardizer.factor", 2.0)] {
@@ -268,7 +268,7 @@ fn a_standardisation_in_the_numbers_of_the_network_is_read_too() {
 fn products_are_kept() {
     for products in [Products::Auto, Products::Native] {
         let mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::Input, 1).unwrap().with_products(products).unwrap();
-        let trainer = Trainer::new(mlp, crate::SquaredError, Training::default()).unwrap();
+        let trainer = Trainer::new(mlp, crate::SquaredError, TrainingSettings::default()).unwrap();
         let mut contents = contents(&trainer, &Notes::new());
         let model = |contents: &Contents| Stored { contents: contents.clone(), path: "kept".into() }.model::<f64>();
         let kept = |contents: &Contents| model(contents).unwrap().mlp.products();
@@ -285,7 +285,7 @@ fn products_are_kept() {
 fn the_older_name_of_the_bias_is_read_too() {
     for (older, bias) in [("input", Bias::Input), ("every_layer", Bias::EveryLayer), ("absent", Bias::None)] {
         let mlp = Mlp::<f64>::he(&[2, 3, 1], bias, 1).unwrap();
-        let trainer = Trainer::new(mlp, crate::SquaredError, Training::default()).unwrap();
+        let trainer = Trainer::new(mlp, crate::SquaredError, TrainingSettings::default()).unwrap();
         let mut contents = contents(&trainer, &Notes::new());
         assert!(contents.facts.remove("bias").is_some());
         contents.facts.insert("constant".into(), json(&older));

@@ -217,13 +217,13 @@ fn read_exact_at(mut file: &File, into: &mut [u8], offset: u64) -> io::Result<()
 ///
 /// ```no_run
 /// use gemmprop::data::{FileSource, RowsFile};
-/// use gemmprop::{Bias, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training};
+/// use gemmprop::{Bias, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, TrainingSettings};
 ///
 /// let data = FileSource::new(RowsFile::open("x.npy")?, RowsFile::open("labels.npy")?)?;
 /// let mlp = Mlp::<f32>::he(&[data.x().columns(), 512, 512, 10], Bias::EveryLayer, 1)?;
 /// let optimizer = Optimizer::adam();
-/// let training = Training { optimizer, shuffle_block: Some(1024), ..Training::default() };
-/// let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training)?;
+/// let settings = TrainingSettings { optimizer, shuffle_block: Some(1024), ..Default::default() };
+/// let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, settings)?;
 /// trainer.fit_source(&data, None, ())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

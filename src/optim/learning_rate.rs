@@ -25,11 +25,11 @@ use crate::optim::hyperparameter::{check, check_positive};
 /// **Steps and epochs.** k counts all steps of a trainer, including those of
 /// [`Trainer::step`](crate::Trainer::step), so each of them advances warm-up and inverse scaling. e
 /// counts epochs, and single steps belong to none: they do not advance a step, cosine, plateau or
-/// piecewise schedule. E is [`Training::epochs`](crate::Training::epochs). After E epochs, which
-/// [`partial_fit`](crate::Trainer::partial_fit) can exceed, a cosine schedule stays at its lowest
-/// rate η₁. A rate of 0 would train nothing, so an epoch or a step at a rate that is 0 in the
-/// network's type is refused with [`Error::Hyperparameter`](crate::Error::Hyperparameter), whatever
-/// the schedule.
+/// piecewise schedule. E is [`TrainingSettings::epochs`](crate::TrainingSettings::epochs). After E
+/// epochs, which [`partial_fit`](crate::Trainer::partial_fit) can exceed, a cosine schedule stays
+/// at its lowest rate η₁. A rate of 0 would train nothing, so an epoch or a step at a rate that is
+/// 0 in the network's type is refused with [`Error::Hyperparameter`](crate::Error::Hyperparameter),
+/// whatever the schedule.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 pub struct LearningRate {

@@ -45,12 +45,13 @@ use crate::optim::hyperparameter::{check, check_not_0, check_not_1, check_positi
 ///
 /// With any optimiser, g can be taken at the point nearby where the loss is largest, θ + ρ g/‖g‖
 /// (sharpness-aware minimisation, SAM, Foret et al. 2021):
-/// [`Training::sam`](crate::Training::sam).
+/// [`TrainingSettings::sam`](crate::TrainingSettings::sam).
 ///
 /// Two conventions differ between libraries. Nesterov's gradient is that at the point ahead,
 /// θ − ημv; here θ itself *is* the point ahead, as in Sutskever's form. And λ acts on all of θ,
-/// constants included, unless [`Training::decay_biases`](crate::Training::decay_biases) is false:
-/// then c and b have β = 1.
+/// constants included, unless
+/// [`TrainingSettings::decay_biases`](crate::TrainingSettings::decay_biases) is false: then c and b
+/// have β = 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]

@@ -42,12 +42,12 @@ use crate::train::trainer::{StopReason, Trainer};
 ///
 /// ```
 /// use gemmprop::ranks::{Alone, DataParallel};
-/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, Training};
+/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, TrainingSettings};
 /// use ndarray::array;
 ///
 /// let (x, y) = (array![[0.0], [1.0], [2.0], [3.0]], array![1.0, 3.0, 5.0, 7.0]);
 /// let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
-/// let training = Training { epochs: 500, batch: 2, ..Training::default() };
+/// let training = TrainingSettings { epochs: 500, batch: 2, ..TrainingSettings::default() };
 /// let mut run = DataParallel::exact(Trainer::new(mlp, SquaredError, training)?, &Alone, 2)?;
 /// run.fit(Dataset::new(&x, &y), None, ())?; // this rank's part of the data
 /// assert!((run.trainer().model().predict_one(&x)?[2] - 5.0).abs() < 1e-5);

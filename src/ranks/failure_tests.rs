@@ -16,8 +16,8 @@ use crate::optim::learning_rate::LearningRate;
 use crate::optim::optimizer::Optimizer;
 use crate::train::dataset::Dataset;
 use crate::train::observer::{on_batch, on_epoch};
+use crate::train::settings::TrainingSettings;
 use crate::train::trainer::Trainer;
-use crate::train::training::Training;
 
 /// What a rank does to fail.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,8 @@ enum Fails {
 /// A failure of one rank ends the call on all, with the steps before it, from which it goes on.
 #[test]
 fn a_failure_of_one_rank_ends_all_and_the_run_can_go_on() {
-    let training = Training { epochs: 3, batch: 16, validation_fraction: Some(0.1), ..Training::default() };
+    let training =
+        TrainingSettings { epochs: 3, batch: 16, validation_fraction: Some(0.1), ..TrainingSettings::default() };
     let (chunks, train) = (6, Data::<f64>::new(60, 5, false, 8));
     let mlp = Mlp::he(&[5, 8, 3], Bias::EveryLayer, 5).unwrap();
     let start = Trainer::new(mlp, Failing::default(), training.clone()).unwrap();
@@ -136,7 +137,7 @@ impl crate::Loss<f64> for Failing {
 #[test]
 fn trainers_that_are_not_equal_are_refused() {
     let train = Data::<f32>::new(40, 5, false, 1);
-    let start = trainer::<f32>(&[5, 3], Training::default(), Products::Auto);
+    let start = trainer::<f32>(&[5, 3], TrainingSettings::default(), Products::Auto);
     type Change = fn(&mut Trainer<f32, SoftmaxCrossEntropy>);
     let change: [(&str, Change); 4] = [
         ("settings", |trainer| trainer.training.batch += 1),
@@ -147,7 +148,8 @@ fn trainers_that_are_not_equal_are_refused() {
     for (expected, change) in change {
         on_threads(2, |group| {
             let mut trainer = start.clone();
-            let training = Training { optimizer: Optimizer::Momentum { mu: 0.9 }, ..Training::default() };
+            let training =
+                TrainingSettings { optimizer: Optimizer::Momentum { mu: 0.9 }, ..TrainingSettings::default() };
             trainer = Trainer::new(trainer.into_model(), SoftmaxCrossEntropy, training).unwrap();
             if group.rank == 1 {
                 change(&mut trainer);
@@ -163,7 +165,7 @@ fn trainers_that_are_not_equal_are_refused() {
 fn a_number_of_chunks_that_ranks_cannot_share_is_refused() {
     on_threads(2, |group| {
         for found in [0, 1, 3] {
-            let trainer = trainer::<f32>(&[5, 3], Training::default(), Products::Auto);
+            let trainer = trainer::<f32>(&[5, 3], TrainingSettings::default(), Products::Auto);
             let refused = DataParallel::exact(trainer, group, found).unwrap_err();
             assert_eq!(refused, Error::Chunks { ranks: 2, found });
         }
@@ -174,7 +176,8 @@ fn a_number_of_chunks_that_ranks_cannot_share_is_refused() {
 #[test]
 fn a_divergence_is_that_of_all_ranks() {
     let learning_rate = LearningRate::constant(1e30);
-    let start = trainer::<f32>(&[5, 9, 3], Training { learning_rate, ..Training::default() }, Products::Auto);
+    let start =
+        trainer::<f32>(&[5, 9, 3], TrainingSettings { learning_rate, ..TrainingSettings::default() }, Products::Auto);
     let train = Data::<f32>::new(60, 5, false, 1);
     let errors = on_threads(2, |group| {
         let mut run = DataParallel::exact(start.clone(), group, 4).unwrap();
@@ -191,7 +194,8 @@ fn a_divergence_is_that_of_all_ranks() {
 fn what_fails_on_rank_0_fails_on_all() {
     on_threads(3, |group| {
         let mut run =
-            DataParallel::exact(trainer::<f32>(&[5, 3], Training::default(), Products::Auto), group, 3).unwrap();
+            DataParallel::exact(trainer::<f32>(&[5, 3], TrainingSettings::default(), Products::Auto), group, 3)
+                .unwrap();
         run.on_rank_0(|_| {
             assert_eq!(group.rank, 0);
             Ok::<_, Error>(())

@@ -24,8 +24,8 @@ use crate::steps::policy::{Diverged, StepPolicy, StepReport};
 use crate::train::dataset::{Dataset, split_rows};
 use crate::train::epoch::{EpochOrder, EpochSteps};
 use crate::train::observer::Observer;
+use crate::train::settings::TrainingSettings;
 use crate::train::trainer::{EpochData, Trainer};
-use crate::train::training::Training;
 
 /// What a call of [`DataParallel`](crate::ranks::DataParallel) has beside its data.
 pub(crate) struct Call<'a, F, G> {
@@ -90,7 +90,7 @@ where
         validation: Option<Dataset<'a, F, T>>,
     ) -> Result<Self, D::Error> {
         let own = call.own();
-        let Training { validation_fraction, seed, .. } = trainer.training;
+        let TrainingSettings { validation_fraction, seed, .. } = trainer.training;
         let validation = validation.filter(|validation| validation.samples() > 0);
         validation.as_ref().map_or(Ok(()), |validation| trainer.check(validation))?;
         let of_validation = [validation.map_or(0.0, |validation| validation.samples() as f64)];
@@ -250,7 +250,7 @@ where
     }
 
     /// Each part is shuffled by itself, with a generator of its own.
-    fn order(&self, training: &Training, mut generator: Generator, mut buffer: Vec<usize>) -> EpochOrder {
+    fn order(&self, training: &TrainingSettings, mut generator: Generator, mut buffer: Vec<usize>) -> EpochOrder {
         let key = if training.shuffle { generator.next_u64() } else { 0 };
         let first = self.call.own().start;
         let of_part = |(index, rows): (usize, &Vec<usize>)| {

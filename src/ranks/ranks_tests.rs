@@ -20,8 +20,8 @@ use crate::random::Generator;
 use crate::rungs::bounds::{StepBounds, loss_gradient};
 use crate::train::dataset::Dataset;
 use crate::train::observer::on_batch;
+use crate::train::settings::TrainingSettings;
 use crate::train::trainer::{StopReason, Trainer};
-use crate::train::training::Training;
 use crate::{Error, Parameters, SourcePart};
 
 /// Samples with labels of 3 classes, and weights of which some are 0.
@@ -94,7 +94,7 @@ where
 
 pub(super) fn trainer<F: Scalar>(
     widths: &[usize],
-    training: Training,
+    training: TrainingSettings,
     products: Products,
 ) -> Trainer<F, SoftmaxCrossEntropy> {
     let mlp = Mlp::he(widths, Bias::EveryLayer, 5).unwrap().with_products(products).unwrap();
@@ -105,7 +105,7 @@ fn products(native: bool) -> Products {
     if native || !cfg!(feature = "blas") { Products::Native } else { Products::Blas }
 }
 
-fn trainings() -> impl Strategy<Value = Training> {
+fn trainings() -> impl Strategy<Value = TrainingSettings> {
     let optimizer = prop_oneof![
         Just(Optimizer::Sgd),
         Just(Optimizer::Momentum { mu: 0.9 }),
@@ -122,7 +122,7 @@ fn trainings() -> impl Strategy<Value = Training> {
     (optimizer, rate, data, steps).prop_map(|(optimizer, learning_rate, data, steps)| {
         let (shuffle, standardize, validation_fraction, shuffle_block) = data;
         let (clip_norm, sam, early_stopping, batch) = steps;
-        Training {
+        TrainingSettings {
             optimizer,
             learning_rate,
             weight_decay: 0.001,
@@ -136,13 +136,13 @@ fn trainings() -> impl Strategy<Value = Training> {
             standardize,
             validation_fraction,
             early_stopping,
-            ..Training::default()
+            ..TrainingSettings::default()
         }
     })
 }
 
 fn same_bits<F: Scalar>(
-    training: Training,
+    training: TrainingSettings,
     (ranks, each, samples): (usize, usize, usize),
     (weighted, validated, native): (bool, bool, bool),
 ) where
@@ -181,13 +181,13 @@ fn chunks_add_up_to_the_gradient_of_the_batch() {
     let (samples, chunks, batch) = (24, 3, 8);
     let x = Array2::from_shape_fn((samples, 2), |(i, j)| ((i * 7 + j * 3) % 5) as f64 - 2.0);
     let y = Array1::from_shape_fn(samples, |i| (i % 3) as f64);
-    let training = Training {
+    let training = TrainingSettings {
         learning_rate: LearningRate::constant(0.0625),
         optimizer: Optimizer::Momentum { mu: 0.5 },
         epochs: 1,
         batch,
         shuffle: false,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::EveryLayer, 1).unwrap();
     mlp.theta_mut().iter_mut().for_each(|p| *p = (*p * 4.0).round() / 4.0);
@@ -217,15 +217,21 @@ fn a_step_by_each_rule_is_that_of_the_trainer() {
     let y = Array1::from_shape_fn(samples, |i| (i % 3) as f64);
     let mut mlp = Mlp::<f64>::he(&[2, 3, 1], Bias::EveryLayer, 1).unwrap();
     mlp.theta_mut().iter_mut().for_each(|p| *p = (*p * 4.0).round() / 4.0 + 0.25);
-    let base = Training { batch: samples, epochs: 1, shuffle: false, weight_decay: 0.01, ..Training::default() };
+    let base = TrainingSettings {
+        batch: samples,
+        epochs: 1,
+        shuffle: false,
+        weight_decay: 0.01,
+        ..TrainingSettings::default()
+    };
     for training in [
         base.clone(),
-        Training { decay_biases: false, ..base.clone() },
-        Training { optimizer: Optimizer::Momentum { mu: 0.9 }, ..base.clone() },
-        Training { optimizer: Optimizer::Nesterov { mu: 0.9 }, ..base.clone() },
-        Training { optimizer: Optimizer::adam(), decay_biases: false, ..base.clone() },
-        Training { clip_norm: Some(0.5), ..base.clone() },
-        Training { clip_norm: Some(0.5), sam: Some(0.1), ..base },
+        TrainingSettings { decay_biases: false, ..base.clone() },
+        TrainingSettings { optimizer: Optimizer::Momentum { mu: 0.9 }, ..base.clone() },
+        TrainingSettings { optimizer: Optimizer::Nesterov { mu: 0.9 }, ..base.clone() },
+        TrainingSettings { optimizer: Optimizer::adam(), decay_biases: false, ..base.clone() },
+        TrainingSettings { clip_norm: Some(0.5), ..base.clone() },
+        TrainingSettings { clip_norm: Some(0.5), sam: Some(0.1), ..base },
     ] {
         let trainer = || Trainer::new(mlp.clone(), SquaredError, training.clone()).unwrap();
         let (mut expected, mut run) = (trainer(), DataParallel::exact(trainer(), &Alone, 4).unwrap());
@@ -247,7 +253,7 @@ fn a_step_by_each_rule_is_that_of_the_trainer() {
 #[test]
 fn standardisation_is_that_of_all_ranks() {
     let train = Data::<f32>::new(100, 4, true, 3);
-    let training = Training { standardize: true, epochs: 1, ..Training::default() };
+    let training = TrainingSettings { standardize: true, epochs: 1, ..TrainingSettings::default() };
     let mut run = DataParallel::exact(trainer(&[4, 3], training, Products::Auto), &Alone, 7).unwrap();
     run.fit(train.part(7, 0, 1), None, ()).unwrap();
     // What has no weight is absent.
@@ -276,7 +282,14 @@ fn fast_step_within_bound(ranks: usize, products: Products) {
     let (chunks, eta) = (12, 0.1);
     let optimizer = Optimizer::Momentum { mu: 0.5 };
     let learning_rate = LearningRate::constant(eta);
-    let training = Training { epochs: 1, batch: 96, shuffle: false, optimizer, learning_rate, ..Training::default() };
+    let training = TrainingSettings {
+        epochs: 1,
+        batch: 96,
+        shuffle: false,
+        optimizer,
+        learning_rate,
+        ..TrainingSettings::default()
+    };
     let start = trainer::<f32>(&[5, 9, 3], training, products);
     let train = Data::<f32>::new(96, 5, false, 4);
     let mlp = &start.model().mlp;
@@ -303,14 +316,14 @@ fn fast_step_within_bound(ranks: usize, products: Products) {
 /// A run that is stopped after any batch goes on with any number of ranks.
 #[test]
 fn a_run_goes_on_with_another_number_of_ranks() {
-    let training = Training {
+    let training = TrainingSettings {
         epochs: 4,
         batch: 20,
         optimizer: Optimizer::adam(),
         validation_fraction: Some(0.2),
         standardize: true,
         early_stopping: Some(9),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let (chunks, train) = (12, Data::<f32>::new(101, 5, true, 6));
     let start = trainer(&[5, 8, 3], training, Products::Auto);
@@ -344,7 +357,7 @@ fn a_run_goes_on_with_another_number_of_ranks() {
 #[test]
 fn an_epoch_goes_on_with_its_number_of_chunks() {
     let train = Data::<f32>::new(60, 5, false, 6);
-    let start = trainer(&[5, 8, 3], Training::default(), Products::Auto);
+    let start = trainer(&[5, 8, 3], TrainingSettings::default(), Products::Auto);
     let stop = || on_batch(|_| ControlFlow::Break(()));
     let mut run = DataParallel::exact(start.clone(), &Alone, 4).unwrap();
     run.fit(train.part(4, 0, 1), None, stop()).unwrap();
@@ -366,7 +379,8 @@ fn an_epoch_goes_on_with_its_number_of_chunks() {
 #[test]
 fn ranks_may_have_unequal_parts_and_none() {
     let train = Data::<f32>::new(50, 5, false, 2);
-    let start = trainer::<f32>(&[5, 7, 3], Training { batch: 7, ..Training::default() }, Products::Auto);
+    let start =
+        trainer::<f32>(&[5, 7, 3], TrainingSettings { batch: 7, ..TrainingSettings::default() }, Products::Auto);
     let outcomes = on_threads(3, |group| {
         let rows = [0..41, 41..41, 41..50][group.rank].clone();
         let data = Dataset::new(train.x.slice(s![rows.clone(), ..]), train.labels.slice(s![rows]));
@@ -387,7 +401,12 @@ fn ranks_may_have_unequal_parts_and_none() {
 /// Samples that are read have the bits of samples in memory.
 #[test]
 fn ranks_read_their_parts() {
-    let training = Training { batch: 10, standardize: true, validation_fraction: Some(0.2), ..Training::default() };
+    let training = TrainingSettings {
+        batch: 10,
+        standardize: true,
+        validation_fraction: Some(0.2),
+        ..TrainingSettings::default()
+    };
     for chunks in [1, 4] {
         let start = trainer::<f32>(&[5, 7, 3], training.clone(), Products::Auto);
         let train = Data::<f32>::new(90, 5, true, 2);

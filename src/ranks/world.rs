@@ -20,7 +20,7 @@ use crate::ranks::group::Collective;
 ///
 /// ```no_run
 /// use gemmprop::ranks::{DataParallel, World, part_of_rank};
-/// # use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, Training};
+/// # use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, TrainingSettings};
 /// # use gemmprop::ndarray::{Array1, Array2, s};
 ///
 /// fn main() -> Result<(), gemmprop::Error> {
@@ -29,7 +29,7 @@ use crate::ranks::group::Collective;
 ///         let own = part_of_rank(64, 8, world.rank(), world.ranks());
 ///         let (x, y) = (x.slice(s![own.clone(), ..]), y.slice(s![own]));
 ///         let mlp = Mlp::he(&[8, 32, 1], Bias::Input, 1)?;
-///         let trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+///         let trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default())?;
 ///         let mut run = DataParallel::exact(trainer, world, 8)?;
 ///         run.fit(Dataset::new(x, y), None, ())?;
 ///         if world.rank() == 0 {

@@ -180,9 +180,9 @@ where
 }
 
 /// The gradient that sharpness-aware minimisation steps with
-/// ([`Training::sam`](crate::Training::sam)), that at θ + ρ g/‖g‖, with its bounds; the loss is
-/// that at θ. Computations go to points of their own, each within a bound of that one, and the
-/// gradient's bounds hold for all of them. Rung 1 is not served.
+/// ([`TrainingSettings::sam`](crate::TrainingSettings::sam)), that at θ + ρ g/‖g‖, with its bounds;
+/// the loss is that at θ. Computations go to points of their own, each within a bound of that one,
+/// and the gradient's bounds hold for all of them. Rung 1 is not served.
 ///
 /// # Errors
 /// As [`loss_gradient`].

@@ -141,8 +141,9 @@ pub(crate) fn scaled<F: Scalar>(g: &Bounded<Parameters<f64>>, length: f64, clips
 }
 
 impl GradientBounds {
-    /// g min(1, c/‖g‖), the gradient that [`Training::clip_norm`](crate::Training::clip_norm) steps
-    /// with in the number type F.
+    /// g min(1, c/‖g‖), the gradient that
+    /// [`TrainingSettings::clip_norm`](crate::TrainingSettings::clip_norm) steps with in the number
+    /// type F.
     #[must_use]
     pub fn clip_norm<F: Scalar>(&self, c: f64) -> Self {
         let infinite = self.naive.zeros_like();
@@ -178,7 +179,7 @@ impl StepBounds {
     }
 
     /// Whether weight decay shrinks c and b too, as
-    /// [`Training::decay_biases`](crate::Training::decay_biases) says.
+    /// [`TrainingSettings::decay_biases`](crate::TrainingSettings::decay_biases) says.
     #[must_use]
     pub fn decay_biases(mut self, decay_biases: bool) -> Self {
         self.decay_biases = decay_biases;

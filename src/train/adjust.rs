@@ -5,8 +5,8 @@ use crate::linalg::scalar::Scalar;
 use crate::network::loss::Loss;
 use crate::optim::learning_rate::LearningRate;
 use crate::train::dataset::Dataset;
+use crate::train::settings::TrainingSettings;
 use crate::train::trainer::Trainer;
-use crate::train::training::Training;
 
 /// A clone goes on with the same bits; it has buffers of its own, made at its first step.
 impl<F: Scalar, L: Clone> Clone for Trainer<F, L> {
@@ -55,11 +55,11 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// plateaus are counted anew. The change is part of the run, and stored with its checkpoints.
     ///
     /// ```
-    /// # use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, Training};
+    /// # use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, TrainingSettings};
     /// # use gemmprop::ndarray::array;
     /// # let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
     /// # let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
-    /// let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+    /// let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default())?;
     /// for epoch in 0..20 {
     ///     let eta = 0.2 / (1.0 + 0.1 * f64::from(epoch)); // a schedule of one's own
     ///     trainer.set_learning_rate(eta)?;
@@ -73,7 +73,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// [`Error::Hyperparameter`](crate::Error::Hyperparameter) for a schedule that is out of its
     /// range, or too large for the weight decay; nothing is changed then.
     pub fn set_learning_rate(&mut self, learning_rate: impl Into<LearningRate>) -> Result<()> {
-        let training = Training { learning_rate: learning_rate.into(), ..self.training.clone() };
+        let training = TrainingSettings { learning_rate: learning_rate.into(), ..self.training.clone() };
         training.check()?;
         training.check_in::<F>()?;
         self.training = training;

@@ -15,7 +15,7 @@ use crate::steps::blocks::ranges;
 use crate::steps::policy::{StepPolicy, StepReport};
 use crate::train::observer::{BatchEnd, Observer};
 use crate::train::position::{LastStep, Position};
-use crate::train::training::Training;
+use crate::train::settings::TrainingSettings;
 
 /// The order in which an epoch takes its samples.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl EpochOrder {
     pub(crate) fn new(
         samples: usize,
         rows: Option<&[usize]>,
-        training: &Training,
+        training: &TrainingSettings,
         mut generator: Generator,
         mut buffer: Vec<usize>,
     ) -> Self {
@@ -61,7 +61,11 @@ impl EpochOrder {
 /// Refuses an epoch of `batches` batches in which the learning rate becomes 0 in the network's
 /// type. Within an epoch the rate only falls, or grows during the warm-up, or grows and then falls,
 /// so it is lowest at the first or the last step.
-pub(crate) fn check_learning_rates<F: Scalar>(training: &Training, position: &Position, batches: usize) -> Result<()> {
+pub(crate) fn check_learning_rates<F: Scalar>(
+    training: &TrainingSettings,
+    position: &Position,
+    batches: usize,
+) -> Result<()> {
     let first = position.schedule_point(training, batches);
     let steps_left = (batches - 1).saturating_sub(position.batch);
     let fraction = (batches - 1) as f64 / batches as f64;
@@ -97,7 +101,7 @@ impl<F> StepPolicy<F> for SingleStep {
 /// The steps of an epoch: each takes its rule from the settings and the position, moves the
 /// position on, and is reported to the observer.
 pub(crate) struct EpochSteps<'a, O> {
-    training: &'a Training,
+    training: &'a TrainingSettings,
     position: &'a mut Position,
     observer: &'a mut O,
     /// Batches of the epoch.
@@ -110,7 +114,12 @@ pub(crate) struct EpochSteps<'a, O> {
 }
 
 impl<'a, O> EpochSteps<'a, O> {
-    pub(crate) fn new(training: &'a Training, position: &'a mut Position, observer: &'a mut O, batches: usize) -> Self {
+    pub(crate) fn new(
+        training: &'a TrainingSettings,
+        position: &'a mut Position,
+        observer: &'a mut O,
+        batches: usize,
+    ) -> Self {
         let pending_decay = position.pending_decay;
         let flow = ControlFlow::Continue(());
         Self { training, position, observer, batches, learning_rate: 0.0, pending_decay, flow }
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn batches_of_shuffled_blocks_vary_as_the_docs_say() {
         let (samples, block, batch, seeds) = (64_000, 20, 32, 40);
-        let training = Training { shuffle_block: Some(block), ..Training::default() };
+        let training = TrainingSettings { shuffle_block: Some(block), ..TrainingSettings::default() };
         let found: Vec<f64> = (0..seeds)
             .map(|seed| {
                 let order = EpochOrder::new(samples, None, &training, generator(seed, Stream::Shuffles), vec![]);

@@ -60,11 +60,11 @@ where
     /// another thread while this one trains; there are two such parts, of 16 MB in `f32` or of one
     /// batch each. The order of an epoch takes another 8 bytes for each sample.
     ///
-    /// With [`Training::validation_fraction`](crate::Training::validation_fraction) the source also
-    /// gives the samples to validate with. A standardisation that is still to be fitted takes two
-    /// passes over the source before the first step.
-    /// [`Training::shuffle_block`](crate::Training::shuffle_block) is for sources that read
-    /// neighbouring samples faster than distant ones.
+    /// With [`TrainingSettings::validation_fraction`](crate::TrainingSettings::validation_fraction)
+    /// the source also gives the samples to validate with. A standardisation that is still to be
+    /// fitted takes two passes over the source before the first step.
+    /// [`TrainingSettings::shuffle_block`](crate::TrainingSettings::shuffle_block) is for sources
+    /// that read neighbouring samples faster than distant ones.
     ///
     /// # Errors
     /// [`FitError::Source`] if samples cannot be read; [`FitError::Training`] as for `fit`, but
@@ -357,8 +357,8 @@ mod tests {
     use crate::optim::learning_rate::LearningRate;
     use crate::train::dataset::Dataset;
     use crate::train::observer::on_batch;
+    use crate::train::settings::TrainingSettings;
     use crate::train::trainer::{StopReason, Trainer};
-    use crate::train::training::Training;
 
     thread_local! {
         /// Whether the system has no thread for a reader that this thread starts.
@@ -370,13 +370,13 @@ mod tests {
         let x = Array2::from_shape_fn((100, 3), |(i, j)| ((i * (j + 2)) % 11) as f64);
         let y = Array1::from_shape_fn(100, |i| (i % 7) as f64);
         let data = Dataset::new(&x, &y);
-        let training = Training {
+        let training = TrainingSettings {
             epochs: 3,
             batch: 4,
             learning_rate: LearningRate::constant(0.001),
             standardize: true,
             validation_fraction: Some(0.2),
-            ..Training::default()
+            ..TrainingSettings::default()
         };
         let trainer = || Trainer::new(Mlp::he(&[3, 5, 1], Bias::Input, 1).unwrap(), SquaredError, training.clone());
         let (mut expected, mut found) = (trainer().unwrap(), trainer().unwrap());

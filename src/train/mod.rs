@@ -13,10 +13,10 @@ pub(crate) mod observer;
 pub(crate) mod position;
 #[cfg(feature = "progress")]
 pub(crate) mod progress;
+pub(crate) mod settings;
 pub(crate) mod sgd;
 pub(crate) mod source;
 pub(crate) mod stream;
 #[cfg(feature = "internals")]
 pub(crate) mod tile_times;
 pub(crate) mod trainer;
-pub(crate) mod training;

@@ -12,7 +12,8 @@ use crate::train::model::Model;
 pub struct BatchEnd {
     /// The number of its epoch, from 1.
     pub epoch: usize,
-    /// The number of epochs the run is to have: [`Training::epochs`](crate::Training::epochs).
+    /// The number of epochs the run is to have:
+    /// [`TrainingSettings::epochs`](crate::TrainingSettings::epochs).
     pub epochs: usize,
     /// The number of the batch in its epoch, from 1.
     pub batch: usize,
@@ -94,12 +95,13 @@ impl Flow for ControlFlow<()> {
 /// ```
 /// use std::ops::ControlFlow;
 ///
-/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, StopReason, Trainer, Training, on_epoch};
 /// use gemmprop::ndarray::array;
+/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, StopReason};
+/// use gemmprop::{Trainer, TrainingSettings, on_epoch};
 ///
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
 /// let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
-/// let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+/// let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default())?;
 /// let mut losses = Vec::new();
 /// let stop_at_4 = on_epoch(|record, _model| {
 ///     losses.push(record.loss);

@@ -2,7 +2,7 @@
 //! moments.
 
 use crate::optim::learning_rate::SchedulePoint;
-use crate::train::training::Training;
+use crate::train::settings::TrainingSettings;
 
 /// The lowest loss of the epochs so far, and a count of epochs without a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -79,7 +79,7 @@ pub(crate) struct Position {
 impl Position {
     /// The point at which the schedule is evaluated for the next step, in an epoch of `batches`
     /// batches.
-    pub(crate) fn schedule_point(&self, training: &Training, batches: usize) -> SchedulePoint {
+    pub(crate) fn schedule_point(&self, training: &TrainingSettings, batches: usize) -> SchedulePoint {
         SchedulePoint {
             steps: self.steps,
             epoch: self.epoch,
@@ -91,7 +91,7 @@ impl Position {
 
     /// Ends the running epoch. Its loss decides on plateaus and early stopping. Returns whether it
     /// is the lowest so far.
-    pub(crate) fn end_epoch(&mut self, loss: f64, training: &Training) -> bool {
+    pub(crate) fn end_epoch(&mut self, loss: f64, training: &TrainingSettings) -> bool {
         (self.epoch, self.batch, self.samples, self.loss_sum) = (self.epoch + 1, 0, 0, 0.0);
         (self.chunks, self.last_step) = (None, None);
         let patience = training.learning_rate.patience();

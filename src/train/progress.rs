@@ -23,11 +23,11 @@ use crate::train::observer::{BatchEnd, Observer};
 /// screen.
 ///
 /// ```
-/// # use gemmprop::{Bias, Dataset, Mlp, ProgressBar, SquaredError, Trainer, Training};
+/// # use gemmprop::{Bias, Dataset, Mlp, ProgressBar, SquaredError, Trainer, TrainingSettings};
 /// # use ndarray::array;
 /// # let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
 /// # let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
-/// # let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+/// # let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default())?;
 /// trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ProgressBar::new())?;
 /// # Ok::<(), gemmprop::Error>(())
 /// ```

@@ -15,7 +15,7 @@ use crate::train::dataset::Dataset;
 /// ```
 /// use std::convert::Infallible;
 /// use gemmprop::ndarray::{ArrayViewMut1, ArrayViewMut2, Axis};
-/// use gemmprop::{Bias, Mlp, Source, SquaredError, Trainer, Training};
+/// use gemmprop::{Bias, Mlp, Source, SquaredError, Trainer, TrainingSettings};
 ///
 /// /// Sample i has x = i/1000 and y = x².
 /// struct Squares;
@@ -43,7 +43,7 @@ use crate::train::dataset::Dataset;
 /// }
 ///
 /// let mlp = Mlp::he(&[1, 16, 1], Bias::EveryLayer, 1)?;
-/// let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+/// let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default())?;
 /// trainer.fit_source(&Squares, None, ())?; // no validation set, no observer
 /// assert!(trainer.history().records[9].loss < 0.01);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

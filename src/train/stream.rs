@@ -46,11 +46,11 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// [`StopReason::EarlyStopping`] when the patience of early stopping is exhausted.
     ///
     /// ```
-    /// use gemmprop::{Bias, Mlp, SquaredError, Trainer, Training};
+    /// use gemmprop::{Bias, Mlp, SquaredError, Trainer, TrainingSettings};
     /// use gemmprop::ndarray::{Array1, Array2};
     ///
     /// let mlp = Mlp::<f64>::he(&[2, 16, 1], Bias::EveryLayer, 1)?;
-    /// let mut trainer = Trainer::new(mlp, SquaredError, Training::default())?;
+    /// let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default())?;
     /// for epoch in 0..20 {
     ///     let batches = (0..50).map(|batch| {
     ///         let number = |i, j| ((batch * 8 + i) * (7 + 4 * j) % 100) as f64 / 100.0;
@@ -65,15 +65,16 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// # Ok::<(), gemmprop::Error>(())
     /// ```
     ///
-    /// Batches may differ in size; [`Training::batch`](crate::Training::batch) and
-    /// [`shuffle`](crate::Training::shuffle) have no effect, and nothing is kept for validation.
-    /// The loss of the record is the mean over all samples.
-    /// [Standardisation](crate::Training::standardize) that is still to be fitted is fitted on the
-    /// first batch. In a schedule, the fraction of the epoch that is done is known if the iterator
-    /// [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. Each batch is
-    /// a call of its own, which natively copies the parameters into panels and back: batches of a
-    /// few hundred samples make up for that. The iterator is asked for a batch before the step with
-    /// the one before it, since the last step of an epoch records the norm of its gradient.
+    /// Batches may differ in size; [`TrainingSettings::batch`](crate::TrainingSettings::batch) and
+    /// [`shuffle`](crate::TrainingSettings::shuffle) have no effect, and nothing is kept for
+    /// validation. The loss of the record is the mean over all samples.
+    /// [Standardisation](crate::TrainingSettings::standardize) that is still to be fitted is fitted
+    /// on the first batch. In a schedule, the fraction of the epoch that is done is known if the
+    /// iterator [knows its length](Iterator::size_hint), and otherwise 0 throughout the epoch. Each
+    /// batch is a call of its own, which natively copies the parameters into panels and back:
+    /// batches of a few hundred samples make up for that. The iterator is asked for a batch before
+    /// the step with the one before it, since the last step of an epoch records the norm of its
+    /// gradient.
     ///
     /// If the observer stops the run after a batch, or an error ends it, the steps so far have been
     /// made and count as [single steps](Self::step): the epoch has no record, and the next call

@@ -40,7 +40,7 @@ use crate::train::history::{History, Record};
 use crate::train::model::Model;
 use crate::train::observer::Observer;
 use crate::train::position::{LastStep, Position};
-use crate::train::training::Training;
+use crate::train::settings::TrainingSettings;
 
 /// Why a call has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +66,12 @@ impl Display for StopReason {
 /// A training run: the model, how it is trained, and where it stands.
 ///
 /// ```
-/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, Training};
+/// use gemmprop::{Bias, Dataset, Mlp, SquaredError, Trainer, TrainingSettings};
 /// use ndarray::array;
 ///
 /// let (x, y) = (array![[0.0], [1.0], [2.0]], array![1.0, 3.0, 5.0]);
 /// let mlp = Mlp::<f64>::he(&[1, 1], Bias::None, 0)?;
-/// let training = Training { epochs: 500, batch: 2, ..Training::default() };
+/// let training = TrainingSettings { epochs: 500, batch: 2, ..TrainingSettings::default() };
 /// let mut trainer = Trainer::new(mlp, SquaredError, training)?;
 /// trainer.fit(Dataset::new(&x, &y), None, ())?; // no validation set, no observer
 /// assert!((trainer.model().predict_one(&x)?[2] - 5.0).abs() < 1e-5);
@@ -82,7 +82,7 @@ impl Display for StopReason {
 pub struct Trainer<F: Scalar, L> {
     pub(crate) model: Model<F>,
     pub(crate) loss: L,
-    pub(crate) training: Training,
+    pub(crate) training: TrainingSettings,
     pub(crate) moments: Moments<F>,
     /// The generator before the shuffle of the running epoch, or of the next one between epochs.
     pub(crate) generator: Generator,
@@ -114,7 +114,7 @@ pub(crate) trait EpochData<F: Scalar, L: Loss<F>> {
         self.samples()
     }
     /// The order of an epoch. `buffer` is overwritten.
-    fn order(&self, training: &Training, generator: Generator, buffer: Vec<usize>) -> EpochOrder {
+    fn order(&self, training: &TrainingSettings, generator: Generator, buffer: Vec<usize>) -> EpochOrder {
         EpochOrder::new(self.samples(), self.train_rows(), training, generator, buffer)
     }
     /// Makes the steps that are left of the running epoch, in batches of `batch` samples, until the
@@ -138,7 +138,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     /// [`Error::Hyperparameter`] or [`Error::EmptyBatch`] for a setting that is out of its range;
     /// [`Error::Outputs`] if loss and network do not fit; [`Error::Shape`] if standardisation and
     /// network do not fit.
-    pub fn new(model: impl Into<Model<F>>, loss: L, training: Training) -> Result<Self> {
+    pub fn new(model: impl Into<Model<F>>, loss: L, training: TrainingSettings) -> Result<Self> {
         training.check()?;
         training.check_in::<F>()?;
         let model = model.into();
@@ -159,8 +159,8 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
         })
     }
 
-    /// Trains until [`Training::epochs`] are done, or stops early. Resumes a run that was stopped.
-    /// With early stopping, the model is that of the best epoch when this returns
+    /// Trains until [`TrainingSettings::epochs`] are done, or stops early. Resumes a run that was
+    /// stopped. With early stopping, the model is that of the best epoch when this returns
     /// [`StopReason::Completed`] or [`StopReason::EarlyStopping`].
     ///
     /// # Errors
@@ -200,10 +200,10 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     }
 
     /// Trains to the end of one epoch, which is the one that was stopped or a new one, whatever
-    /// [`Training::epochs`] says (beyond it, a [cosine schedule](crate::LearningRate::cosine) stays
-    /// at its lowest rate). Each new epoch may have other data. Returns
-    /// [`StopReason::EarlyStopping`] when the patience of early stopping is exhausted; the
-    /// parameters remain those of this epoch, and another call continues from them.
+    /// [`TrainingSettings::epochs`] says (beyond it, a [cosine
+    /// schedule](crate::LearningRate::cosine) stays at its lowest rate). Each new epoch may have
+    /// other data. Returns [`StopReason::EarlyStopping`] when the patience of early stopping is
+    /// exhausted; the parameters remain those of this epoch, and another call continues from them.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
@@ -284,7 +284,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
 
     /// The settings of this run.
     #[must_use]
-    pub fn training(&self) -> &Training {
+    pub fn training(&self) -> &TrainingSettings {
         &self.training
     }
 
@@ -307,7 +307,7 @@ impl<F: Scalar, L: Loss<F>> Trainer<F, L> {
     ) -> Result<TrainValidation<'a, F, L::Target>> {
         self.check(&train)?;
         validation.as_ref().map_or(Ok(()), |validation| self.check(validation))?;
-        let Training { validation_fraction, seed, .. } = self.training;
+        let TrainingSettings { validation_fraction, seed, .. } = self.training;
         let data = TrainValidation::new(train, validation, validation_fraction, seed)?;
         self.check_unfinished(data.train.samples(), data.train.data.samples(), None)?;
         self.standardize(&data.train)?;

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use gemmprop::checkpoint::{CheckpointError, Checkpoints, Fault, Notes};
-use gemmprop::{Bias, Dataset, Mlp, Model, Optimizer, SoftmaxCrossEntropy, Trainer, Training, data};
+use gemmprop::{Bias, Dataset, Mlp, Model, Optimizer, SoftmaxCrossEntropy, Trainer, TrainingSettings, data};
 use ndarray::{Array1, Array2};
 
 use calls::{Change, Faults, with};
@@ -43,7 +43,7 @@ impl States {
         let y = Array1::from_shape_fn(12, |i| i % 2);
         let state = |steps: usize| {
             let mlp = Mlp::he(&[3, 4, 2], Bias::EveryLayer, 1).unwrap();
-            let training = Training { optimizer: Optimizer::adam(), batch: 12, ..Training::default() };
+            let training = TrainingSettings { optimizer: Optimizer::adam(), batch: 12, ..TrainingSettings::default() };
             let mut run = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
             for _ in 0..steps {
                 run.step(Dataset::new(x.view(), y.view())).unwrap();
@@ -547,7 +547,7 @@ fn compete_for_a_folder() {
     let number: u64 = std::env::var(NUMBER).unwrap().parse().unwrap();
     let new = |seed| {
         let mlp = Mlp::<f64>::he(&[3, 4, 2], Bias::EveryLayer, seed).unwrap();
-        Trainer::new(mlp, SoftmaxCrossEntropy, Training { batch: 2, ..Training::default() }).unwrap()
+        Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings { batch: 2, ..TrainingSettings::default() }).unwrap()
     };
     let mut run = new(number);
     fs::write(folder.with_extension(format!("ready{number}")), "").unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use gemmprop::checkpoint::{CheckpointError, Checkpoints, Notes, Stored};
 use gemmprop::{
     Bias, Dataset, LearningRate, Logistic, Loss, Mlp, Model, Optimizer, Products, Scalar, SoftmaxCrossEntropy,
-    SquaredError, Trainer, Training, data,
+    SquaredError, Trainer, TrainingSettings, data,
 };
 use ndarray::{Array1, Array2};
 use safetensors::tensor::Metadata;
@@ -248,11 +248,11 @@ fn settings(_: &Path, bytes: &[u8]) -> bool {
     let (rate, rule) = (again::<LearningRate>(bytes), again::<Optimizer>(bytes));
     let (bias, products) = (again::<Bias>(bytes), again::<Products>(bytes));
     let mlp = Mlp::<f64>::he(&[2, 3, 1], bias.unwrap_or(Bias::Input), 1).expect("a small network");
-    let whole = again::<Training>(bytes);
-    let part = Training {
+    let whole = again::<TrainingSettings>(bytes);
+    let part = TrainingSettings {
         learning_rate: rate.clone().unwrap_or(LearningRate::constant(0.1)),
         optimizer: rule.unwrap_or(Optimizer::Sgd),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let accepted = whole.is_some() || rate.is_some() || rule.is_some() || bias.is_some() || products.is_some();
     let x = Array2::from_shape_fn((6, 2), |(i, j)| ((i * 3 + j) % 5) as f64 - 2.0);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use gemmprop::{
     Bias, Dataset, LearningRate, Logistic, Mlp, Model, Optimizer, Parameters, Products, Result, Sgd,
-    SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training,
+    SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, TrainingSettings,
     curvature::Hessian,
     rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
@@ -45,7 +45,7 @@ impl<'a> Case<'a> {
         Ok(Model { mlp: self.mlp.clone(), standardizer: Some(Standardizer::fit(x.view())?) })
     }
 
-    fn trainer(&self, training: Training) -> Result<Trainer<f32, SquaredError>> {
+    fn trainer(&self, training: TrainingSettings) -> Result<Trainer<f32, SquaredError>> {
         Trainer::new(self.mlp.clone(), SquaredError, training)
     }
 }
@@ -57,13 +57,13 @@ fn numbers<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> Vec<f64> {
     numbers.into_iter().map(|&number| f64::from(number)).collect()
 }
 
-fn settings() -> Training {
-    Training { epochs: 2, batch: 4, learning_rate: LearningRate::constant(1e-3), ..Training::default() }
+fn settings() -> TrainingSettings {
+    TrainingSettings { epochs: 2, batch: 4, learning_rate: LearningRate::constant(1e-3), ..TrainingSettings::default() }
 }
 
 /// All settings that read the data in another way.
-fn all_settings() -> Training {
-    Training { optimizer: Optimizer::adam(), standardize: true, validation_fraction: Some(0.3), ..settings() }
+fn all_settings() -> TrainingSettings {
+    TrainingSettings { optimizer: Optimizer::adam(), standardize: true, validation_fraction: Some(0.3), ..settings() }
 }
 
 fn of_trace(trace: &Trace<f32, ndarray::Ix1>) -> Vec<f64> {
@@ -561,7 +561,7 @@ const NETWORKS: &[Other] = &[
     }),
 ];
 
-fn trainer_of(training: Training) -> Result<Vec<f64>> {
+fn trainer_of(training: TrainingSettings) -> Result<Vec<f64>> {
     let (x, y) = (Array2::from_shape_fn((6, 3), |(i, j)| (i * (j + 2) % 5) as f32), Array1::zeros(6));
     let mut trainer = Trainer::new(ones(&[3, 1]), SquaredError, training)?;
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ())?;
@@ -575,8 +575,8 @@ fn sgd_of(batch: usize, eta: f64, epochs: usize) -> Result<Vec<f64>> {
     Ok(numbers(mlp.parameters().iter()).into_iter().chain(losses).collect())
 }
 
-fn rate(eta: f64) -> Training {
-    Training { learning_rate: LearningRate::constant(eta), ..settings() }
+fn rate(eta: f64) -> TrainingSettings {
+    TrainingSettings { learning_rate: LearningRate::constant(eta), ..settings() }
 }
 
 const SETTINGS: &[Other] = &[
@@ -592,10 +592,10 @@ const SETTINGS: &[Other] = &[
     ("Sgd, 0 epochs", || sgd_of(4, 1e-3, 0)),
     ("Sgd::weight_decay(−1)", || Sgd::<f32>::new(4, 0.1, 1)?.weight_decay(-1.0).map(|_| vec![])),
     ("Sgd::weight_decay(NaN)", || Sgd::<f32>::new(4, 0.1, 1)?.weight_decay(f64::NAN).map(|_| vec![])),
-    ("Trainer, batch 0", || trainer_of(Training { batch: 0, ..settings() })),
-    ("Trainer, batch 100 of 6 samples", || trainer_of(Training { batch: 100, ..settings() })),
-    ("Trainer, batch 2⁶⁴ − 1", || trainer_of(Training { batch: usize::MAX, ..settings() })),
-    ("Trainer, 0 epochs", || trainer_of(Training { epochs: 0, ..settings() })),
+    ("Trainer, batch 0", || trainer_of(TrainingSettings { batch: 0, ..settings() })),
+    ("Trainer, batch 100 of 6 samples", || trainer_of(TrainingSettings { batch: 100, ..settings() })),
+    ("Trainer, batch 2⁶⁴ − 1", || trainer_of(TrainingSettings { batch: usize::MAX, ..settings() })),
+    ("Trainer, 0 epochs", || trainer_of(TrainingSettings { epochs: 0, ..settings() })),
     ("Trainer, learning rate 0", || trainer_of(rate(0.0))),
     ("Trainer, learning rate −1", || trainer_of(rate(-1.0))),
     ("Trainer, learning rate NaN", || trainer_of(rate(f64::NAN))),
@@ -603,21 +603,25 @@ const SETTINGS: &[Other] = &[
     ("Trainer, learning rate 10⁻³⁰⁰", || trainer_of(rate(1e-300))),
     ("Trainer, learning rate 10³⁰⁰", || trainer_of(rate(1e300))),
     ("Trainer, cosine, 0 epochs", || {
-        trainer_of(Training { epochs: 0, learning_rate: LearningRate::cosine(0.1, 0.0), ..settings() })
+        trainer_of(TrainingSettings { epochs: 0, learning_rate: LearningRate::cosine(0.1, 0.0), ..settings() })
     }),
-    ("Trainer, weight_decay NaN", || trainer_of(Training { weight_decay: f64::NAN, ..settings() })),
-    ("Trainer, validation_fraction NaN", || trainer_of(Training { validation_fraction: Some(f64::NAN), ..settings() })),
+    ("Trainer, weight_decay NaN", || trainer_of(TrainingSettings { weight_decay: f64::NAN, ..settings() })),
+    ("Trainer, validation_fraction NaN", || {
+        trainer_of(TrainingSettings { validation_fraction: Some(f64::NAN), ..settings() })
+    }),
     ("Trainer, validation_fraction 10⁻³⁰⁰", || {
-        trainer_of(Training { validation_fraction: Some(1e-300), ..settings() })
+        trainer_of(TrainingSettings { validation_fraction: Some(1e-300), ..settings() })
     }),
     ("Trainer, validation_fraction 0.99 of 6 samples", || {
-        trainer_of(Training { validation_fraction: Some(0.99), ..settings() })
+        trainer_of(TrainingSettings { validation_fraction: Some(0.99), ..settings() })
     }),
-    ("Trainer, early_stopping 0", || trainer_of(Training { early_stopping: Some(0), ..settings() })),
-    ("Trainer, clip_norm 0", || trainer_of(Training { clip_norm: Some(0.0), ..settings() })),
-    ("Trainer, clip_norm NaN", || trainer_of(Training { clip_norm: Some(f64::NAN), ..settings() })),
-    ("Trainer, sam NaN", || trainer_of(Training { sam: Some(f64::NAN), ..settings() })),
-    ("Trainer, momentum 1", || trainer_of(Training { optimizer: Optimizer::Momentum { mu: 1.0 }, ..settings() })),
+    ("Trainer, early_stopping 0", || trainer_of(TrainingSettings { early_stopping: Some(0), ..settings() })),
+    ("Trainer, clip_norm 0", || trainer_of(TrainingSettings { clip_norm: Some(0.0), ..settings() })),
+    ("Trainer, clip_norm NaN", || trainer_of(TrainingSettings { clip_norm: Some(f64::NAN), ..settings() })),
+    ("Trainer, sam NaN", || trainer_of(TrainingSettings { sam: Some(f64::NAN), ..settings() })),
+    ("Trainer, momentum 1", || {
+        trainer_of(TrainingSettings { optimizer: Optimizer::Momentum { mu: 1.0 }, ..settings() })
+    }),
     ("Trainer, Logistic for 2 outputs", || Trainer::new(ones(&[3, 2]), Logistic, settings()).map(|_| vec![])),
     ("Trainer, SoftmaxCrossEntropy for 1 output", || {
         Trainer::new(ones(&[3, 1]), SoftmaxCrossEntropy, settings()).map(|_| vec![])

@@ -11,7 +11,7 @@ use gemmprop::rungs::bounds::{self, BoundedLoss, StepBounds};
 use gemmprop::rungs::{Trace, batched, matrix_vector, naive, per_neuron};
 use gemmprop::{
     Bias, Dataset, LearningRate, Logistic, Mlp, Optimizer, Parameters, Products, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Trainer, Training,
+    SquaredError, Trainer, TrainingSettings,
 };
 use ndarray::{Array1, Array2, Axis, array};
 use proptest::prelude::*;
@@ -135,8 +135,13 @@ impl<F: Real> Case<F> {
             };
             for optimizer in OPTIMIZERS {
                 let learning_rate = LearningRate::constant(eta);
-                let training =
-                    Training { optimizer, learning_rate, weight_decay: lambda, clip_norm, ..Training::default() };
+                let training = TrainingSettings {
+                    optimizer,
+                    learning_rate,
+                    weight_decay: lambda,
+                    clip_norm,
+                    ..TrainingSettings::default()
+                };
                 let mut trainer = Trainer::new(mlp.clone(), loss.clone(), training).unwrap();
                 trainer.step(Dataset::new(x, y.view())).unwrap();
                 let of_step = StepBounds::new(optimizer).unwrap().step(mlp, &g, eta, lambda).unwrap();

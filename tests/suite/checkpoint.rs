@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use gemmprop::{
     BatchEnd, Bias, Dataset, LearningRate, Loss, Model, Observer, Optimizer, SoftmaxCrossEntropy, SquaredError,
-    StopReason, Trainer, Training,
+    StopReason, Trainer, TrainingSettings,
     checkpoint::{CheckpointError, Checkpoints, Notes},
 };
 use ndarray::{Array1, Array2};
@@ -38,7 +38,7 @@ fn state<F: common::Real>(trainer: &Trainer<F, SoftmaxCrossEntropy>) -> (Model<F
     (trainer.model().clone(), trainer.history().records.iter().map(timeless).collect())
 }
 
-fn goes_on<F: common::Real>(training: &Training, constant: Bias, every: usize) {
+fn goes_on<F: common::Real>(training: &TrainingSettings, constant: Bias, every: usize) {
     let (x, y) = data::<F>();
     let train = Dataset::new(x.view(), y.view());
     let new = || {
@@ -70,19 +70,24 @@ fn goes_on<F: common::Real>(training: &Training, constant: Bias, every: usize) {
     }
 }
 
-fn trainings() -> Vec<Training> {
-    let base = Training { batch: 16, seed: 3, epochs: 4, ..Training::default() };
+fn trainings() -> Vec<TrainingSettings> {
+    let base = TrainingSettings { batch: 16, seed: 3, epochs: 4, ..TrainingSettings::default() };
     vec![
         base.clone(),
-        Training { optimizer: Optimizer::Momentum { mu: 0.9 }, weight_decay: 1e-2, shuffle: false, ..base.clone() },
-        Training {
+        TrainingSettings {
+            optimizer: Optimizer::Momentum { mu: 0.9 },
+            weight_decay: 1e-2,
+            shuffle: false,
+            ..base.clone()
+        },
+        TrainingSettings {
             optimizer: Optimizer::Nesterov { mu: 0.8 },
             learning_rate: LearningRate::on_plateau(1.5, 0.5, 0),
             validation_fraction: Some(0.2),
             standardize: true,
             ..base.clone()
         },
-        Training {
+        TrainingSettings {
             optimizer: Optimizer::adam(),
             learning_rate: LearningRate::cosine(0.05, 0.001).warm_up(5),
             clip_norm: Some(0.3),
@@ -91,10 +96,16 @@ fn trainings() -> Vec<Training> {
             epochs: 30,
             ..base.clone()
         },
-        Training { sam: Some(0.1), ..base.clone() },
+        TrainingSettings { sam: Some(0.1), ..base.clone() },
         // In f32 the decay is accumulated for six steps and applied in the seventh.
-        Training { weight_decay: 5e-5, ..base.clone() },
-        Training { optimizer: Optimizer::adam(), sam: Some(0.1), clip_norm: Some(0.3), standardize: true, ..base },
+        TrainingSettings { weight_decay: 5e-5, ..base.clone() },
+        TrainingSettings {
+            optimizer: Optimizer::adam(),
+            sam: Some(0.1),
+            clip_norm: Some(0.3),
+            standardize: true,
+            ..base
+        },
     ]
 }
 
@@ -116,7 +127,7 @@ fn what_was_read_gives_its_notes_and_then_its_run() {
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let (x, y) = data::<f32>();
     let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
-    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings::default()).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut Every(4, 0)).unwrap();
     let notes = Notes::from([("loss".to_owned(), "softmax".to_owned())]);
     checkpoints.save(&trainer, &notes).unwrap();
@@ -138,7 +149,8 @@ fn a_run_that_is_over_can_be_given_more_epochs() {
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let run = |epochs| {
         let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
-        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { epochs, ..Training::default() }).unwrap();
+        let mut trainer =
+            Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings { epochs, ..TrainingSettings::default() }).unwrap();
         trainer.fit(train, None, &mut ()).unwrap();
         trainer
     };
@@ -181,7 +193,9 @@ fn a_checkpoint_of_another_kind_is_refused_with_both_kinds() {
     let directory = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let mlp = common::network::<f64>(&[6, 20, 9, 3], Bias::Input, 1);
-    checkpoints.save(&Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap(), &Notes::new()).unwrap();
+    checkpoints
+        .save(&Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings::default()).unwrap(), &Notes::new())
+        .unwrap();
     let error = checkpoints.resume::<f32, _>(SoftmaxCrossEntropy).unwrap_err();
     assert!(matches!(&error, CheckpointError::Mismatch { .. }));
     assert!(error.to_string().ends_with("0.weight: expected F32 [20, 6], found F64 [20, 6]"), "{error}");
@@ -209,7 +223,7 @@ fn a_run_does_not_go_on_with_another_loss() {
         let directory = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::create(directory.path()).unwrap();
         let mlp = common::network::<f32>(&[2, 3, 1], Bias::Input, 1);
-        checkpoints.save(&Trainer::new(mlp, loss, Training::default()).unwrap(), &Notes::new()).unwrap();
+        checkpoints.save(&Trainer::new(mlp, loss, TrainingSettings::default()).unwrap(), &Notes::new()).unwrap();
         (directory, checkpoints)
     }
 
@@ -234,7 +248,7 @@ fn one_run_at_a_time_goes_on_in_a_directory() {
     let directory = tempfile::tempdir().unwrap();
     let first = Checkpoints::create(directory.path()).unwrap();
     let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
-    let trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    let trainer = Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings::default()).unwrap();
     first.save(&trainer, &Notes::new()).unwrap();
     let second = Checkpoints::open(directory.path()).unwrap();
     let in_use = |error: CheckpointError| matches!(error, CheckpointError::InUse { directory: found } if found == directory.path());
@@ -260,7 +274,7 @@ fn a_prediction_does_not_fall_back_to_an_older_network() {
     let checkpoints = Checkpoints::create(directory.path()).unwrap();
     let (x, y) = data::<f32>();
     let mlp = common::network::<f32>(&[6, 20, 9, 3], Bias::Input, 1);
-    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings::default()).unwrap();
     let untrained = trainer.model().clone();
     let older = checkpoints.save(&trainer, &Notes::new()).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -330,8 +344,12 @@ fn a_file_of_another_program_is_not_called_damaged() {
 #[test]
 fn a_run_whose_losses_add_up_to_infinity_can_be_resumed() {
     let (x, y) = (Array2::<f64>::zeros((4, 1)), Array1::from_elem(4, 1.3e154));
-    let training =
-        Training { batch: 1, epochs: 1, learning_rate: LearningRate::constant(1e-300), ..Training::default() };
+    let training = TrainingSettings {
+        batch: 1,
+        epochs: 1,
+        learning_rate: LearningRate::constant(1e-300),
+        ..TrainingSettings::default()
+    };
     let mlp = gemmprop::Mlp::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let data = Dataset::new(x.view(), y.view());
@@ -362,7 +380,7 @@ fn pytorch_computes_the_same_from_a_checkpoint_by_the_documented_lines() {
     let y = Array1::from_shape_fn(64, |i| i % 10);
     for standardize in [false, true] {
         let mlp = common::network::<f32>(&[784, 512, 512, 10], Bias::Input, 1);
-        let training = Training { standardize, epochs: 1, ..Training::default() };
+        let training = TrainingSettings { standardize, epochs: 1, ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
         trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
         let run = directory.path().join("run");

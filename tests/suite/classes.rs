@@ -6,7 +6,7 @@ use dashu_float::FBig;
 use dashu_float::round::mode::HalfEven;
 use gemmprop::{
     Bias, Dataset, Error, Logistic, Loss, Mlp, Model, Probabilities, Sgd, SoftmaxCrossEntropy, SquaredError, Trainer,
-    Training, TwiceDifferentiable, balanced_class_weights, class_weights,
+    TrainingSettings, TwiceDifferentiable, balanced_class_weights, class_weights,
 };
 use ndarray::{Array1, Array2, array};
 use proptest::prelude::*;
@@ -126,7 +126,8 @@ fn a_loss_behind_a_pointer_is_that_loss() {
     fn trained<L: Loss<f64, Target = f64>>(loss: L, x: &Array2<f64>, y: &Array1<f64>) -> Mlp<f64> {
         assert_eq!(loss.name(), "squared_error");
         let mlp = Mlp::he(&[2, 5, 1], Bias::EveryLayer, 1).unwrap();
-        let mut trainer = Trainer::new(mlp, loss, Training { epochs: 2, ..Training::default() }).unwrap();
+        let mut trainer =
+            Trainer::new(mlp, loss, TrainingSettings { epochs: 2, ..TrainingSettings::default() }).unwrap();
         trainer.fit(Dataset::new(x.view(), y), None, &mut ()).unwrap();
         trainer.model().mlp.clone()
     }

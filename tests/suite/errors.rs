@@ -3,7 +3,7 @@
 
 use gemmprop::{
     Bias, Dataset, Error, Logistic, Mlp, Model, Parameters, Sgd, SoftmaxCrossEntropy, SquaredError, Standardizer,
-    Trainer, Training,
+    Trainer, TrainingSettings,
     rungs::{Trace, batched, matrix_vector, naive, per_neuron},
 };
 use ndarray::{Array1, Array2, array};
@@ -257,7 +257,7 @@ fn a_standardisation_of_other_inputs() {
     let expected = Error::Shape { what: "standardizer", expected: vec![3], found: vec![2] };
     assert_eq!(model.predict(x.view()).unwrap_err(), expected);
     assert_eq!(model.evaluate(Dataset::new(x.view(), y.view()), &SquaredError).unwrap_err(), expected);
-    assert_eq!(Trainer::new(model, SquaredError, Training::default()).unwrap_err(), expected);
+    assert_eq!(Trainer::new(model, SquaredError, TrainingSettings::default()).unwrap_err(), expected);
 }
 
 /// Large numbers are written with an exponent and not with 36 digits, and one output is not called

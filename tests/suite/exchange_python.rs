@@ -11,7 +11,7 @@ use crate::common::{self, Real};
 use crate::exchange::all_compute_the_same;
 
 use gemmprop::exchange::{OnnxExport, OutputFunction};
-use gemmprop::{Bias, Dataset, Mlp, Model, SoftmaxCrossEntropy, Standardizer, Trainer, Training};
+use gemmprop::{Bias, Dataset, Mlp, Model, SoftmaxCrossEntropy, Standardizer, Trainer, TrainingSettings};
 use ndarray::{Array1, Array2, ArrayView1};
 use ndarray_npy::{ReadableElement, WritableElement, read_npy, write_npy};
 
@@ -116,7 +116,7 @@ fn digits() -> ([Case<f32>; 2], Array1<usize>) {
     let data = smartcore::dataset::digits::load_dataset();
     let x = Array2::from_shape_vec((data.num_samples, data.num_features), data.data.clone()).unwrap();
     let labels: Array1<usize> = data.target.iter().map(|&label| label as usize).collect();
-    let training = Training { standardize: true, epochs: 10, ..Training::default() };
+    let training = TrainingSettings { standardize: true, epochs: 10, ..TrainingSettings::default() };
     let mlp = Mlp::<f32>::he(&[64, 64, 64, 10], Bias::EveryLayer, 1).unwrap();
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     trainer.fit(Dataset::new(x.view(), labels.view()), None, &mut ()).unwrap();

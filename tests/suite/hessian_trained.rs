@@ -6,7 +6,7 @@ use crate::common;
 use common::{flat, integer_network, integers};
 use gemmprop::{
     Bias, Dataset, Error, LearningRate, Mlp, Model, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer,
-    Training, TwiceDifferentiable, curvature::Hessian,
+    TrainingSettings, TwiceDifferentiable, curvature::Hessian,
 };
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -57,14 +57,14 @@ fn its_gradient_is_the_trainers() {
                 let mlp = integer_network::<f64>(&[3, 4, 2], Bias::Input, 5).with_products(products).unwrap();
                 let data = Dataset::new(x.view(), y.view());
                 let data = if weighted { data.weights(weights.view()) } else { data };
-                let training = Training {
+                let training = TrainingSettings {
                     optimizer: Optimizer::default(),
                     learning_rate: LearningRate::constant(eta),
                     epochs: 1,
                     batch: 8,
                     shuffle: false,
                     standardize,
-                    ..Training::default()
+                    ..TrainingSettings::default()
                 };
                 let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
                 trainer.fit(data, None, &mut ()).unwrap();

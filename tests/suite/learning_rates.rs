@@ -7,7 +7,7 @@ use std::f64::consts::PI;
 use std::ops::ControlFlow;
 
 use gemmprop::{
-    BatchEnd, Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, Training,
+    BatchEnd, Bias, Dataset, Error, LearningRate, Mlp, Observer, Optimizer, SquaredError, Trainer, TrainingSettings,
 };
 use ndarray::{Array1, Array2, array};
 
@@ -40,7 +40,8 @@ fn data() -> (Array2<f64>, Array1<f64>) {
 
 fn trainer(learning_rate: LearningRate, epochs: usize) -> Trainer<f64, SquaredError> {
     let mlp = common::network::<f64>(&[2, 3, 1], Bias::Input, 1);
-    Trainer::new(mlp, SquaredError, Training { learning_rate, epochs, batch: 3, ..Training::default() }).unwrap()
+    Trainer::new(mlp, SquaredError, TrainingSettings { learning_rate, epochs, batch: 3, ..TrainingSettings::default() })
+        .unwrap()
 }
 
 /// η of all steps of a run of 4 batches an epoch; as (k, e, done part of e, η).
@@ -84,8 +85,10 @@ fn a_piece_holds_until_the_next_begins() {
 #[test]
 fn pieces_that_leave_an_epoch_without_a_rate_are_refused() {
     let refused = |rates: &[(usize, f64)]| {
-        let training =
-            Training { learning_rate: LearningRate::piecewise(rates.iter().copied()), ..Training::default() };
+        let training = TrainingSettings {
+            learning_rate: LearningRate::piecewise(rates.iter().copied()),
+            ..TrainingSettings::default()
+        };
         Trainer::new(common::network::<f64>(&[2, 3, 1], Bias::Input, 1), SquaredError, training).unwrap_err()
     };
     for rates in [
@@ -100,10 +103,10 @@ fn pieces_that_leave_an_epoch_without_a_rate_are_refused() {
     ] {
         assert!(matches!(refused(rates), Error::Hyperparameter { .. }), "{rates:?}");
     }
-    let training = Training {
+    let training = TrainingSettings {
         learning_rate: LearningRate::piecewise([(0, 0.1), (9, 4.0)]),
         weight_decay: 0.25,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mlp = common::network::<f64>(&[2, 3, 1], Bias::Input, 1);
     // The largest rate, and not the first, bounds the weight decay.
@@ -186,7 +189,8 @@ fn a_cosine_of_no_epochs_is_at_its_least() {
 fn a_rate_that_vanishes_in_the_type_of_the_network_is_refused_when_it_comes() {
     let new = |learning_rate, optimizer| {
         let mlp = common::network::<f32>(&[2, 3, 1], Bias::Input, 1);
-        let training = Training { learning_rate, optimizer, epochs: 5, batch: 3, ..Training::default() };
+        let training =
+            TrainingSettings { learning_rate, optimizer, epochs: 5, batch: 3, ..TrainingSettings::default() };
         Trainer::new(mlp, SquaredError, training).unwrap()
     };
     let (x, y) = (common::uniform::<f32>(SAMPLES, 2, 1), Array1::from_elem(SAMPLES, 0.5_f32));
@@ -243,7 +247,7 @@ fn a_warm_up_multiplies_any_schedule_over_its_first_steps() {
 /// that it is given.
 fn rates_by_epoch(learning_rate: LearningRate, validation_losses: &[f64]) -> Vec<f64> {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-    let training = Training { learning_rate, ..Training::default() };
+    let training = TrainingSettings { learning_rate, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let (x, zero) = (array![[1.0]], array![0.0]);
     for &loss in validation_losses {
@@ -275,7 +279,11 @@ fn a_plateau_is_patience_and_one_more_epochs_without_a_new_least_validation_loss
 #[test]
 fn without_validation_the_training_loss_tells_a_plateau() {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-    let training = Training { learning_rate: LearningRate::on_plateau(4.0, 0.5, 0), epochs: 6, ..Training::default() };
+    let training = TrainingSettings {
+        learning_rate: LearningRate::on_plateau(4.0, 0.5, 0),
+        epochs: 6,
+        ..TrainingSettings::default()
+    };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     trainer.fit(Dataset::new(array![[1.0]].view(), array![1.0].view()), None, &mut ()).unwrap();
     let found: Vec<_> = trainer.history().records.iter().map(|record| (record.loss, record.learning_rate)).collect();
@@ -327,8 +335,12 @@ fn a_single_step_has_the_rate_of_the_point_that_the_run_has_reached() {
     let (x, y) = (Array2::<f64>::zeros((8, 2)), Array1::<f64>::zeros(8));
     for stop in [1, 2, 3, 4, 6] {
         let mlp = Mlp::<f64>::from_weights(&[2, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-        let training =
-            Training { learning_rate: LearningRate::cosine(1.0, 0.0), epochs: 10, batch: 2, ..Training::default() };
+        let training = TrainingSettings {
+            learning_rate: LearningRate::cosine(1.0, 0.0),
+            epochs: 10,
+            batch: 2,
+            ..TrainingSettings::default()
+        };
         let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
         let mut seen = Seen { stop_after: Some(stop), ..Seen::default() };
         trainer.fit(Dataset::new(x.view(), y.view()), None, &mut seen).unwrap();
@@ -343,7 +355,7 @@ fn a_single_step_has_the_rate_of_the_point_that_the_run_has_reached() {
 fn single_steps_count_for_warm_up_and_inverse_scaling() {
     let linear = |learning_rate| {
         let mlp = Mlp::<f64>::from_weights(&[2, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-        Trainer::new(mlp, SquaredError, Training { learning_rate, ..Training::default() }).unwrap()
+        Trainer::new(mlp, SquaredError, TrainingSettings { learning_rate, ..TrainingSettings::default() }).unwrap()
     };
     let mut warming = linear(LearningRate::constant(0.5).warm_up(4));
     let mut falling = linear(LearningRate::inverse_scaling(0.5, 1.0));
@@ -358,7 +370,7 @@ fn single_steps_count_for_warm_up_and_inverse_scaling() {
 #[track_caller]
 fn refused(learning_rate: LearningRate, text: &str) {
     let mlp = common::network::<f64>(&[2, 3, 1], Bias::Input, 1);
-    let training = Training { learning_rate, optimizer: Optimizer::adam(), ..Training::default() };
+    let training = TrainingSettings { learning_rate, optimizer: Optimizer::adam(), ..TrainingSettings::default() };
     let error = Trainer::new(mlp, SquaredError, training).unwrap_err();
     assert!(matches!(error, Error::Hyperparameter { .. }), "{error:?}");
     assert_eq!(error.to_string(), text);

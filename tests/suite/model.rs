@@ -3,8 +3,8 @@
 use crate::common;
 
 use gemmprop::{
-    Bias, Dataset, Error, Mlp, Model, Products, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer, Training,
-    rungs::per_neuron,
+    Bias, Dataset, Error, Mlp, Model, Products, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer,
+    TrainingSettings, rungs::per_neuron,
 };
 use ndarray::{Array1, Array2, ArrayView2, s};
 
@@ -71,7 +71,7 @@ fn the_validation_loss_is_the_loss_of_the_model() {
     let x = Array2::from_shape_fn((4096, 5), |(i, j)| (i >> (2 * j) & 1) as f32 * 2.0);
     let met = mlp.predict(x.mapv(|x| x - 1.0).view()).unwrap();
     let y = &met + 1.0;
-    let training = Training { epochs: 1, standardize: true, ..Training::default() };
+    let training = TrainingSettings { epochs: 1, standardize: true, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
     let validation = Dataset::new(x.view(), y.view()).weights(weights);
     trainer.fit(Dataset::new(x.view(), met.view()), Some(validation), &mut ()).unwrap();

@@ -5,7 +5,9 @@
 use crate::common;
 
 use gemmprop::checkpoint::{CheckpointError, Checkpoints, Notes, Stored};
-use gemmprop::{Bias, Dataset, Model, Optimizer, Products, SoftmaxCrossEntropy, Standardizer, Trainer, Training};
+use gemmprop::{
+    Bias, Dataset, Model, Optimizer, Products, SoftmaxCrossEntropy, Standardizer, Trainer, TrainingSettings,
+};
 use ndarray::{Array1, Array2};
 
 fn models<F: common::Real>() -> Vec<Model<F>> {
@@ -45,12 +47,12 @@ fn a_model_comes_back_from_its_file_and_from_its_bytes() {
 /// A trained run: Adam, whose moments are twice the parameters, early stopping and a history.
 fn trained() -> Trainer<f32, SoftmaxCrossEntropy> {
     let (x, y) = (common::uniform::<f32>(60, 4, 1), Array1::from_shape_fn(60, |i| i % 3));
-    let training = Training {
+    let training = TrainingSettings {
         optimizer: Optimizer::adam(),
         learning_rate: 0.01.into(),
         standardize: true,
         early_stopping: Some(9),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mlp = common::network::<f32>(&[4, 30, 30, 3], Bias::EveryLayer, 1);
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();

@@ -19,7 +19,7 @@ use crate::common;
 
 use common::{Real, flat, gamma, in_f64};
 use gemmprop::rungs::bounds::{self, GradientBounds, StepBounds};
-use gemmprop::{Bias, Dataset, LearningRate, Loss, Mlp, Optimizer, Sgd, SquaredError, Trainer, Training};
+use gemmprop::{Bias, Dataset, LearningRate, Loss, Mlp, Optimizer, Sgd, SquaredError, Trainer, TrainingSettings};
 use ndarray::{Array2, ArrayView2, Axis};
 
 const CONSTANTS: [Bias; 3] = [Bias::Input, Bias::EveryLayer, Bias::None];
@@ -136,7 +136,7 @@ fn exact_gradient(mlp: &Mlp<f64>, x: &Array2<f64>, y: &Array2<f64>, bits: i32) -
 /// θ and v after one step by the formulas above, if nothing is rounded on the way. B and η are
 /// powers of two.
 fn exact_step(
-    training: &Training,
+    training: &TrainingSettings,
     eta: f64,
     batch: usize,
     g: &[Sum],
@@ -172,7 +172,7 @@ fn exact_step(
 }
 
 /// The factor 1 − ηλ of each number of θ, or 1 for c and b if these do not decay.
-fn keep<F: Real>(mlp: &Mlp<F>, training: &Training, eta: f64) -> Vec<f64> {
+fn keep<F: Real>(mlp: &Mlp<F>, training: &TrainingSettings, eta: f64) -> Vec<f64> {
     let decayed = 1.0 - eta * training.weight_decay;
     let of_biases = if training.decay_biases { decayed } else { 1.0 };
     let layers = mlp.parameters().layers();
@@ -184,7 +184,7 @@ fn integers<F: Real>(widths: &[usize], constant: Bias) -> Mlp<F> {
 }
 
 /// Steps with new batches for as long as nothing is rounded. Returns how many there were.
-fn exact_trajectory<F: Real>(mlp: Mlp<F>, batch: usize, training: &Training, eta: f64) -> usize {
+fn exact_trajectory<F: Real>(mlp: Mlp<F>, batch: usize, training: &TrainingSettings, eta: f64) -> usize {
     let bits = if F::U == f64::U { 53 } else { 24 };
     let (widths, constant) = (&mlp.widths().to_vec(), mlp.bias());
     let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
@@ -224,12 +224,12 @@ fn descent_with_and_without_momentum_is_exact_where_arithmetic_is() {
                     // 1 − ηλ = ½; a bound on ‖g‖ that is never met must not change a bit.
                     for (lambda, clip_norm) in [(0.0, None), (2.0, None), (0.0, Some(1e30)), (2.0, Some(1e30))] {
                         let eta = 0.25;
-                        let training = Training {
+                        let training = TrainingSettings {
                             optimizer,
                             learning_rate: LearningRate::constant(eta),
                             weight_decay: lambda,
                             clip_norm,
-                            ..Training::default()
+                            ..TrainingSettings::default()
                         };
                         let found = [
                             exact_trajectory::<f32>(integers(widths, constant), batch, &training, eta),
@@ -256,9 +256,14 @@ fn biases_that_do_not_decay_are_exact_where_arithmetic_is() {
                 for batch in [1, 8, 300] {
                     let eta = 0.25;
                     let (learning_rate, decay_biases) = (LearningRate::constant(eta), false);
-                    let training =
-                        Training { optimizer, learning_rate, weight_decay: 2.0, clip_norm, ..Training::default() };
-                    let training = Training { decay_biases, ..training };
+                    let training = TrainingSettings {
+                        optimizer,
+                        learning_rate,
+                        weight_decay: 2.0,
+                        clip_norm,
+                        ..TrainingSettings::default()
+                    };
+                    let training = TrainingSettings { decay_biases, ..training };
                     let mlp = integers::<f64>(widths, constant).with_products(products).unwrap();
                     // η/B is a power of two.
                     let batch = if batch == 300 { 512 } else { batch };
@@ -303,7 +308,7 @@ fn batch_for<F: Real>(mlp: &Mlp<F>, sam: Option<f64>, batch: usize, seed: u64) -
 
 /// θ after each of some steps: within the bound of the one that starts at the θ before it, with
 /// moments carried along.
-fn follows_the_formula<F: Real>(mlp: Mlp<F>, batch: usize, training: &Training, eta: f64) {
+fn follows_the_formula<F: Real>(mlp: Mlp<F>, batch: usize, training: &TrainingSettings, eta: f64) {
     let (widths, constant) = (&mlp.widths().to_vec(), mlp.bias());
     let keep = keep(&mlp, training, eta);
     let mut trainer = Trainer::new(mlp, SquaredError, training.clone()).unwrap();
@@ -350,16 +355,21 @@ fn optimizers() -> [(Optimizer, f64); 5] {
 }
 
 /// With and without weight decay and a point uphill, and unclipped, clipped always, clipped never.
-fn settings() -> Vec<(Training, f64)> {
+fn settings() -> Vec<(TrainingSettings, f64)> {
     let mut settings = Vec::new();
     for (optimizer, eta) in optimizers() {
         for weight_decay in [0.0, 0.3] {
             for clip_norm in [None, Some(0.05), Some(1e6)] {
                 for sam in [None, Some(0.3)] {
                     let learning_rate = LearningRate::constant(eta);
-                    let training =
-                        Training { optimizer, learning_rate, weight_decay, clip_norm, ..Training::default() };
-                    settings.push((Training { sam, ..training }, eta));
+                    let training = TrainingSettings {
+                        optimizer,
+                        learning_rate,
+                        weight_decay,
+                        clip_norm,
+                        ..TrainingSettings::default()
+                    };
+                    settings.push((TrainingSettings { sam, ..training }, eta));
                 }
             }
         }
@@ -396,7 +406,7 @@ fn biases_that_do_not_decay_follow_the_formula_of_every_optimizer() {
     let shapes: [(&[usize], usize); 3] = [(&[7, 8, 1], 1), (&[45, 46, 2], 7), (&[46, 1, 45], 3)];
     let settings = settings().into_iter().filter(|(training, _)| training.weight_decay > 0.0);
     for (training, eta) in settings {
-        let training = Training { decay_biases: false, ..training };
+        let training = TrainingSettings { decay_biases: false, ..training };
         for (i, (widths, batch)) in shapes.into_iter().enumerate() {
             for &products in common::products() {
                 let bias = [Bias::Input, Bias::EveryLayer][i % 2];
@@ -408,13 +418,13 @@ fn biases_that_do_not_decay_follow_the_formula_of_every_optimizer() {
 }
 
 /// ‖g‖ of the record is the last step's, before it is clipped.
-fn norm_is_recorded<F: Real>(training: &Training) {
+fn norm_is_recorded<F: Real>(training: &TrainingSettings) {
     for (widths, batch) in [(&[7, 8, 1][..], 1), (&[45, 46, 3], 9)] {
         let mlp = common::network::<F>(widths, Bias::Input, 3);
         let Chosen { x, y, g, .. } = batch_for(&mlp, training.sam, batch, 7);
         let norm = g.gradient.norm();
         let part = if training.sam.is_some() { 5e-3 } else { 1e-3 };
-        let training = Training { batch, epochs: 1, ..training.clone() };
+        let training = TrainingSettings { batch, epochs: 1, ..training.clone() };
         let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
         trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
         let found = trainer.history().records[0].gradient_norm;
@@ -441,7 +451,8 @@ fn clipping_is_exact<F: Real>() {
     let step = |optimizer, clip: f64| {
         let mlp = Mlp::<F>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
         let learning_rate = LearningRate::constant(0.5);
-        let training = Training { optimizer, learning_rate, clip_norm: Some(clip), ..Training::default() };
+        let training =
+            TrainingSettings { optimizer, learning_rate, clip_norm: Some(clip), ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
         trainer.step(Dataset::new(x.view(), y.view())).unwrap();
         flat(trainer.model().mlp.parameters())
@@ -513,14 +524,14 @@ fn decay_is_exact<F: Real>(eta: f64, lambda: f64, steps: usize) {
     assert_eq!(mlp.parameters().b()[0], F::ZERO);
     for (optimizer, _) in optimizers() {
         for clip_norm in [None, Some(1.0)] {
-            let training = Training {
+            let training = TrainingSettings {
                 optimizer,
                 learning_rate: LearningRate::constant(eta),
                 weight_decay: lambda,
                 clip_norm,
                 batch: 1,
                 epochs: steps / 1000,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let mut trainer = Trainer::new(new(), Flat, training).unwrap();
             trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -553,8 +564,9 @@ fn biases_stay_where_they_do_not_decay() {
         assert_eq!(bits(&mlp, &|w| w), expected, "Sgd::train");
         for (optimizer, _) in optimizers() {
             for (clip_norm, sam) in [(None, None), (Some(1.0), None), (None, Some(0.1))] {
-                let training = Training { optimizer, clip_norm, sam, weight_decay: 1.0, ..Training::default() };
-                let training = Training { learning_rate: 0.5.into(), decay_biases: false, ..training };
+                let training =
+                    TrainingSettings { optimizer, clip_norm, sam, weight_decay: 1.0, ..TrainingSettings::default() };
+                let training = TrainingSettings { learning_rate: 0.5.into(), decay_biases: false, ..training };
                 let mut trainer = Trainer::new(new(), Flat, training.clone()).unwrap();
                 trainer.step(Dataset::new(&x, &y)).unwrap();
                 assert_eq!(bits(&trainer.model().mlp, &|w| w), expected, "{training:?}");

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use gemmprop::rungs::batched;
 use gemmprop::{
     Bias, Dataset, Error, Gradients, LearningRate, Mlp, Model, Optimizer, Products, Record, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Standardizer, StopReason, Trainer, Training, balanced_class_weights, class_weights, on_batch,
+    SquaredError, Standardizer, StopReason, Trainer, TrainingSettings, balanced_class_weights, class_weights, on_batch,
     on_epoch,
 };
 use ndarray::{Array1, Array2, Axis, array, s};
@@ -33,23 +33,23 @@ fn timeless(record: &Record) -> String {
     format!("{record:?}")
 }
 
-fn trainings() -> Vec<Training> {
-    let base = Training { batch: 16, seed: 3, epochs: 4, ..Training::default() };
+fn trainings() -> Vec<TrainingSettings> {
+    let base = TrainingSettings { batch: 16, seed: 3, epochs: 4, ..TrainingSettings::default() };
     vec![
         base.clone(),
-        Training {
+        TrainingSettings {
             optimizer: Optimizer::Momentum { mu: 0.9 },
             weight_decay: 1e-2,
             decay_biases: false,
             ..base.clone()
         },
-        Training {
+        TrainingSettings {
             optimizer: Optimizer::Nesterov { mu: 0.8 },
             learning_rate: LearningRate::on_plateau(1.5, 0.5, 0),
             standardize: true,
             ..base.clone()
         },
-        Training {
+        TrainingSettings {
             optimizer: Optimizer::adam(),
             learning_rate: LearningRate::cosine(0.05, 0.001).warm_up(5),
             clip_norm: Some(0.3),
@@ -57,8 +57,8 @@ fn trainings() -> Vec<Training> {
             ..base.clone()
         },
         // In f32 the decay is accumulated for six steps and applied in the seventh.
-        Training { weight_decay: 5e-5, ..base.clone() },
-        Training { optimizer: Optimizer::adam(), sam: Some(0.1), ..base },
+        TrainingSettings { weight_decay: 5e-5, ..base.clone() },
+        TrainingSettings { optimizer: Optimizer::adam(), sam: Some(0.1), ..base },
     ]
 }
 
@@ -117,7 +117,7 @@ fn accuracy_is_the_share_of_labels_that_are_met() {
 #[test]
 fn a_trainer_evaluates_as_its_model() {
     let (x, y) = data::<f32>();
-    let training = Training { standardize: true, ..Training::default() };
+    let training = TrainingSettings { standardize: true, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(network(Bias::Input), SoftmaxCrossEntropy, training).unwrap();
     trainer.fit(Dataset::new(&x, &y), None, ()).unwrap();
     let expected = trainer.model().evaluate(Dataset::new(&x, &y), &SoftmaxCrossEntropy).unwrap();
@@ -151,7 +151,8 @@ fn a_loop_of_ones_own_makes_the_steps_of_a_trainer() {
     let data = Dataset::new(&x, &y).weights(&weights);
     for &products in common::products() {
         let mlp = common::integer_network::<f64>(&[3, 8, 2], Bias::EveryLayer, 3).with_products(products).unwrap();
-        let training = Training { learning_rate: 0.25.into(), standardize: true, ..Training::default() };
+        let training =
+            TrainingSettings { learning_rate: 0.25.into(), standardize: true, ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
         let standardizer = Standardizer::fit(x.slice(s![.., ..])).unwrap();
         let mut model = Model { mlp, standardizer: Some(standardizer) };
@@ -224,7 +225,7 @@ fn a_rate_that_is_set_is_that_of_the_next_steps() {
     let (x, y) = data::<f32>();
     let train = Dataset::new(&x, &y);
     let new = |learning_rate| {
-        let training = Training { learning_rate, weight_decay: 0.5, ..trainings().swap_remove(1) };
+        let training = TrainingSettings { learning_rate, weight_decay: 0.5, ..trainings().swap_remove(1) };
         Trainer::new(network(Bias::Input), SoftmaxCrossEntropy, training).unwrap()
     };
     let mut by_schedule = new(LearningRate::piecewise([(0, 0.05), (1, 0.2), (3, 0.01)]));
@@ -262,7 +263,7 @@ fn plateaus_are_counted_anew_for_a_new_schedule() {
     let y = Array1::<f64>::zeros(4);
     let mlp = Mlp::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
     let plateau = LearningRate::on_plateau(0.5, 0.5, 1);
-    let training = Training { learning_rate: plateau.clone(), ..Training::default() };
+    let training = TrainingSettings { learning_rate: plateau.clone(), ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let epochs = |trainer: &mut Trainer<f64, _>, count| {
         for _ in 0..count {
@@ -278,7 +279,7 @@ fn plateaus_are_counted_anew_for_a_new_schedule() {
 #[test]
 fn closures_observe() {
     let (x, y) = data::<f32>();
-    let training = Training { batch: 16, epochs: 3, ..Training::default() };
+    let training = TrainingSettings { batch: 16, epochs: 3, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(network(Bias::Input), SoftmaxCrossEntropy, training).unwrap();
     let (mut batches, mut epochs, mut weights) = (0, Vec::new(), Vec::new());
     let both = (
@@ -300,8 +301,12 @@ fn closures_observe() {
 #[test]
 fn a_trimmed_history_has_the_newest_records() {
     let (x, y) = data::<f32>();
-    let mut trainer =
-        Trainer::new(network(Bias::Input), SoftmaxCrossEntropy, Training { epochs: 5, ..Training::default() }).unwrap();
+    let mut trainer = Trainer::new(
+        network(Bias::Input),
+        SoftmaxCrossEntropy,
+        TrainingSettings { epochs: 5, ..TrainingSettings::default() },
+    )
+    .unwrap();
     trainer.fit(Dataset::new(&x, &y), None, ()).unwrap();
     let all = trainer.history().records.clone();
     for (kept, left) in [(9, 5), (5, 5), (2, 2), (0, 0)] {
@@ -357,7 +362,7 @@ fn batches_of_an_iterator_make_the_epoch_that_they_are_cut_from() {
     let validation = Dataset::new(&x, &y);
     for training in trainings() {
         // The first batch is what standardisation is fitted on.
-        let training = Training { shuffle: false, standardize: false, ..training };
+        let training = TrainingSettings { shuffle: false, standardize: false, ..training };
         for &products in common::products() {
             let new = || {
                 let mlp = network(Bias::EveryLayer).with_products(products).unwrap();
@@ -384,7 +389,8 @@ fn batches_of_an_iterator_make_the_epoch_that_they_are_cut_from() {
 fn an_iterator_need_not_know_its_length() {
     let (x, y) = data::<f32>();
     let weights = Array1::from_shape_fn(70, |i| (i % 3) as f32);
-    let training = Training { learning_rate: LearningRate::cosine(0.5, 0.0), epochs: 2, ..Training::default() };
+    let training =
+        TrainingSettings { learning_rate: LearningRate::cosine(0.5, 0.0), epochs: 2, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(network(Bias::Input), SoftmaxCrossEntropy, training).unwrap();
     let all = Dataset::new(&x, &y).weights(&weights);
     let mut rates = Vec::new();
@@ -439,7 +445,7 @@ fn early_stopping_ends_a_stream_too() {
     let x = Array2::<f32>::zeros((4, 1));
     let y = Array1::<f32>::zeros(4);
     let mlp = Mlp::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-    let training = Training { early_stopping: Some(2), ..Training::default() };
+    let training = TrainingSettings { early_stopping: Some(2), ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let mut epoch = || trainer.fit_batches([Dataset::new(&x, &y)], None, ()).unwrap();
     assert_eq!([epoch(), epoch(), epoch()], [StopReason::Completed, StopReason::Completed, StopReason::EarlyStopping]);

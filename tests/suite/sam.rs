@@ -6,8 +6,8 @@
 use crate::common;
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer, Training,
-    rungs::batched,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, SoftmaxCrossEntropy, SquaredError, Trainer,
+    TrainingSettings, rungs::batched,
 };
 use ndarray::{Array1, array};
 
@@ -20,8 +20,12 @@ fn a_step_of_a_linear_model<F: common::Real>() {
     let mlp = Mlp::from_parameters(&[2, 1], Bias::None, theta).unwrap();
     let (x, y) = (array![[number(2.0), number(2.0)]], array![number(-2.0)]);
     for optimizer in [Optimizer::Sgd, Optimizer::Momentum { mu: 0.5 }] {
-        let training =
-            Training { optimizer, sam: Some(1.5), learning_rate: LearningRate::constant(0.125), ..Training::default() };
+        let training = TrainingSettings {
+            optimizer,
+            sam: Some(1.5),
+            learning_rate: LearningRate::constant(0.125),
+            ..TrainingSettings::default()
+        };
         let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
         // r = 0 − (−2) = 2: uphill at (2, 0, ½), where ŷ = 4½ and r = 6½; g there is (13, 13, 6½).
         let loss = trainer.step(Dataset::new(x.view(), y.view())).unwrap();
@@ -44,7 +48,8 @@ fn is_made_uphill<F: common::Real>(s: f64, r: f64, rho: f64, eta: f64) {
     let theta = Parameters::zeros(&[2, 1], Bias::None).unwrap();
     let mlp = Mlp::from_parameters(&[2, 1], Bias::None, theta).unwrap();
     let (x, y) = (array![[F::from_f64(2.0 * s), F::from_f64(2.0 * s)]], array![F::from_f64(-r)]);
-    let training = Training { sam: Some(rho), learning_rate: LearningRate::constant(eta), ..Training::default() };
+    let training =
+        TrainingSettings { sam: Some(rho), learning_rate: LearningRate::constant(eta), ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     trainer.step(Dataset::new(x.view(), y.view())).unwrap();
     let found = common::flat(trainer.model().mlp.parameters());
@@ -81,12 +86,12 @@ fn the_gradient_of_a_deep_network_is_taken_uphill_and_theta_put_back() {
     let mlp = common::network::<f64>(&[45, 300, 129, 7], Bias::EveryLayer, 1);
     let (x, y) = (common::uniform::<f64>(64, 45, 2), Array1::from_shape_fn(64, |i| i % 7));
     let (rho, eta) = (0.25, 1e-30);
-    let training = Training {
+    let training = TrainingSettings {
         sam: Some(rho),
         learning_rate: LearningRate::constant(eta),
         epochs: 1,
         batch: 64,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -112,14 +117,14 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mlp = common::network::<f32>(&[45, 300, 129, 7], Bias::EveryLayer, 1);
-            let training = Training {
+            let training = TrainingSettings {
                 optimizer: Optimizer::adam(),
                 learning_rate: LearningRate::constant(1e-2),
                 sam: Some(0.1),
                 clip_norm: Some(0.5),
                 epochs: 3,
                 batch: 64,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
             trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -136,7 +141,8 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
 fn a_radius_that_is_none_is_refused() {
     for sam in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let mlp = common::network::<f32>(&[2, 1], Bias::Input, 1);
-        let error = Trainer::new(mlp, SquaredError, Training { sam: Some(sam), ..Training::default() }).unwrap_err();
+        let error = Trainer::new(mlp, SquaredError, TrainingSettings { sam: Some(sam), ..TrainingSettings::default() })
+            .unwrap_err();
         assert!(error.to_string().starts_with("sam: expected a finite, positive number"), "{error}");
     }
 }

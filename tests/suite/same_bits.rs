@@ -4,7 +4,7 @@
 
 use gemmprop::{
     Bias, Dataset, LearningRate, Logistic, Loss, Mlp, Optimizer, Products, Scalar, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Trainer, Training, set_threads,
+    SquaredError, Trainer, TrainingSettings, set_threads,
 };
 use ndarray::{Array1, Array2, Axis, s};
 use sha2::{Digest, Sha256};
@@ -19,11 +19,11 @@ fn digits<F: Scalar>(samples: usize) -> (Array2<F>, Array1<usize>) {
 }
 
 /// 200 steps: the digest of all parameters, and of loss and norm of each epoch.
-fn digest<F: Scalar, L: Loss<F>>(loss: L, outputs: usize, y: &Array1<L::Target>, training: Training) -> String {
+fn digest<F: Scalar, L: Loss<F>>(loss: L, outputs: usize, y: &Array1<L::Target>, training: TrainingSettings) -> String {
     let (x, _) = digits::<F>(640);
     let mlp = Mlp::<F>::he(&[64, 45, 32, outputs], Bias::EveryLayer, 5).unwrap();
     let mlp = mlp.with_products(Products::Native).unwrap();
-    let training = Training { epochs: 10, batch: 32, seed: 1, standardize: true, ..training };
+    let training = TrainingSettings { epochs: 10, batch: 32, seed: 1, standardize: true, ..training };
     let mut trainer = Trainer::new(mlp, loss, training).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     assert_eq!(trainer.steps(), 200);
@@ -44,32 +44,39 @@ fn digests<F: Scalar>() -> Vec<(&'static str, String)> {
     let real = labels.mapv(|label| F::from_f64(label as f64 / 9.0));
     let odd = labels.mapv(|label| F::from_f64((label % 2) as f64));
     let eta = LearningRate::constant;
-    let plain = || Training { learning_rate: eta(0.05), ..Training::default() };
+    let plain = || TrainingSettings { learning_rate: eta(0.05), ..TrainingSettings::default() };
     let momentum = Optimizer::Momentum { mu: 0.9 };
-    let adam = || Training { optimizer: Optimizer::adam(), learning_rate: eta(0.002), ..Training::default() };
+    let adam =
+        || TrainingSettings { optimizer: Optimizer::adam(), learning_rate: eta(0.002), ..TrainingSettings::default() };
     vec![
         ("squared error", digest::<F, _>(SquaredError, 1, &real, plain())),
         ("logistic", digest::<F, _>(Logistic, 1, &odd, plain())),
         ("softmax", digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, plain())),
-        ("weight decay", digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, Training { weight_decay: 0.01, ..plain() })),
+        (
+            "weight decay",
+            digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, TrainingSettings { weight_decay: 0.01, ..plain() }),
+        ),
         (
             "cosine",
             digest::<F, _>(
                 SoftmaxCrossEntropy,
                 10,
                 &labels,
-                Training { learning_rate: LearningRate::cosine(0.1, 0.001), ..plain() },
+                TrainingSettings { learning_rate: LearningRate::cosine(0.1, 0.001), ..plain() },
             ),
         ),
-        ("clipping", digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, Training { clip_norm: Some(0.5), ..plain() })),
-        ("SAM", digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, Training { sam: Some(0.05), ..plain() })),
+        (
+            "clipping",
+            digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, TrainingSettings { clip_norm: Some(0.5), ..plain() }),
+        ),
+        ("SAM", digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, TrainingSettings { sam: Some(0.05), ..plain() })),
         (
             "momentum",
             digest::<F, _>(
                 SquaredError,
                 1,
                 &real,
-                Training { optimizer: momentum, learning_rate: eta(0.01), ..plain() },
+                TrainingSettings { optimizer: momentum, learning_rate: eta(0.01), ..plain() },
             ),
         ),
         (
@@ -78,7 +85,7 @@ fn digests<F: Scalar>() -> Vec<(&'static str, String)> {
                 Logistic,
                 1,
                 &odd,
-                Training { optimizer: Optimizer::Nesterov { mu: 0.9 }, learning_rate: eta(0.01), ..plain() },
+                TrainingSettings { optimizer: Optimizer::Nesterov { mu: 0.9 }, learning_rate: eta(0.01), ..plain() },
             ),
         ),
         ("Adam", digest::<F, _>(SoftmaxCrossEntropy, 10, &labels, adam())),
@@ -88,7 +95,7 @@ fn digests<F: Scalar>() -> Vec<(&'static str, String)> {
                 SoftmaxCrossEntropy,
                 10,
                 &labels,
-                Training { weight_decay: 0.01, clip_norm: Some(1.0), sam: Some(0.02), ..adam() },
+                TrainingSettings { weight_decay: 0.01, clip_norm: Some(1.0), sam: Some(0.02), ..adam() },
             ),
         ),
     ]

@@ -10,7 +10,7 @@ use gemmprop::curvature::lanczos::{Extremes, Operator, Options, density, extreme
 use gemmprop::curvature::sharpness::{Landscape, adaptive_operator, filter_normalised, operator};
 use gemmprop::{
     Bias, Dataset, Error, Loss, Mlp, Parameters, Products, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer,
-    Training, TwiceDifferentiable, curvature::Hessian, rungs::batched,
+    TrainingSettings, TwiceDifferentiable, curvature::Hessian, rungs::batched,
 };
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 use ndarray_linalg::{EigValsh, UPLO};
@@ -415,7 +415,7 @@ fn curvature_is_that_of_what_was_trained() {
     let x = 1000.0 + 500.0 * uniform::<f64>(40, 4, 2);
     let labels = Array1::from_shape_fn(40, |i| i % 3);
     let weights = Array1::from_shape_fn(40, |i| [1.0, 2.0, 0.0, 1.0][i % 4]);
-    let training = Training { epochs: 3, standardize: true, ..Training::default() };
+    let training = TrainingSettings { epochs: 3, standardize: true, ..TrainingSettings::default() };
     let mlp = network::<f64>(&[4, 6, 3], Bias::Input, 1);
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let data = Dataset::new(x.view(), labels.view()).weights(weights.view());

@@ -13,7 +13,7 @@ use gemmprop::checkpoint::Checkpoints;
 use gemmprop::data::{FileSource, ReadError, RowsFile};
 use gemmprop::{
     BatchEnd, Bias, Dataset, Error, FitError, LearningRate, Logistic, Loss, Mlp, Optimizer, SoftmaxCrossEntropy,
-    Source, SquaredError, StopReason, Trainer, Training, on_batch,
+    Source, SquaredError, StopReason, Trainer, TrainingSettings, on_batch,
 };
 use ndarray::{Array1, Array2, ArrayViewMut1, ArrayViewMut2, s};
 use proptest::prelude::*;
@@ -36,23 +36,38 @@ fn inputs<F: Real>() -> Array2<F> {
     common::uniform(N, 9, 1)
 }
 
-fn trainings() -> Vec<Training> {
-    let base = Training { epochs: 3, batch: 16, learning_rate: LearningRate::constant(0.05), ..Training::default() };
+fn trainings() -> Vec<TrainingSettings> {
+    let base = TrainingSettings {
+        epochs: 3,
+        batch: 16,
+        learning_rate: LearningRate::constant(0.05),
+        ..TrainingSettings::default()
+    };
     vec![
         base.clone(),
-        Training { shuffle: false, ..base.clone() },
-        Training { shuffle_block: Some(7), standardize: true, ..base.clone() },
-        Training { validation_fraction: Some(0.2), standardize: true, optimizer: Optimizer::adam(), ..base.clone() },
-        Training { sam: Some(0.05), clip_norm: Some(0.1), batch: 45, shuffle_block: Some(N), ..base.clone() },
-        Training { batch: 1000, optimizer: Optimizer::Momentum { mu: 0.9 }, weight_decay: 0.01, ..base.clone() },
-        Training { batch: 1, epochs: 1, early_stopping: Some(1), validation_fraction: Some(0.5), ..base },
+        TrainingSettings { shuffle: false, ..base.clone() },
+        TrainingSettings { shuffle_block: Some(7), standardize: true, ..base.clone() },
+        TrainingSettings {
+            validation_fraction: Some(0.2),
+            standardize: true,
+            optimizer: Optimizer::adam(),
+            ..base.clone()
+        },
+        TrainingSettings { sam: Some(0.05), clip_norm: Some(0.1), batch: 45, shuffle_block: Some(N), ..base.clone() },
+        TrainingSettings {
+            batch: 1000,
+            optimizer: Optimizer::Momentum { mu: 0.9 },
+            weight_decay: 0.01,
+            ..base.clone()
+        },
+        TrainingSettings { batch: 1, epochs: 1, early_stopping: Some(1), validation_fraction: Some(0.5), ..base },
     ]
 }
 
 fn run_both<F: Real, L: Loss<F, Target: Default> + Clone, S: Source<F, L::Target>>(
     mlp: &Mlp<F>,
     loss: &L,
-    training: &Training,
+    training: &TrainingSettings,
     data: Dataset<'_, F, L::Target>,
     source: &S,
 ) -> [Vec<u64>; 2] {
@@ -104,8 +119,8 @@ proptest! {
     ) {
         let (x, y) = (common::uniform::<f32>(samples, inputs, 1), common::uniform::<f32>(samples, 1, 2));
         let data = Dataset::new(&x, &y);
-        let training = Training { epochs: 2, batch, standardize, shuffle_block: Some(block), ..Training::default() };
-        let training = Training { learning_rate: LearningRate::constant(1e-3), ..training };
+        let training = TrainingSettings { epochs: 2, batch, standardize, shuffle_block: Some(block), ..TrainingSettings::default() };
+        let training = TrainingSettings { learning_rate: LearningRate::constant(1e-3), ..training };
         let new = || Trainer::new(common::network(&[inputs, 8, 1], Bias::Input, 3), SquaredError, training.clone());
         let (mut expected, mut found) = (new().unwrap(), new().unwrap());
         expected.fit(data, None, ()).unwrap();
@@ -129,7 +144,8 @@ fn runs_of_many_chunks_have_the_bits_of_data_in_memory() {
         let (x, y) = (common::uniform::<f32>(samples, inputs, 1), common::uniform::<f32>(samples, 1, 2));
         let data = Dataset::new(&x, &y);
         let learning_rate = LearningRate::constant(1e-7);
-        let training = Training { epochs: 2, batch, learning_rate, standardize: true, ..Training::default() };
+        let training =
+            TrainingSettings { epochs: 2, batch, learning_rate, standardize: true, ..TrainingSettings::default() };
         let mlp = common::network::<f32>(&[inputs, 2, 1], Bias::Input, 3);
         let [expected, found] = run_both(&mlp, &SquaredError, &training, data, &data);
         assert_eq!(found, expected, "{samples} {inputs} {batch}");
@@ -215,7 +231,13 @@ fn files_have_the_bits_of_data_in_memory() {
 fn a_checkpoint_is_resumed_from_files() {
     let files = Files::new();
     let source = files.source();
-    let training = Training { epochs: 3, batch: 16, shuffle_block: Some(20), standardize: true, ..Training::default() };
+    let training = TrainingSettings {
+        epochs: 3,
+        batch: 16,
+        shuffle_block: Some(20),
+        standardize: true,
+        ..TrainingSettings::default()
+    };
     let mlp = common::network::<f32>(&[9, 20, 3], Bias::Input, 3);
     let mut expected = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     expected.fit_source(&source, None, ()).unwrap();
@@ -245,7 +267,7 @@ fn bad_samples_are_named_by_their_row() {
     let mlp = common::network::<f32>(&[9, 4, 3], Bias::Input, 3);
     for shuffle in [true, false] {
         // The first chunks have 2, 4, 8 … 128 samples.
-        let training = Training { shuffle, epochs: 1, batch: 2, ..Training::default() };
+        let training = TrainingSettings { shuffle, epochs: 1, batch: 2, ..TrainingSettings::default() };
         let error = |data: Dataset<'_, f32, usize>| {
             let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
             match trainer.fit_source(&data, None, ()).unwrap_err() {
@@ -268,7 +290,7 @@ fn the_steps_before_a_bad_sample_stay_and_the_run_continues() {
     let mut x = fine.clone();
     x[[1900, 0]] = f32::INFINITY;
     let mlp = common::network::<f32>(&[3, 4, 3], Bias::Input, 3);
-    let training = Training { shuffle: false, epochs: 1, batch: 10, ..Training::default() };
+    let training = TrainingSettings { shuffle: false, epochs: 1, batch: 10, ..TrainingSettings::default() };
     let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     let (mut trainer, mut expected) = (new(), new());
     trainer.fit_source(&Dataset::new(&x, &labels), None, ()).unwrap_err();
@@ -343,7 +365,8 @@ fn a_source_may_fail_anywhere() {
     let (x, y) = (common::uniform(60, 3, 1), Array1::from_shape_fn(60, |i| (i % 7) as f32));
     let data = Dataset::new(&x, &y);
     let mlp = Mlp::he(&[3, 5, 1], Bias::EveryLayer, 1).unwrap();
-    let training = Training { epochs: 2, batch: 9, validation_fraction: Some(0.3), ..Training::default() };
+    let training =
+        TrainingSettings { epochs: 2, batch: 9, validation_fraction: Some(0.3), ..TrainingSettings::default() };
     let new = || Trainer::new(mlp.clone(), SquaredError, training.clone()).unwrap();
     let mut expected = new();
     expected.fit(data, None, ()).unwrap();
@@ -358,7 +381,7 @@ fn a_source_may_fail_anywhere() {
 }
 
 fn linear() -> Trainer<f32, SquaredError> {
-    let training = Training { epochs: 2, batch: 10, ..Training::default() };
+    let training = TrainingSettings { epochs: 2, batch: 10, ..TrainingSettings::default() };
     Trainer::new(common::network::<f32>(&[1, 1], Bias::None, 3), SquaredError, training).unwrap()
 }
 
@@ -390,7 +413,7 @@ fn a_panic_that_nobody_waits_for_is_no_panic_of_the_run() {
             if std::mem::replace(&mut *panics, true) { panic!("not wanted") } else { Ok(()) }
         },
     };
-    let training = Training { epochs: 1, batch: 1, ..Training::default() };
+    let training = TrainingSettings { epochs: 1, batch: 1, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(common::network::<f32>(&[1, 1], Bias::None, 3), SquaredError, training).unwrap();
     let stop = on_batch(|_: &BatchEnd| ControlFlow::Break(()));
     assert_eq!(trainer.fit_source(&source, None, stop).unwrap(), StopReason::Observer);
@@ -424,7 +447,7 @@ fn a_file_that_shrinks_is_an_error() {
     let source = files.source();
     let length = fs::metadata(files.path("x.npy")).unwrap().len();
     let mlp = common::network::<f32>(&[9, 20, 3], Bias::Input, 3);
-    let training = Training { epochs: 1000, batch: 2, ..Training::default() };
+    let training = TrainingSettings { epochs: 1000, batch: 2, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let mut batches = 0;
     let cut = on_batch(|_: &BatchEnd| {
@@ -443,7 +466,7 @@ fn a_file_that_shrinks_is_an_error() {
     let source = files.source();
     fs::remove_file(files.path("x.npy")).unwrap();
     let mlp = common::network::<f32>(&[9, 20, 3], Bias::Input, 3);
-    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training::default()).unwrap();
+    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings::default()).unwrap();
     trainer.fit_source(&source, None, ()).unwrap();
 }
 
@@ -484,7 +507,8 @@ fn files_that_do_not_fit_are_refused() {
 
     // Labels of a file that has none, and a network of another width.
     let mut trainer =
-        Trainer::new(common::network::<f32>(&[9, 3], Bias::None, 3), SoftmaxCrossEntropy, Training::default()).unwrap();
+        Trainer::new(common::network::<f32>(&[9, 3], Bias::None, 3), SoftmaxCrossEntropy, TrainingSettings::default())
+            .unwrap();
     write_npy(
         &files.path("half.npy"),
         "<f4",
@@ -497,7 +521,8 @@ fn files_that_do_not_fit_are_refused() {
         other => panic!("{other}"),
     }
     let mut trainer =
-        Trainer::new(common::network::<f32>(&[8, 3], Bias::None, 3), SoftmaxCrossEntropy, Training::default()).unwrap();
+        Trainer::new(common::network::<f32>(&[8, 3], Bias::None, 3), SoftmaxCrossEntropy, TrainingSettings::default())
+            .unwrap();
     let message = trainer.fit_source(&files.source(), None, ()).unwrap_err().to_string();
     assert!(message.ends_with("x.npy: columns: expected 8, found 9"), "{message}");
     assert_eq!(trainer.steps(), 0);
@@ -527,7 +552,8 @@ fn order(samples: usize, shuffle_block: Option<usize>, seed: u64) -> Vec<usize> 
     }
     let source = Noting(Mutex::new(Vec::with_capacity(samples)));
     let learning_rate = LearningRate::constant(1e-300);
-    let training = Training { epochs: 1, batch: 1, learning_rate, shuffle_block, seed, ..Training::default() };
+    let training =
+        TrainingSettings { epochs: 1, batch: 1, learning_rate, shuffle_block, seed, ..TrainingSettings::default() };
     let mlp = common::network::<f64>(&[1, 1], Bias::None, 3);
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     trainer
@@ -568,7 +594,7 @@ fn blocks_are_shuffled_as_the_docs_say() {
     }
     assert_eq!(order(50, Some(60), 1), order(50, None, 1), "one block");
     assert_ne!(order(50, Some(10), 1), order(50, Some(10), 2));
-    let refused = Training { shuffle_block: Some(0), ..Training::default() };
+    let refused = TrainingSettings { shuffle_block: Some(0), ..TrainingSettings::default() };
     let error = Trainer::new(common::network::<f64>(&[1, 1], Bias::None, 3), SquaredError, refused).unwrap_err();
     assert!(error.to_string().starts_with("shuffle_block: expected at least 1 sample"), "{error}");
 }
@@ -582,7 +608,12 @@ fn a_logistic_run_validates_in_memory() {
     let validation = Dataset::new(x.slice(held), held_y);
     let new = || {
         let mlp = common::network::<f64>(&[9, 5, 1], Bias::Input, 3);
-        Trainer::new(mlp, Logistic, Training { early_stopping: Some(2), epochs: 20, ..Training::default() }).unwrap()
+        Trainer::new(
+            mlp,
+            Logistic,
+            TrainingSettings { early_stopping: Some(2), epochs: 20, ..TrainingSettings::default() },
+        )
+        .unwrap()
     };
     let (mut expected, mut found) = (new(), new());
     let reasons = (expected.fit(data, Some(validation), ()), found.fit_source(&data, Some(validation), ()));
@@ -595,7 +626,7 @@ fn a_run_that_diverges_says_where_as_in_memory() {
     let (x, y) = (common::uniform::<f32>(3000, 3, 1), common::uniform::<f32>(3000, 1, 2));
     let data = Dataset::new(&x, &y);
     let learning_rate = LearningRate::constant(3.0);
-    let training = Training { epochs: 5, batch: 10, learning_rate, ..Training::default() };
+    let training = TrainingSettings { epochs: 5, batch: 10, learning_rate, ..TrainingSettings::default() };
     let new = || Trainer::new(common::network::<f32>(&[3, 1], Bias::Input, 3), SquaredError, training.clone()).unwrap();
     let expected = new().fit(data, None, ()).unwrap_err();
     let FitError::Training(found) = new().fit_source(&data, None, ()).unwrap_err();

@@ -2,7 +2,7 @@
 //! up to a million samples.
 
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, Scalar, SquaredError, Trainer, Training,
+    Bias, Dataset, LearningRate, Mlp, Optimizer, Parameters, Scalar, SquaredError, Trainer, TrainingSettings,
     rungs::{batched, per_neuron},
 };
 use ndarray::{Array1, Array2};
@@ -16,12 +16,12 @@ fn optimizers() -> [Optimizer; 4] {
 }
 
 /// One step from the same network.
-fn stepped<F: Scalar>(columns: usize, training: Training) -> (Parameters<F>, Parameters<F>, f64) {
+fn stepped<F: Scalar>(columns: usize, training: TrainingSettings) -> (Parameters<F>, Parameters<F>, f64) {
     let mlp = Mlp::<F>::he(&[columns, 4, 1], Bias::Input, 1).unwrap();
     let before = mlp.parameters().clone();
     let x = Array2::from_shape_fn((8, columns), |(i, j)| F::from_f64(value(i, j)));
     let y = Array1::from_shape_fn(8, |i| F::from_f64(value(i, 3)));
-    let mut trainer = Trainer::new(mlp, SquaredError, Training { batch: 8, epochs: 1, ..training }).unwrap();
+    let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings { batch: 8, epochs: 1, ..training }).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     let norm = trainer.history().records[0].gradient_norm;
     (before, trainer.model().mlp.parameters().clone(), norm)
@@ -51,8 +51,12 @@ fn every_column_is_stepped<F: Scalar>(columns: usize, clip_norm: Option<f64>, un
     // the few roundings of a step.
     let tolerance = 4.0 * columns as f64 * unit * largest;
     for optimizer in optimizers() {
-        let training =
-            Training { optimizer, learning_rate: LearningRate::constant(eta), clip_norm, ..Training::default() };
+        let training = TrainingSettings {
+            optimizer,
+            learning_rate: LearningRate::constant(eta),
+            clip_norm,
+            ..TrainingSettings::default()
+        };
         let (before, after, norm) = stepped::<F>(columns, training);
         assert!((norm - exact).abs() <= tolerance * (gradient.len() as f64).sqrt(), "{optimizer:?}: {norm}, {exact}");
         for (i, ((before, after), g)) in before.iter().zip(after.iter()).zip(&gradient).enumerate() {

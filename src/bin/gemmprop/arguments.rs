@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use gemmprop::{Bias, LearningRate, Optimizer, Training};
+use gemmprop::{Bias, LearningRate, Optimizer, TrainingSettings};
 
 use crate::help::{ABOUT, ABOUT_EVALUATE, ABOUT_EXPORT, ABOUT_INSPECT, ABOUT_PREDICT, ABOUT_TRAIN};
 use crate::values::{
@@ -295,7 +295,7 @@ impl Source {
 }
 
 impl Settings {
-    pub(crate) fn training(&self, epochs: usize) -> Training {
+    pub(crate) fn training(&self, epochs: usize) -> TrainingSettings {
         let mu = self.momentum;
         let (optimizer, usual) = match self.optimizer {
             Rule::Sgd => (Optimizer::Sgd, 0.1),
@@ -311,7 +311,7 @@ impl Settings {
             Schedule::Inverse(power) => LearningRate::inverse_scaling(rate, power),
             Schedule::Plateau(factor, patience) => LearningRate::on_plateau(rate, factor, patience),
         };
-        Training {
+        TrainingSettings {
             optimizer,
             learning_rate: learning_rate.warm_up(self.warm_up),
             weight_decay: self.weight_decay,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use gemmprop::checkpoint::{Saved, Stored};
-use gemmprop::{History, Logistic, Loss, Model, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer, Training};
+use gemmprop::{History, Logistic, Loss, Model, Scalar, SoftmaxCrossEntropy, SquaredError, Trainer, TrainingSettings};
 use serde::Serialize;
 
 use crate::arguments::Inspect;
@@ -43,7 +43,7 @@ struct Layer {
 struct RunState {
     loss: String,
     steps: u64,
-    training: Training,
+    training: TrainingSettings,
     history: History,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bytesize::ByteSize;
 use gemmprop::data::ReadError;
-use gemmprop::{Bias, FitError, Mlp, Source, SquaredError, Standardizer, Trainer, Training};
+use gemmprop::{Bias, FitError, Mlp, Source, SquaredError, Standardizer, Trainer, TrainingSettings};
 use ndarray::{ArrayViewMut1, ArrayViewMut2, Axis};
 
 use crate::arguments::Train;
@@ -165,7 +165,7 @@ impl Source<f64, f64> for Chosen<'_> {
 /// What a run of no epochs standardises by, which is fitted in two passes over the samples.
 fn fit_in_parts(samples: &Chosen) -> std::result::Result<Standardizer, FitError<ReadError>> {
     let mlp = Mlp::<f64>::he(&[samples.numbers.columns(), 1], Bias::None, 0)?;
-    let training = Training { epochs: 0, standardize: true, ..Training::default() };
+    let training = TrainingSettings { epochs: 0, standardize: true, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training)?;
     trainer.fit_source(samples, None, ())?;
     Ok(trainer.into_model().standardizer.expect("fitted before the first epoch"))

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use gemmprop::{
-    Bias, Generator, Mlp, SquaredError, Trainer, Training,
+    Bias, Generator, Mlp, SquaredError, Trainer, TrainingSettings,
     checkpoint::{Checkpoints, Notes},
 };
 use rand::{RngExt, SeedableRng};
@@ -18,7 +18,7 @@ fn linear(folder: &Folder, name: &str, task: &serde_json::Value, widths: [usize;
         *alpha = weight(i, j) as f32;
     }
     mlp.parameters_mut().b_mut().fill(0.0);
-    let trainer = Trainer::<f32, _>::new(mlp, SquaredError, Training::default()).unwrap();
+    let trainer = Trainer::<f32, _>::new(mlp, SquaredError, TrainingSettings::default()).unwrap();
     let notes = Notes::from([("task".to_owned(), task.to_string())]);
     Checkpoints::create(folder.path(name)).unwrap().save(&trainer, &notes).unwrap();
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use gemmprop::{
-    Bias, Dataset, Generator, LearningRate, Mlp, Model, SquaredError, Trainer, Training,
+    Bias, Dataset, Generator, LearningRate, Mlp, Model, SquaredError, Trainer, TrainingSettings,
     checkpoint::{Checkpoints, Notes},
 };
 use ndarray::Array2;
@@ -166,8 +166,12 @@ fn json(text: &str) -> serde_json::Value {
 fn older(folder: &Folder, name: &str, loss: &str, classes: &[&str], weight: f32, standardize: bool) -> Model<f32> {
     let outputs = classes.len().max(1);
     let mlp = Mlp::from_weights(&[2, outputs], Bias::None, 0, |_, _, _| f64::from(weight)).unwrap();
-    let training =
-        Training { standardize, epochs: 1, learning_rate: LearningRate::constant(1e-9), ..Training::default() };
+    let training = TrainingSettings {
+        standardize,
+        epochs: 1,
+        learning_rate: LearningRate::constant(1e-9),
+        ..TrainingSettings::default()
+    };
     let (x, y) = (ndarray::array![[1.0, 2.0], [3.0, 8.0]], Array2::zeros((2, outputs)));
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     if standardize {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use gemmprop::{
-    Bias, Dataset, Generator, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, Training,
+    Bias, Dataset, Generator, LearningRate, Mlp, Optimizer, SoftmaxCrossEntropy, Trainer, TrainingSettings,
     checkpoint::Checkpoints, data,
 };
 use ndarray::{Array1, Array2, Axis};
@@ -239,12 +239,12 @@ fn balanced_classes_count_alike() {
     let x = Array2::from_shape_fn((36, 1), |(i, _)| i as f32);
     let rare = Array1::from_shape_fn(36, |i| i % 9 == 0);
     let weights = rare.mapv(|rare| if rare { 36.0 / (2.0 * 4.0) } else { 36.0 / (2.0 * 32.0) });
-    let training = Training {
+    let training = TrainingSettings {
         optimizer: Optimizer::adam(),
         learning_rate: LearningRate::constant(0.001),
         epochs: 4,
         batch: 32,
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let mlp = Mlp::he(&[1, 128, 64, 2], Bias::EveryLayer, 0).unwrap();
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();

@@ -18,7 +18,7 @@ fn weights_are_repetitions<F: common::Real>() {
             let step = |data: Dataset<F, F>| {
                 let mlp = common::integer_network::<F>(&[5, 7, 8, 3], Bias::EveryLayer, 4);
                 let learning_rate = LearningRate::constant(1.0 / 128.0);
-                let training = Training { optimizer, learning_rate, clip_norm, ..Training::default() };
+                let training = TrainingSettings { optimizer, learning_rate, clip_norm, ..TrainingSettings::default() };
                 let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
                 let loss = trainer.step(data).unwrap();
                 (loss, model_bits(trainer.model()))
@@ -42,7 +42,7 @@ fn whole_weights_are_repetitions() {
 fn a_sample_of_weight_0_has_no_influence() {
     let (mlp, x, y) = setting::<f32>();
     let weights = Array1::from_shape_fn(70, |i| if i % 3 == 0 { 0.0 } else { 1.25_f32 });
-    let run = |training: &Training, x: ArrayView2<f32>, y: &Array1<usize>| {
+    let run = |training: &TrainingSettings, x: ArrayView2<f32>, y: &Array1<usize>| {
         let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
         let data = Dataset::new(x, y.view()).weights(weights.view());
         trainer.fit(data, Some(data), &mut ()).unwrap();
@@ -54,8 +54,9 @@ fn a_sample_of_weight_0_has_no_influence() {
             [(false, true, None), (false, false, None), (true, false, None), (true, true, Some(0.1))]
         {
             let learning_rate = LearningRate::constant(0.01);
-            let base = Training { optimizer, learning_rate, standardize, shuffle, sam, ..Training::default() };
-            let training = Training { batch: 16, epochs: 3, ..base };
+            let base =
+                TrainingSettings { optimizer, learning_rate, standardize, shuffle, sam, ..TrainingSettings::default() };
+            let training = TrainingSettings { batch: 16, epochs: 3, ..base };
             let expected = run(&training, x.view(), &y);
             for scale in [50.0, 1e30, f32::MAX] {
                 let (mut other_x, mut other_y) = (x.clone(), y.clone());
@@ -72,8 +73,12 @@ fn a_sample_of_weight_0_has_no_influence() {
 #[test]
 fn samples_of_weight_0_alone_are_none_to_standardise_by() {
     let (x, y, weights) = (array![[1.0], [2.0]], array![1.0, 3.0], array![0.0, 0.0]);
-    let mut trainer =
-        Trainer::new(linear::<f64>(1.0), SquaredError, Training { standardize: true, ..Training::default() }).unwrap();
+    let mut trainer = Trainer::new(
+        linear::<f64>(1.0),
+        SquaredError,
+        TrainingSettings { standardize: true, ..TrainingSettings::default() },
+    )
+    .unwrap();
     let data = Dataset::new(x.view(), y.view());
     assert_eq!(trainer.fit(data.weights(weights.view()), None, &mut ()), Err(Error::NoSamples));
     assert_eq!(trainer.fit(data, None, &mut ()), Ok(StopReason::Completed));
@@ -83,7 +88,7 @@ fn samples_of_weight_0_alone_are_none_to_standardise_by() {
 #[test]
 fn a_sample_of_weight_0_has_no_influence_even_if_its_loss_overflows() {
     let mlp = Mlp::<f32>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-    let mut trainer = Trainer::new(mlp, SquaredError, Training::default()).unwrap();
+    let mut trainer = Trainer::new(mlp, SquaredError, TrainingSettings::default()).unwrap();
     let (x, y, weights) = (array![[1.0], [1.0]], array![3e38, 1.0], array![0.0, 2.0]);
     let loss = trainer.step(Dataset::new(x.view(), y.view()).weights(weights.view())).unwrap();
     assert_eq!(loss, 0.5);
@@ -95,7 +100,7 @@ fn standardized_columns<F: common::Real>() {
     x.column_mut(1).mapv_inplace(|x| x + F::from_f64(100.0));
     x.column_mut(2).mapv_inplace(|x| x * F::from_f64(1024.0));
     x.column_mut(3).fill(F::from_f64(0.3));
-    let training = Training { standardize: true, epochs: 2, batch: 16, ..Training::default() };
+    let training = TrainingSettings { standardize: true, epochs: 2, batch: 16, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     let standardizer = trainer.model().standardizer.clone().unwrap();
@@ -132,9 +137,9 @@ fn standardized_columns<F: common::Real>() {
     // Training on the transformed data is the same, and the model does to x what was done in
     // training.
     for shuffle in [true, false] {
-        let training = Training { shuffle, validation_fraction: None, ..training.clone() };
+        let training = TrainingSettings { shuffle, validation_fraction: None, ..training.clone() };
         let new = |standardize| {
-            let training = Training { standardize, ..training.clone() };
+            let training = TrainingSettings { standardize, ..training.clone() };
             Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap()
         };
         let (mut inside, mut outside) = (new(true), new(false));
@@ -161,7 +166,8 @@ fn standardised_columns_have_mean_0_and_variance_1_and_train_as_such() {
 fn the_standardisation_stays_that_of_the_first_data() {
     let (mlp, x, y) = setting::<f64>();
     let mut trainer =
-        Trainer::new(mlp, SoftmaxCrossEntropy, Training { standardize: true, ..Training::default() }).unwrap();
+        Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings { standardize: true, ..TrainingSettings::default() })
+            .unwrap();
     trainer.partial_fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     let fitted = trainer.model().standardizer.clone();
     let other = x.mapv(|x| 3.0 * x + 1.0);
@@ -263,7 +269,7 @@ fn large_numbers_close_together_are_shifted_exactly() {
 fn a_failed_first_call_leaves_no_standardisation_behind() {
     let (x, y) = (array![[1e30_f32], [2e30]], array![3e38_f32, -3e38]);
     let (good, targets) = (array![[1.0_f32], [2.0]], array![1.0_f32, 2.0]);
-    let training = Training { standardize: true, batch: 2, ..Training::default() };
+    let training = TrainingSettings { standardize: true, batch: 2, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(linear::<f32>(1.0), SquaredError, training).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap_err();
     assert_eq!(trainer.model().standardizer, None);
@@ -275,7 +281,7 @@ fn a_failed_first_call_leaves_no_standardisation_behind() {
 #[test]
 fn a_model_is_trained_on_with_its_standardisation() {
     let (mlp, x, y) = setting::<f32>();
-    let training = Training { standardize: true, epochs: 1, ..Training::default() };
+    let training = TrainingSettings { standardize: true, epochs: 1, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training.clone()).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     let model = trainer.into_model();

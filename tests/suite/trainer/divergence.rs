@@ -14,7 +14,14 @@ fn of((x, y): &One) -> Dataset<'_, f32, f32> {
 
 /// Two good steps, the bad one, a good one: the error names the bad one, and all else is as if that
 /// had never been tried.
-fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: &One, expected: &str, cause: &str) {
+fn is_refused_and_leaves_no_trace(
+    training: &TrainingSettings,
+    w: f64,
+    good: &One,
+    bad: &One,
+    expected: &str,
+    cause: &str,
+) {
     let new = || Trainer::new(linear::<f32>(w), SquaredError, training.clone()).unwrap();
     let (mut trainer, mut without) = (new(), new());
     let mut last = 0.0;
@@ -38,7 +45,7 @@ fn is_refused_and_leaves_no_trace(training: &Training, w: f64, good: &One, bad: 
     }
     // The same within an epoch: batches 0 and 1 are good, 2 is bad.
     let mut trainer =
-        Trainer::new(linear::<f32>(w), SquaredError, Training { batch: 1, shuffle: false, ..training.clone() })
+        Trainer::new(linear::<f32>(w), SquaredError, TrainingSettings { batch: 1, shuffle: false, ..training.clone() })
             .unwrap();
     let x = ndarray::concatenate![ndarray::Axis(0), good.0, good.0, bad.0, good.0];
     let y = ndarray::concatenate![ndarray::Axis(0), good.1, good.1, bad.1, good.1];
@@ -62,13 +69,13 @@ fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
         for (clip_norm, sam) in [(None, None), (None, Some(0.05)), (Some(1e30), None), (Some(1e30), Some(0.05))] {
             // ηλ = 10⁻⁵: what three steps decay is saved up, and the fourth applies it. A step that
             // is not made saves up nothing.
-            let with = |eta: f64| Training {
+            let with = |eta: f64| TrainingSettings {
                 optimizer,
                 learning_rate: LearningRate::constant(eta),
                 weight_decay: 1e-5 / eta,
                 clip_norm,
                 sam,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let good = sample(1.0, 0.5);
             // ½ (10²⁰)² > 3.4 · 10³⁸
@@ -94,12 +101,12 @@ fn a_step_that_would_diverge_is_refused_and_leaves_no_trace() {
 fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
     for optimizer in optimizers() {
         for clip_norm in [None, Some(1e30)] {
-            let with = |rho: f64| Training {
+            let with = |rho: f64| TrainingSettings {
                 optimizer,
                 learning_rate: LearningRate::constant(1e-4),
                 clip_norm,
                 sam: Some(rho),
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let good = sample(1.0, 0.5);
             // The loss is 5 · 10³⁷, or for θ near 0 not much else, and g = −10³⁹.
@@ -117,8 +124,11 @@ fn a_step_that_would_diverge_uphill_is_refused_and_leaves_no_trace() {
 /// is not.
 #[test]
 fn adam_overflows_too_and_leaves_no_trace() {
-    let training =
-        Training { optimizer: Optimizer::adam(), learning_rate: LearningRate::constant(3e38), ..Training::default() };
+    let training = TrainingSettings {
+        optimizer: Optimizer::adam(),
+        learning_rate: LearningRate::constant(3e38),
+        ..TrainingSettings::default()
+    };
     let mut trainer = Trainer::new(linear::<f32>(2e38), SquaredError, training).unwrap();
     let before = model_bits(trainer.model());
     let error = trainer.step(of(&sample(1e-20, 4e18))).unwrap_err();
@@ -136,7 +146,8 @@ fn a_velocity_that_grows_beyond_the_number_type_is_refused() {
     // Σ 0.99ᵏ 10³⁷ is 3.38 · 10³⁸ after 41 steps and 3.44 · 10³⁸ after 42, and f32 ends at 3.40 ·
     // 10³⁸. Nesterov looks one step ahead.
     for (optimizer, fine) in [(Optimizer::Momentum { mu: 0.99 }, 41), (Optimizer::Nesterov { mu: 0.99 }, 40)] {
-        let training = Training { optimizer, learning_rate: LearningRate::constant(1e-44), ..Training::default() };
+        let training =
+            TrainingSettings { optimizer, learning_rate: LearningRate::constant(1e-44), ..TrainingSettings::default() };
         let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, training).unwrap();
         for _ in 0..fine {
             trainer.step(of(&sample(1e19, 1e18))).unwrap();
@@ -159,13 +170,13 @@ fn steps_on_a_copy_are_the_steps_in_place() {
         for clip_norm in [None, Some(0.5)] {
             let scale = 2_f64.powi(62);
             let run = |scale: f64| {
-                let training = Training {
+                let training = TrainingSettings {
                     optimizer,
                     learning_rate: LearningRate::constant(0.01),
                     clip_norm: clip_norm.map(|norm: f64| norm * scale),
                     batch: 16,
                     epochs: 20,
-                    ..Training::default()
+                    ..TrainingSettings::default()
                 };
                 let mlp = Mlp::<f32>::he(&[6, 3], Bias::None, 1).unwrap();
                 let mut theta = mlp.parameters().clone();
@@ -195,12 +206,12 @@ fn a_long_run_raises_no_alarm() {
         Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-37 },
     ] {
         let (mlp, x, y) = setting::<f32>();
-        let training = Training {
+        let training = TrainingSettings {
             optimizer,
             learning_rate: LearningRate::constant(1e-3),
             epochs: 600,
             batch: 7,
-            ..Training::default()
+            ..TrainingSettings::default()
         };
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
         assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(StopReason::Completed));
@@ -241,13 +252,13 @@ fn steps_at<F: common::Real>(
     let mut mlp = common::network::<F>(widths, Bias::EveryLayer, seed);
     // He's weights may be 4; that times 10³⁸ is beyond f32.
     mlp.parameters_mut().iter_mut().for_each(|p| *p = scaled(F::from_f64(p.to_f64() / 8.0), scales.theta));
-    let training = Training {
+    let training = TrainingSettings {
         optimizer,
         learning_rate: LearningRate::constant(eta),
         weight_decay: if weight_decay { 0.25 / eta } else { 0.0 },
         clip_norm: scales.clip.map(|power| 10_f64.powf(power * largest)),
         sam: scales.sam.map(|power| 10_f64.powf(power * largest)),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let new = || Trainer::new(mlp.clone(), SquaredError, training.clone()).unwrap();
     let (mut trainer, mut unasked) = (new(), new());
@@ -303,8 +314,11 @@ proptest! {
 /// x, ŷ and y are 0, so g = 0 and m = 0; but η/(1 − β₁) = 10³⁹ is beyond f32, and ∞ · 0 is NaN.
 #[test]
 fn adam_does_not_make_a_nan_of_a_rate_that_overflows_when_its_bias_is_taken_out() {
-    let training =
-        Training { optimizer: Optimizer::adam(), learning_rate: LearningRate::constant(1e38), ..Training::default() };
+    let training = TrainingSettings {
+        optimizer: Optimizer::adam(),
+        learning_rate: LearningRate::constant(1e38),
+        ..TrainingSettings::default()
+    };
     let mut trainer = Trainer::new(linear::<f32>(1.0), SquaredError, training).unwrap();
     let _ = trainer.step(of(&sample(0.0, 0.0)));
     assert_eq!(trainer.model().mlp, linear(1.0));
@@ -314,7 +328,8 @@ fn adam_does_not_make_a_nan_of_a_rate_that_overflows_when_its_bias_is_taken_out(
 #[test]
 fn adam_does_not_make_a_nan_of_an_epsilon_below_the_number_type() {
     let optimizer = Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-50 };
-    let Ok(mut trainer) = Trainer::new(linear::<f32>(1.0), SquaredError, Training { optimizer, ..Training::default() })
+    let Ok(mut trainer) =
+        Trainer::new(linear::<f32>(1.0), SquaredError, TrainingSettings { optimizer, ..TrainingSettings::default() })
     else {
         return;
     };
@@ -326,8 +341,12 @@ fn adam_does_not_make_a_nan_of_an_epsilon_below_the_number_type() {
 /// is refused, or made as it should be.
 #[test]
 fn a_norm_that_overflows_does_not_silently_clip_to_nothing() {
-    let training =
-        Training { learning_rate: LearningRate::constant(1.0), clip_norm: Some(1.0), epochs: 1, ..Training::default() };
+    let training = TrainingSettings {
+        learning_rate: LearningRate::constant(1.0),
+        clip_norm: Some(1.0),
+        epochs: 1,
+        ..TrainingSettings::default()
+    };
     let mut trainer = Trainer::new(linear::<f64>(0.0), SquaredError, training).unwrap();
     let (x, y) = (array![[1e10]], array![1e150]);
     match trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()) {
@@ -343,7 +362,7 @@ fn a_norm_that_overflows_does_not_silently_clip_to_nothing() {
 /// Nothing has been learned from that epoch, so it need not be continued.
 #[test]
 fn an_epoch_that_diverges_in_its_first_step_does_not_hold_the_trainer_to_its_data() {
-    let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, Training::default()).unwrap();
+    let mut trainer = Trainer::new(linear::<f32>(0.0), SquaredError, TrainingSettings::default()).unwrap();
     assert!(trainer.fit(of(&sample(1.0, 1e30)), None, &mut ()).is_err());
     let (x, y) = (array![[1.0], [2.0]], array![1.0, 2.0]);
     assert_eq!(trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()), Ok(StopReason::Completed));
@@ -352,8 +371,12 @@ fn an_epoch_that_diverges_in_its_first_step_does_not_hold_the_trainer_to_its_dat
 /// "The model is then as it was before that step": so is its standardisation.
 #[test]
 fn a_first_step_that_diverges_leaves_no_standardisation_behind() {
-    let mut trainer =
-        Trainer::new(linear::<f32>(0.0), SquaredError, Training { standardize: true, ..Training::default() }).unwrap();
+    let mut trainer = Trainer::new(
+        linear::<f32>(0.0),
+        SquaredError,
+        TrainingSettings { standardize: true, ..TrainingSettings::default() },
+    )
+    .unwrap();
     let before = trainer.model().clone();
     trainer.step(of(&sample(7.0, 1e30))).unwrap_err();
     assert_eq!(trainer.model(), &before);

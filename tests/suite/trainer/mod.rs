@@ -13,7 +13,7 @@ use gemmprop::BatchEnd;
 use gemmprop::rungs::count::{Counted, multiplications};
 use gemmprop::{
     Bias, Dataset, Error, LearningRate, Mlp, Model, Observer, Optimizer, Record, Scalar, Sgd, SoftmaxCrossEntropy,
-    SquaredError, Standardizer, StopReason, Trainer, Training, on_batch, on_epoch,
+    SquaredError, Standardizer, StopReason, Trainer, TrainingSettings, on_batch, on_epoch,
 };
 use ndarray::{Array1, Array2, ArrayView2, array, s};
 use proptest::prelude::*;
@@ -49,13 +49,13 @@ fn state<F: common::Real, L: gemmprop::Loss<F>>(trainer: &Trainer<F, L>) -> Stat
 }
 
 /// Settings that between them use everything.
-fn trainings() -> Vec<Training> {
+fn trainings() -> Vec<TrainingSettings> {
     let mut trainings = Vec::new();
     for optimizer in optimizers() {
         for clip_norm in [None, Some(0.25)] {
             for sam in [None, Some(0.1)] {
                 for (validation_fraction, standardize) in [(None, false), (Some(0.2), true)] {
-                    trainings.push(Training {
+                    trainings.push(TrainingSettings {
                         optimizer,
                         learning_rate: LearningRate::cosine(0.02, 0.001).warm_up(3),
                         weight_decay: 0.01,
@@ -66,7 +66,7 @@ fn trainings() -> Vec<Training> {
                         sam,
                         standardize,
                         validation_fraction,
-                        ..Training::default()
+                        ..TrainingSettings::default()
                     });
                 }
             }
@@ -91,7 +91,8 @@ fn plain_descent_is_sgd<F: common::Real>() {
     let mlp = expected.clone();
     let mut sgd = Sgd::new(16, 0.1, 3).unwrap().weight_decay(0.01).unwrap();
     let losses = sgd.train(&mut expected, x.view(), y.view(), &SoftmaxCrossEntropy, 4).unwrap();
-    let training = Training { batch: 16, seed: 3, weight_decay: 0.01, epochs: 4, ..Training::default() };
+    let training =
+        TrainingSettings { batch: 16, seed: 3, weight_decay: 0.01, epochs: 4, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     assert_eq!(trainer.model().mlp, expected);
@@ -112,7 +113,7 @@ fn plain_descent_in_tall_batches_is_sgd<F: common::Real>(samples: usize, batch: 
     let mut expected = mlp.clone();
     let mut sgd = Sgd::new(batch, 0.1, 3).unwrap().weight_decay(0.01).unwrap();
     let losses = sgd.train(&mut expected, x.view(), y.view(), &SoftmaxCrossEntropy, 3).unwrap();
-    let training = Training { batch, seed: 3, weight_decay: 0.01, epochs: 3, ..Training::default() };
+    let training = TrainingSettings { batch, seed: 3, weight_decay: 0.01, epochs: 3, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
     assert_eq!(trainer.model().mlp, expected, "{batch} of {samples}");
@@ -137,7 +138,7 @@ fn a_full_batch_run_makes_each_gradient_once() {
         Sgd::new(300, 0.1, 3).unwrap().train(&mut mlp, x.view(), y.view(), &SquaredError, 4).unwrap()
     });
     let (_, found) = multiplications(|| {
-        let training = Training { batch: 300, epochs: 4, ..Training::default() };
+        let training = TrainingSettings { batch: 300, epochs: 4, ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp.clone(), SquaredError, training).unwrap();
         trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap()
     });
@@ -170,7 +171,7 @@ fn a_run_whose_observer_panics_is_as_one_that_it_stops() {
     let data = || Dataset::new(x.view(), y.view());
     for (products, optimizer) in common::both_products().into_iter().flat_map(|p| optimizers().map(|o| (p, o))) {
         let mlp = mlp.clone().with_products(products).unwrap();
-        let training = Training { optimizer, batch: 8, epochs: 2, ..Training::default() };
+        let training = TrainingSettings { optimizer, batch: 8, epochs: 2, ..TrainingSettings::default() };
         let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
         let (mut panicked, mut stopped) = (new(), new());
         let fit = || panicked.fit(data(), None, &mut Third { batches: 0, panics: true });
@@ -188,8 +189,13 @@ fn a_run_whose_observer_panics_is_as_one_that_it_stops() {
 #[test]
 fn an_epoch_whose_last_batch_was_made_is_ended_by_the_next_call() {
     let (mlp, x, y) = setting::<f64>();
-    let training =
-        Training { batch: 8, epochs: 3, optimizer: MOMENTUM, early_stopping: Some(9), ..Training::default() };
+    let training = TrainingSettings {
+        batch: 8,
+        epochs: 3,
+        optimizer: MOMENTUM,
+        early_stopping: Some(9),
+        ..TrainingSettings::default()
+    };
     let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     let mut expected = new();
     expected.fit(Dataset::new(&x, &y), None, ()).unwrap();
@@ -219,13 +225,13 @@ fn each_optimizer_learns() {
         for clip_norm in [None, Some(0.5)] {
             let (mlp, x, y) = setting::<f32>();
             let eta = if optimizer == Optimizer::adam() { 1e-2 } else { 0.1 };
-            let training = Training {
+            let training = TrainingSettings {
                 optimizer,
                 learning_rate: LearningRate::constant(eta),
                 clip_norm,
                 batch: 16,
                 epochs: 60,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
             trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -252,7 +258,7 @@ fn same_for_any_number_of_threads<F: common::Real>() {
     for training in trainings() {
         let run = || {
             let mlp = common::network::<F>(&[64, 300, 200, 3], Bias::EveryLayer, 1);
-            let training = Training { epochs: 2, batch: 32, ..training.clone() };
+            let training = TrainingSettings { epochs: 2, batch: 32, ..training.clone() };
             let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
             let data = Dataset::new(x.view(), y.view()).weights(weights.view());
             trainer.fit(data, None, &mut ()).unwrap();
@@ -288,7 +294,7 @@ impl<F: Scalar> Observer<F> for Stop {
     }
 }
 
-fn stops_and_goes_on<F: common::Real>(training: &Training, stops: &[(usize, bool)]) {
+fn stops_and_goes_on<F: common::Real>(training: &TrainingSettings, stops: &[(usize, bool)]) {
     let (mlp, x, y) = setting::<F>();
     let data = Dataset::new(x.view(), y.view());
     let new = || Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
@@ -315,7 +321,7 @@ proptest! {
         stops in proptest::collection::vec((1..8_usize, any::<bool>()), 1..6),
         early_stopping in proptest::option::of(1..3_usize),
     ) {
-        let training = Training { early_stopping, ..trainings()[which].clone() };
+        let training = TrainingSettings { early_stopping, ..trainings()[which].clone() };
         stops_and_goes_on::<f32>(&training, &stops);
         stops_and_goes_on::<f64>(&training, &stops);
     }
@@ -346,16 +352,17 @@ fn without_shuffling_the_batches_are_the_data_in_order() {
     for optimizer in optimizers() {
         for clip_norm in [None, Some(0.25)] {
             let (mlp, x, y) = setting::<f64>();
-            let training = Training {
+            let training = TrainingSettings {
                 optimizer,
                 clip_norm,
                 learning_rate: LearningRate::constant(0.02),
                 batch: 16,
                 epochs: 2,
                 shuffle: false,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
-            let new = |training: &Training| Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
+            let new =
+                |training: &TrainingSettings| Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
             let mut by_epoch = new(&training);
             by_epoch.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
             let mut by_step = new(&training);
@@ -367,7 +374,7 @@ fn without_shuffling_the_batches_are_the_data_in_order() {
             }
             assert_eq!(model_bits(by_epoch.model()), model_bits(by_step.model()), "{training:?}");
             assert_eq!(by_epoch.steps(), 10);
-            let mut shuffled = new(&Training { shuffle: true, ..training.clone() });
+            let mut shuffled = new(&TrainingSettings { shuffle: true, ..training.clone() });
             shuffled.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
             assert_ne!(model_bits(by_epoch.model()), model_bits(shuffled.model()));
         }
@@ -378,7 +385,7 @@ fn without_shuffling_the_batches_are_the_data_in_order() {
 #[test]
 fn the_rest_of_an_epoch_is_of_the_same_rows() {
     let (mlp, x, y) = setting::<f32>();
-    let training = Training { batch: 4, validation_fraction: Some(0.1), ..Training::default() };
+    let training = TrainingSettings { batch: 4, validation_fraction: Some(0.1), ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let of = |n| Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
     trainer.fit(of(15), None, &mut Stop { batches: 1, at_epoch: false }).unwrap();
@@ -392,7 +399,7 @@ fn the_rest_of_an_epoch_is_of_the_same_rows() {
 #[test]
 fn a_run_that_is_stopped_at_its_end_is_over() {
     let (mlp, x, y) = setting::<f32>();
-    let training = Training { batch: 16, epochs: 3, early_stopping: Some(3), ..Training::default() };
+    let training = TrainingSettings { batch: 16, epochs: 3, early_stopping: Some(3), ..TrainingSettings::default() };
     let data = Dataset::new(x.view(), y.view());
     let mut once = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     assert_eq!(once.fit(data, None, &mut ()).unwrap(), StopReason::Completed);
@@ -411,7 +418,7 @@ fn a_run_that_is_stopped_at_its_end_is_over() {
 #[test]
 fn a_run_with_fewer_epochs_than_begun_keeps_its_place() {
     let (mlp, x, y) = setting::<f32>();
-    let training = Training { batch: 16, epochs: 6, early_stopping: Some(5), ..Training::default() };
+    let training = TrainingSettings { batch: 16, epochs: 6, early_stopping: Some(5), ..TrainingSettings::default() };
     let data = Dataset::new(x.view(), y.view());
     let mut once = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training.clone()).unwrap();
     once.fit(data, None, &mut ()).unwrap();

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn data_that_do_not_fit_are_refused_and_change_nothing() {
     let (mlp, x, y) = setting::<f32>();
-    let training = Training { batch: 16, standardize: true, ..Training::default() };
+    let training = TrainingSettings { batch: 16, standardize: true, ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let before = state(&trainer);
     let good = Dataset::new(x.view(), y.view());
@@ -44,7 +44,8 @@ fn data_that_do_not_fit_are_refused_and_change_nothing() {
 #[test]
 fn the_rest_of_an_epoch_wants_as_many_samples() {
     let (mlp, x, y) = setting::<f32>();
-    let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, Training { batch: 16, ..Training::default() }).unwrap();
+    let mut trainer =
+        Trainer::new(mlp, SoftmaxCrossEntropy, TrainingSettings { batch: 16, ..TrainingSettings::default() }).unwrap();
     let whole = Dataset::new(x.view(), y.view());
     trainer.fit(whole, None, &mut Stop { batches: 2, at_epoch: false }).unwrap();
     let before = state(&trainer);
@@ -67,7 +68,7 @@ fn the_rest_of_an_epoch_wants_as_many_samples() {
 fn a_split_leaves_samples_to_train_on() {
     for (n, fraction) in [(1, 0.5), (3, 0.9), (2, 0.75)] {
         let (mlp, x, y) = setting::<f32>();
-        let training = Training { validation_fraction: Some(fraction), ..Training::default() };
+        let training = TrainingSettings { validation_fraction: Some(fraction), ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
         let data = Dataset::new(x.slice(s![..n, ..]), y.slice(s![..n]));
         let error = trainer.fit(data, None, &mut ()).unwrap_err().to_string();
@@ -81,14 +82,15 @@ fn a_split_leaves_samples_to_train_on() {
 
 #[test]
 fn settings_out_of_their_range_are_refused_with_it() {
-    let base = Training::default;
+    let base = TrainingSettings::default;
     let below_1 = "expected a number from 0 to below 1, found";
-    let adam = |beta1, beta2, epsilon| Training { optimizer: Optimizer::Adam { beta1, beta2, epsilon }, ..base() };
-    let decay = |weight_decay| Training { weight_decay, learning_rate: LearningRate::constant(0.5), ..base() };
-    let clip = |norm| Training { clip_norm: Some(norm), ..base() };
-    let part = |part| Training { validation_fraction: Some(part), ..base() };
-    let momentum = |mu| Training { optimizer: Optimizer::Momentum { mu }, ..base() };
-    let nesterov = |mu| Training { optimizer: Optimizer::Nesterov { mu }, ..base() };
+    let adam =
+        |beta1, beta2, epsilon| TrainingSettings { optimizer: Optimizer::Adam { beta1, beta2, epsilon }, ..base() };
+    let decay = |weight_decay| TrainingSettings { weight_decay, learning_rate: LearningRate::constant(0.5), ..base() };
+    let clip = |norm| TrainingSettings { clip_norm: Some(norm), ..base() };
+    let part = |part| TrainingSettings { validation_fraction: Some(part), ..base() };
+    let momentum = |mu| TrainingSettings { optimizer: Optimizer::Momentum { mu }, ..base() };
+    let nesterov = |mu| TrainingSettings { optimizer: Optimizer::Nesterov { mu }, ..base() };
     let cases = [
         (momentum(1.0), format!("mu: {below_1} 1")),
         (momentum(-0.1), format!("mu: {below_1} -0.1")),
@@ -102,14 +104,17 @@ fn settings_out_of_their_range_are_refused_with_it() {
         (decay(2.0), "weight_decay: expected a number from 0 to below 1/learning_rate, found 2".into()),
         (decay(-1.0), "weight_decay: expected a number from 0 to below 1/learning_rate, found -1".into()),
         (decay(f64::NAN), "weight_decay: expected a number from 0 to below 1/learning_rate, found NaN".into()),
-        (Training { batch: 0, ..base() }, "batch: expected at least 1 sample, found 0".into()),
+        (TrainingSettings { batch: 0, ..base() }, "batch: expected at least 1 sample, found 0".into()),
         (clip(0.0), "clip_norm: expected a finite, positive number, found 0".into()),
         (clip(f64::INFINITY), "clip_norm: expected a finite, positive number, found inf".into()),
         (clip(f64::NAN), "clip_norm: expected a finite, positive number, found NaN".into()),
         (part(0.0), "validation_fraction: expected a number between 0 and 1, found 0".into()),
         (part(1.0), "validation_fraction: expected a number between 0 and 1, found 1".into()),
         (part(f64::NAN), "validation_fraction: expected a number between 0 and 1, found NaN".into()),
-        (Training { early_stopping: Some(0), ..base() }, "early_stopping: expected at least 1 epoch, found 0".into()),
+        (
+            TrainingSettings { early_stopping: Some(0), ..base() },
+            "early_stopping: expected at least 1 epoch, found 0".into(),
+        ),
     ];
     for (training, text) in cases {
         let (mlp, _, _) = setting::<f32>();
@@ -122,15 +127,16 @@ fn settings_out_of_their_range_are_refused_with_it() {
 
 #[test]
 fn settings_that_vanish_in_the_type_of_the_network_are_refused() {
-    let refused = |training: Training| {
+    let refused = |training: TrainingSettings| {
         let (mlp, ..) = setting::<f32>();
         Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap_err().to_string()
     };
-    let text = refused(Training { learning_rate: LearningRate::constant(1e-60), ..Training::default() });
+    let text =
+        refused(TrainingSettings { learning_rate: LearningRate::constant(1e-60), ..TrainingSettings::default() });
     assert!(text.starts_with("learning_rate: expected a number that the network's type can tell from 0"), "{text}");
-    let text = refused(Training { clip_norm: Some(1e-60), ..Training::default() });
+    let text = refused(TrainingSettings { clip_norm: Some(1e-60), ..TrainingSettings::default() });
     assert!(text.starts_with("clip_norm: expected"), "{text}");
-    let text = refused(Training { sam: Some(1e-60), ..Training::default() });
+    let text = refused(TrainingSettings { sam: Some(1e-60), ..TrainingSettings::default() });
     assert!(text.starts_with("sam: expected a number that the network's type can tell from 0"), "{text}");
 }
 
@@ -146,7 +152,7 @@ fn decays_that_the_type_of_the_network_rounds_to_1_are_refused() {
         (Optimizer::Adam { beta1: 0.9, beta2: 0.9, epsilon: 1e-60 }, "epsilon"),
     ];
     for (optimizer, expected) in cases {
-        let training = Training { optimizer, ..Training::default() };
+        let training = TrainingSettings { optimizer, ..TrainingSettings::default() };
         let error = Trainer::new(linear::<f32>(1.0), SquaredError, training.clone()).unwrap_err();
         let Error::Hyperparameter { name, .. } = error else { panic!("{error:?}") };
         assert_eq!(name, expected);

@@ -6,7 +6,7 @@ use gemmprop::rungs::bounds;
 use ndarray::Axis;
 
 /// Trains on noise, so that the validation loss soon rises.
-fn overfitting(training: Training) -> (Trainer<f64, SoftmaxCrossEntropy>, StopReason) {
+fn overfitting(training: TrainingSettings) -> (Trainer<f64, SoftmaxCrossEntropy>, StopReason) {
     let (mlp, x, y) = setting::<f64>();
     let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
     let ended = trainer.fit(Dataset::new(x.view(), y.view()), None, &mut ()).unwrap();
@@ -25,14 +25,14 @@ fn early_stopping_stops_in_time_and_puts_the_best_epoch_back() {
     for optimizer in optimizers() {
         for (patience, fraction) in [(1, Some(0.3)), (2, Some(0.3)), (4, Some(0.2)), (3, None)] {
             let eta = if optimizer == Optimizer::adam() { 0.03 } else { 0.3 };
-            let training = Training {
+            let training = TrainingSettings {
                 optimizer,
                 learning_rate: LearningRate::constant(eta),
                 batch: 16,
                 epochs: 25,
                 validation_fraction: fraction,
                 early_stopping: Some(patience),
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let (trainer, ended) = overfitting(training.clone());
             let records = &trainer.history().records;
@@ -47,7 +47,8 @@ fn early_stopping_stops_in_time_and_puts_the_best_epoch_back() {
             }
             // At no epoch before had it been so long.
             assert!((1..records.len()).all(|n| n - best_epoch(&records[..n]) < patience));
-            let (expected, _) = overfitting(Training { epochs: best, early_stopping: None, ..training.clone() });
+            let (expected, _) =
+                overfitting(TrainingSettings { epochs: best, early_stopping: None, ..training.clone() });
             assert_eq!(trainer.model(), expected.model(), "{training:?}, best {best}");
         }
     }
@@ -56,12 +57,12 @@ fn early_stopping_stops_in_time_and_puts_the_best_epoch_back() {
 
 #[test]
 fn a_run_that_has_stopped_early_does_not_go_on_by_itself() {
-    let training = Training {
+    let training = TrainingSettings {
         learning_rate: LearningRate::constant(0.3),
         epochs: 100,
         validation_fraction: Some(0.3),
         early_stopping: Some(2),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let (mut trainer, ended) = overfitting(training);
     assert_eq!(ended, StopReason::EarlyStopping);
@@ -74,12 +75,12 @@ fn a_run_that_has_stopped_early_does_not_go_on_by_itself() {
 /// A run may be set to more epochs than it has done, also if these are fewer than planned.
 #[test]
 fn a_run_that_has_stopped_early_goes_on_when_it_is_given_more_epochs_than_it_has_done() {
-    let training = Training {
+    let training = TrainingSettings {
         learning_rate: LearningRate::constant(0.3),
         epochs: 100,
         validation_fraction: Some(0.3),
         early_stopping: Some(2),
-        ..Training::default()
+        ..TrainingSettings::default()
     };
     let (mut trainer, ended) = overfitting(training);
     let (_, x, y) = setting::<f64>();
@@ -103,7 +104,7 @@ fn the_validation_loss_has_the_same_bits_for_all_batch_sizes() {
     let (x_new, y_new) = (common::uniform::<f64>(300, 6, 9), Array1::from_shape_fn(300, |i| i % 3));
     let run = |batch| {
         let learning_rate = LearningRate::constant(1e-300);
-        let training = Training { learning_rate, batch, epochs: 1, ..Training::default() };
+        let training = TrainingSettings { learning_rate, batch, epochs: 1, ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
         let validation = Some(Dataset::new(x_new.view(), y_new.view()));
         trainer.fit(Dataset::new(x.view(), y.view()), validation, &mut ()).unwrap();
@@ -121,7 +122,7 @@ fn the_validation_loss_has_the_same_bits_for_all_batch_sizes() {
 #[test]
 fn the_best_epoch_is_put_back_by_a_later_call_too() {
     let mlp = Mlp::<f64>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 0.0).unwrap();
-    let training = Training { epochs: 3, early_stopping: Some(100), ..Training::default() };
+    let training = TrainingSettings { epochs: 3, early_stopping: Some(100), ..TrainingSettings::default() };
     let mut trainer = Trainer::new(mlp, SquaredError, training).unwrap();
     let (x, y, opposite) = (array![[1.0]], array![1.0], array![-1.0]);
     let mut fit = |epochs| {
@@ -144,7 +145,7 @@ fn validation_is_the_mean_over_predictions<F: common::Real>() {
     let (x_new, y_new) = (common::uniform::<F>(37, 6, 9), Array1::from_shape_fn(37, |i| i % 3));
     let weights = Array1::from_shape_fn(37, |i| F::from_f64((i % 4) as f64 / 2.0));
     for weighted in [false, true] {
-        let training = Training { batch: 16, standardize: true, epochs: 3, ..Training::default() };
+        let training = TrainingSettings { batch: 16, standardize: true, epochs: 3, ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
         let validation = Dataset::new(x_new.view(), y_new.view());
         let validation = if weighted { validation.weights(weights.view()) } else { validation };
@@ -182,13 +183,13 @@ fn samples_kept_for_validation_have_no_influence_on_training() {
         let x = common::uniform::<f64>(n, 6, 2);
         let y = Array1::from_shape_fn(n, |i| i % 3);
         let run = |x: ArrayView2<f64>, y: &Array1<usize>| {
-            let training = Training {
+            let training = TrainingSettings {
                 validation_fraction: Some(fraction),
                 standardize: true,
                 batch: 4,
                 epochs: 2,
                 seed: 5,
-                ..Training::default()
+                ..TrainingSettings::default()
             };
             let mlp = common::network(&[6, 20, 9, 3], Bias::EveryLayer, 1);
             let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
@@ -220,7 +221,8 @@ fn the_validation_loss_does_not_depend_on_the_sizes_of_earlier_batches() {
     let (mlp, x, y) = setting::<f64>();
     let zero = Array1::zeros(70);
     let run = |before: Option<usize>| {
-        let training = Training { batch: 8, epochs: 3, validation_fraction: Some(0.5), ..Training::default() };
+        let training =
+            TrainingSettings { batch: 8, epochs: 3, validation_fraction: Some(0.5), ..TrainingSettings::default() };
         let mut trainer = Trainer::new(mlp.clone(), SoftmaxCrossEntropy, training).unwrap();
         if let Some(rows) = before {
             let batch = Dataset::new(x.slice(s![..rows, ..]), y.slice(s![..rows])).weights(zero.slice(s![..rows]));

@@ -11,19 +11,19 @@ use crate::optim::rule::{Rule, WeightDecay};
 /// How to train. Start from the default and change what matters:
 ///
 /// ```
-/// use gemmprop::{LearningRate, Optimizer, Training};
+/// use gemmprop::{LearningRate, Optimizer, TrainingSettings};
 ///
-/// let training = Training {
+/// let training = TrainingSettings {
 ///     optimizer: Optimizer::adam(),
 ///     learning_rate: LearningRate::cosine(1e-3, 0.0).warm_up(100),
 ///     epochs: 25,
-///     ..Training::default()
+///     ..TrainingSettings::default()
 /// };
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "files", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "files", serde(default))] // settings that an older version did not have
-pub struct Training {
+pub struct TrainingSettings {
     /// The optimiser. Plain gradient descent by default.
     pub optimizer: Optimizer,
     /// η. 0.1 throughout by default.
@@ -72,7 +72,7 @@ pub struct Training {
     pub early_stopping: Option<usize>,
 }
 
-impl Default for Training {
+impl Default for TrainingSettings {
     fn default() -> Self {
         Self {
             optimizer: Optimizer::Sgd,
@@ -93,7 +93,7 @@ impl Default for Training {
     }
 }
 
-impl Training {
+impl TrainingSettings {
     /// Refuses settings that are out of their range.
     pub(crate) fn check(&self) -> Result<()> {
         self.optimizer.check()?;
