@@ -57,7 +57,7 @@ use crate::optim::hyperparameter::{check, check_not_0, check_not_1, check_positi
 #[cfg_attr(feature = "files", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Optimizer {
-    /// Plain gradient descent.
+    /// Plain gradient descent, the only rule of [`Sgd`](crate::Sgd).
     #[default]
     Sgd,
     /// Heavy-ball momentum.
