@@ -3,10 +3,10 @@
 use crate::common;
 
 use gemmprop::{
-    Bias, Dataset, Error, Mlp, Model, Products, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer,
+    Bias, Dataset, Error, Loss, Mlp, Model, Products, Scalar, SoftmaxCrossEntropy, SquaredError, Standardizer, Trainer,
     TrainingSettings, rungs::per_neuron,
 };
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2, array, s};
 
 /// More than one block, and a ragged one.
 const SAMPLES: usize = 5003;
@@ -43,6 +43,34 @@ fn the_mean_loss_is_that_of_the_samples() {
             loss,
             "{n} samples, weighted"
         );
+    }
+}
+
+/// A loss beyond the number type is infinite, and a sample of weight 0 says nothing, also where the
+/// network overflows on it. A loss that is no number is an error.
+#[test]
+fn a_mean_loss_beyond_the_number_type_is_infinite_and_one_that_is_none_is_an_error() {
+    struct NotANumber;
+
+    impl<F: Scalar> Loss<F> for NotANumber {
+        type Target = F;
+
+        fn value_and_derivative(&self, y_hat: &[F], _: &[F], _: &mut [F]) -> F {
+            (y_hat[0] - y_hat[0]) / F::ZERO
+        }
+    }
+
+    for products in [Products::Auto, Products::Native] {
+        let mlp = Mlp::<f32>::from_weights(&[1, 1], Bias::None, 0, |_, _, _| 4.0).unwrap();
+        let mlp = mlp.with_products(products).unwrap();
+        let (x, y) = (array![[1e30], [f32::MAX], [1.0]], Array1::zeros(3));
+        let data = Dataset::new(&x, &y);
+        let weights = array![1.0, 0.0, 1.0];
+        assert_eq!(mlp.evaluate(data.weights(&weights), &SquaredError).unwrap(), f64::INFINITY);
+        let error = mlp.evaluate(data, &SquaredError).unwrap_err();
+        assert!(matches!(error, Error::Output { .. }), "{error}");
+        let error = mlp.evaluate(Dataset::new(&array![[1.0]], &array![0.0]), &NotANumber).unwrap_err();
+        assert!(matches!(error, Error::Diverged { what: "loss", .. }), "{error}");
     }
 }
 

@@ -33,9 +33,11 @@ impl NewFolder {
     }
 }
 
-/// Removes those of the folders that are empty.
+/// Removes those of the folders that are there and empty.
 fn remove(folders: &[PathBuf]) {
-    _ = folders.iter().try_for_each(fs::remove_dir);
+    for folder in folders {
+        _ = fs::remove_dir(folder);
+    }
 }
 
 impl Drop for NewFolder {

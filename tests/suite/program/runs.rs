@@ -390,6 +390,10 @@ fn a_refused_run_leaves_no_folder() {
         assert_eq!((names("there"), names("there/already").len()), (vec!["already".into()], 0));
         assert_eq!(names("other"), ["file"]);
     }
+    // Of folders within each other, the outer one can be made and the inner one cannot.
+    let inner = "x".repeat(300);
+    folder.refused(&format!("train --csv flowers.csv --target species --checkpoint new/{inner}"), 1, "new/xxx");
+    assert_eq!(names(""), before);
     // What was made before the refusal came stays.
     folder.fine("train --csv flowers.csv --target species --epochs 1 --checkpoint run");
     let kept = names("run");
