@@ -214,6 +214,24 @@ impl<F: Scalar> Loss<F> for Capped {
     }
 }
 
+/// A loss with a parameter.
+struct Of<T>(T);
+
+impl<F: Scalar, L: Loss<F>> Loss<F> for Of<L> {
+    type Target = L::Target;
+
+    fn value_and_derivative(&self, y_hat: &[F], y: &[L::Target], d: &mut [F]) -> F {
+        self.0.value_and_derivative(y_hat, y, d)
+    }
+}
+
+/// So that a checkpoint tells them apart.
+#[test]
+fn a_loss_without_a_name_has_that_of_its_type() {
+    assert_eq!(Loss::<f64>::name(&Capped), "Capped");
+    assert_eq!(Loss::<f64>::name(&Of(Capped)), "Of");
+}
+
 #[test]
 fn one_method_is_a_loss() {
     fn check<F: Scalar>() {
@@ -224,6 +242,8 @@ fn one_method_is_a_loss() {
         assert!(d == [number(1.0), number(-1.0), number(0.0)]);
         assert!(Capped.value(&y_hat, &y) == number(1.75));
         assert_eq!(number(1.75).to_string(), "1.75");
+        let (ln_2, ln_half) = (number(2.0).ln(), number(0.5).ln());
+        assert!(ln_2 == -ln_half && ln_2 > number(0.6931) && ln_2 < number(0.6932));
     }
     check::<f32>();
     check::<f64>();
