@@ -10,9 +10,10 @@ use std::ops::ControlFlow;
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use gemmprop::data::{FileSource, RowsFile};
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Model, Observer, Optimizer, Products, Record, SquaredError, Trainer,
-    TrainingSettings,
+    Bias, Dataset, LearningRate, Mlp, Model, Observer, Optimizer, Products, Record, SoftmaxCrossEntropy, SquaredError,
+    Trainer, TrainingSettings,
 };
 use ndarray::{Array1, Array2};
 
@@ -107,6 +108,65 @@ fn a_long_run_needs_no_more_memory_and_has_the_same_bits_twice() {
             assert!(first == run().0, "{products:?}: other bits the second time");
         }
     }
+}
+
+/// The seconds that the processors have worked for this process: other work on the machine is not
+/// among them.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // In hundredths, user and system.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// `TIMES=1300` takes an hour.
+#[test]
+fn a_long_run_from_files_needs_no_more_memory_and_has_the_same_bits_twice() {
+    let _alone = alone();
+    // A thread computes and another reads; what helpers wait for would be in their seconds.
+    gemmprop::set_threads(Some(1));
+    let (samples, batch, epochs) = (3200, 128, 4 * times());
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name);
+    let labels = Array1::from_shape_fn(samples, |i| (i * 10 / samples) as u8);
+    ndarray_npy::write_npy(path("x.npy"), &data(samples, 784).0).unwrap();
+    ndarray_npy::write_npy(path("labels.npy"), &labels).unwrap();
+    let files = FileSource::new(RowsFile::open(path("x.npy")).unwrap(), RowsFile::open(path("labels.npy")).unwrap());
+    let files = files.unwrap();
+    let run = || {
+        let training = TrainingSettings {
+            epochs,
+            batch,
+            learning_rate: LearningRate::constant(1e-4),
+            shuffle_block: Some(64),
+            ..TrainingSettings::default()
+        };
+        let mlp = Mlp::<f32>::he(&[784, 512, 512, 10], Bias::EveryLayer, 1).unwrap();
+        let mut trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training).unwrap();
+        let mut watched = Vec::with_capacity(epochs);
+        let started = Instant::now();
+        let watch = gemmprop::on_epoch(|_, _| {
+            watched.push((cpu_seconds(), status("VmRSS")));
+            ControlFlow::Continue(())
+        });
+        trainer.fit_source(&files, None, watch).unwrap();
+        assert_eq!(trainer.steps(), (samples / batch * epochs) as u64);
+        let bits: Vec<_> = trainer.model().mlp.parameters().iter().map(|p| p.to_bits()).collect();
+        (bits, watched, started.elapsed())
+    };
+    let (first, watched, took) = run();
+    let (begun, ended) = (watched[1].1, watched[epochs - 1].1);
+    assert!(ended <= begun + NOTHING, "{begun} KiB, and {ended} after {epochs} epochs");
+    let tenth = epochs.div_ceil(10).max(2);
+    let cost = |of: &[(f64, u64)]| (of[of.len() - 1].0 - of[0].0) / (of.len() - 1) as f64;
+    println!(
+        "from files: {epochs} epochs in {:.0} s; {begun} KiB, then {ended}; {:.3} CPU seconds an epoch, then {:.3}",
+        took.as_secs_f64(),
+        cost(&watched[..tenth]),
+        cost(&watched[epochs - tenth..])
+    );
+    assert!(first == run().0, "other bits the second time");
+    gemmprop::set_threads(None);
 }
 
 /// Each engine, optimiser and shape in each thread, which all begin at once.
