@@ -232,6 +232,14 @@ fn a_loss_without_a_name_has_that_of_its_type() {
     assert_eq!(Loss::<f64>::name(&Of(Capped)), "Of");
 }
 
+/// They stand in checkpoints.
+#[test]
+fn losses_have_the_names_that_they_had() {
+    let names =
+        [Loss::<f64>::name(&SquaredError), Loss::<f64>::name(&Logistic), Loss::<f64>::name(&SoftmaxCrossEntropy)];
+    assert_eq!(names, ["squared_error", "logistic", "softmax_cross_entropy"]);
+}
+
 #[test]
 fn one_method_is_a_loss() {
     fn check<F: Scalar>() {
