@@ -22,8 +22,9 @@ pub trait Collective<F> {
     /// The bytes that rank `from` has, on every rank.
     fn broadcast(&self, from: usize, bytes: &mut [u8]);
 
-    /// Sends the next `sent_to[r]` numbers to each rank r in turn, and writes what that has sent
-    /// here to the next `received_from[r]` numbers of `received`.
+    /// Sends the next `sent_to[r]` numbers to each other rank r in turn, and writes what that has
+    /// sent here to the next `received_from[r]` numbers of `received`. Those that stand there for
+    /// this rank itself stay.
     fn exchange(&self, sent: &[F], sent_to: &[usize], received: &mut [F], received_from: &[usize]);
 
     /// `all` = the numbers of all ranks, one after another, of which rank r gives `counts[r]`.
@@ -56,9 +57,7 @@ impl<F: Copy> Collective<F> for Alone {
 
     fn broadcast(&self, _from: usize, _bytes: &mut [u8]) {}
 
-    fn exchange(&self, sent: &[F], _sent_to: &[usize], received: &mut [F], _received_from: &[usize]) {
-        received.copy_from_slice(sent);
-    }
+    fn exchange(&self, _sent: &[F], _sent_to: &[usize], _received: &mut [F], _received_from: &[usize]) {}
 
     fn concatenate(&self, own: &[F], all: &mut [F], _counts: &[usize]) {
         all.copy_from_slice(own);

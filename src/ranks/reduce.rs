@@ -33,9 +33,9 @@ pub(crate) struct Reducer<F> {
     nodes: Vec<Vec<Node>>,
     /// Gradients of chunks and of nodes, one for each level.
     buffers: Vec<Parameters<F>>,
-    /// For each rank, its part of each own node.
+    /// For each other rank, its part of each own node.
     sent: Vec<F>,
-    /// Of each rank, the own part of each of its nodes.
+    /// Of each rank, this one among them, the own part of each of its nodes.
     received: Vec<F>,
     /// The own part of the sum, and room for the levels of the tree.
     sum: Vec<F>,
@@ -70,12 +70,13 @@ impl<F: Scalar> Reducer<F> {
         let most = own.iter().map(Node::len).max().expect("a rank has chunks");
         let is_exact = reduction == Reduction::Exact;
         let part = if is_exact && ranks > 1 { part(count, ranks, group.rank()).len() } else { 0 };
+        let kept = if ranks > 1 { part } else { count };
         let numbers = |of_exact: usize, of_fast: usize| vec![F::ZERO; if is_exact { of_exact } else { of_fast }];
         Self {
             chunks,
             reduction,
             buffers: vec![theta.zeros_like(); if is_exact { levels(most) } else { 1 }],
-            sent: numbers(if ranks > 1 { count * own.len() } else { 0 }, count),
+            sent: numbers((count - kept) * own.len(), count),
             received: numbers(part * nodes.iter().map(Vec::len).sum::<usize>(), 0),
             sum: numbers(part, 0),
             spare: numbers(part * levels(chunks), 0),
@@ -96,18 +97,25 @@ impl<F: Scalar> Reducer<F> {
         group: &impl Collective<F>,
         mut gradient: impl FnMut(usize, &mut Parameters<F>),
     ) {
-        let Self { nodes, buffers, sent, g, .. } = self;
-        let (own, ranks, count) = (&nodes[group.rank()], group.ranks(), g.len());
-        for (j, node) in own.iter().enumerate() {
+        let Self { nodes, buffers, sent, received, g, .. } = self;
+        let (own, ranks, count) = (group.rank(), group.ranks(), g.len());
+        let before: usize = nodes[..own].iter().map(Vec::len).sum();
+        for (j, node) in nodes[own].iter().enumerate() {
             sum_of_chunks(node.clone(), buffers, &mut gradient);
             if ranks == 1 {
                 copy_range(&buffers[0], 0..count, g);
                 continue;
             }
+            let mut start = 0;
             for rank in 0..ranks {
                 let numbers = part(count, ranks, rank);
-                let at = numbers.start * own.len() + numbers.len() * j;
-                copy_range(&buffers[0], numbers.clone(), &mut sent[at..at + numbers.len()]);
+                let len = numbers.len();
+                if rank == own {
+                    copy_range(&buffers[0], numbers, &mut received[(before + j) * len..][..len]);
+                } else {
+                    copy_range(&buffers[0], numbers, &mut sent[start + j * len..][..len]);
+                    start += len * nodes[own].len();
+                }
             }
         }
     }
@@ -131,7 +139,8 @@ impl<F: Scalar> Reducer<F> {
             return;
         }
         let counts: Vec<usize> = (0..ranks).map(|rank| part(count, ranks, rank).len()).collect();
-        let sent_to: Vec<usize> = counts.iter().map(|count| count * nodes[own].len()).collect();
+        let mut sent_to: Vec<usize> = counts.iter().map(|count| count * nodes[own].len()).collect();
+        sent_to[own] = 0;
         let received_from: Vec<usize> = nodes.iter().map(|nodes| counts[own] * nodes.len()).collect();
         group.exchange(sent, &sent_to, received, &received_from);
         let all = || nodes.iter().flatten();

@@ -63,10 +63,14 @@ impl<F: Copy + Send + std::ops::Add<Output = F> + 'static> Collective<F> for Thr
     fn exchange(&self, sent: &[F], sent_to: &[usize], received: &mut [F], received_from: &[usize]) {
         let all = self.all((sent.to_vec(), sent_to.to_vec()));
         let mut at = 0;
-        for ((sent, to), &expected) in all.iter().zip(received_from) {
+        for (rank, ((sent, to), &expected)) in all.iter().zip(received_from).enumerate() {
             let start: usize = to[..self.rank].iter().sum();
-            assert_eq!(to[self.rank], expected);
-            received[at..at + expected].copy_from_slice(&sent[start..start + expected]);
+            if rank == self.rank {
+                assert_eq!(to[rank], 0);
+            } else {
+                assert_eq!(to[self.rank], expected);
+                received[at..at + expected].copy_from_slice(&sent[start..start + expected]);
+            }
             at += expected;
         }
         assert_eq!(at, received.len());

@@ -70,6 +70,10 @@ pub(crate) fn sum_of_nodes<'n, F: Scalar>(
         return;
     }
     let (left, right) = halves(&node);
+    if let (Some(left), Some(right)) = (given(&left), given(&right)) {
+        sum.iter_mut().zip(left.iter().zip(right)).for_each(|(sum, (&left, &right))| *sum = left + right);
+        return;
+    }
     sum_of_nodes(left, given, sum, spare);
     if let Some(numbers) = given(&right) {
         add(sum, numbers);

@@ -169,7 +169,8 @@ impl<F: Equivalence> Collective<F> for World {
 
     fn exchange(&self, sent: &[F], sent_to: &[usize], received: &mut [F], received_from: &[usize]) {
         let (to, to_starts) = displaced(sent_to);
-        let (from, from_starts) = displaced(received_from);
+        let (mut from, from_starts) = displaced(received_from);
+        from[self.rank()] = 0;
         let sent = Partition::new(sent, to, to_starts);
         let mut received = PartitionMut::new(received, from, from_starts);
         self.timed(|times| &mut times.moving, || self.communicator.all_to_all_varcount_into(&sent, &mut received));
