@@ -57,7 +57,8 @@ impl<'a, F: Scalar, T: Copy + Send + Sync> Inputs<'a, F, T> {
         let y = self.y.slice_axis(Axis(0), rows.clone().into());
         let weights = self.weights().map(|weights| &weights[rows.clone()]);
         let x = self.x.slice_axis(Axis(0), rows.into());
-        Samples { x, order: None, standardize: None, weights: None, loss: weighted(sample_loss(loss, y), weights) }
+        let (cost, loss) = (loss.cost(), weighted(sample_loss(loss, y), weights));
+        Samples { x, order: None, standardize: None, weights: None, loss, cost }
     }
 
     /// Writes w_i (∂²ℓ/∂ŷ²) v of sample i.

@@ -82,7 +82,7 @@ impl<F: Scalar> NativePasses<F> {
         let block = samples.min(BLOCK);
         let mut sizes = vec![block, samples % block];
         sizes.retain(|&samples| samples > 0);
-        let transposed = |t, samples: usize| Shape::new(widths, samples).has_transposed(t);
+        let transposed = |t, samples: usize| Shape::new(widths, samples.into()).has_transposed(t);
         let blocks = ranges(samples, block)
             .map(|rows| Layers::push_some(&mut set, widths, rows.len(), &|t| [true, transposed(t, rows.len())]));
         let blocks = blocks.collect();
@@ -95,7 +95,7 @@ impl<F: Scalar> NativePasses<F> {
             let backward = (1..=depth).rev().map(Operation::Backward);
             let operations = forward.chain([Operation::Loss]).chain(backward).collect();
             let tiles = UpdateTiles::new::<F>(widths, &biases, samples);
-            let plan = Plan::of(&set, tangents, Shape::new(widths, samples), operations, max_threads());
+            let plan = Plan::of(&set, tangents, Shape::new(widths, samples.into()), operations, max_threads());
             Cut { plan, table: tiles.table(&set, &[sum]), tiles }
         };
         let cuts = sizes.iter().map(cut).collect();
@@ -107,8 +107,9 @@ impl<F: Scalar> NativePasses<F> {
         let Self { widths, samples, set, theta, sum, blocks, cuts, team, .. } = self;
         let blocks = || ranges(*samples, BLOCK).zip(&*blocks);
         // Each plan is for one block's layers, and runs once.
-        let plan =
-            |(rows, &layers): (Range<usize>, &Layers)| Plan::new(set, layers, widths, rows.len(), Until::Gradient);
+        let plan = |(rows, &layers): (Range<usize>, &Layers)| {
+            Plan::new(set, layers, widths, data.size(rows.len()), Until::Gradient)
+        };
         let plans: Vec<Plan> = blocks().map(plan).collect();
         let work = |plan: &Plan| plan.workload() + cut_of(cuts, plan.samples()).tiles.workload();
         let loss = team.enter(plans.len() * work(&plans[0]), |team| {

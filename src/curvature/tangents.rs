@@ -53,7 +53,7 @@ impl<F: Scalar> BlasPasses<F> {
             samples,
             layers: ranges(samples, block).map(|_| layers()).collect(),
             tangents,
-            plans: sizes.map(|samples| Plan::gradient(widths, &shapes, samples)).collect(),
+            plans: sizes.map(|samples| Plan::gradient(widths, &shapes, samples.into())).collect(),
             tiles: ParameterTiles::new(mlp.parameters()),
             team: Team::default(),
         }
@@ -68,7 +68,7 @@ impl<F: Scalar> BlasPasses<F> {
         into: &mut Parameters<F>,
     ) -> f64 {
         let Self { samples, layers, plans, tiles, team, .. } = self;
-        let work = |plan: &Plan| plan.workload() + tiles.workload(plan.samples);
+        let work = |plan: &Plan| plan.workload() + tiles.workload(plan.size.samples);
         team.enter(layers.len() * work(&plans[0]), |team| {
             let blocks = ranges(*samples, BLOCK).zip(layers);
             let sums = blocks.map(|(rows, layers)| {
@@ -100,7 +100,7 @@ impl<F: Scalar> BlasPasses<F> {
         C: Fn(usize, &[F], &[F], &mut [F]) + Sync,
     {
         let Self { samples, layers, tangents, plans, tiles, team } = self;
-        let work = |plan: &Plan| -> Workload { 2 * (plan.workload() + tiles.workload(plan.samples)) };
+        let work = |plan: &Plan| -> Workload { 2 * (plan.workload() + tiles.workload(plan.size.samples)) };
         team.enter(layers.len() * work(&plans[0]), |team| {
             for (rows, layers) in ranges(*samples, BLOCK).zip(layers) {
                 let plan = plan_of(plans, rows.len());
@@ -118,7 +118,7 @@ impl<F: Scalar> BlasPasses<F> {
 }
 
 fn plan_of(plans: &[Plan], samples: usize) -> &Plan {
-    plans.iter().find(|plan| plan.samples == samples).expect("a whole block or the last")
+    plans.iter().find(|plan| plan.size.samples == samples).expect("a whole block or the last")
 }
 
 /// A tangent pass over one block of samples. `curvature(r, ŷ, v, hv)` writes (∂²ℓ/∂ŷ²) v of sample

@@ -34,13 +34,13 @@ impl<F: Scalar> Forward<F> {
     }
 
     fn samples(&self) -> usize {
-        self.plan.samples
+        self.plan.size.samples
     }
 
     /// Ŷ of the rows of x from `first` on, as many as there are samples.
     fn run(&mut self, team: &ActiveTeam, mlp: &Mlp<F>, x: ArrayView2<F>, first: usize) -> ArrayView2<'_, F> {
         let no_loss = |_, _: &[F], _: &mut [F]| 0.0;
-        let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss };
+        let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss, cost: 0 };
         let (any, Self { layers, plan }) = (data.any(), self);
         let pass = GradientPass::new(plan, mlp.parameters(), &any, first, false);
         team.step(plan.workload(), || plan.run(team, layers, &pass));

@@ -35,8 +35,8 @@ pub(crate) fn sum_of_gradients<F: Scalar, L: SampleLoss<F>>(
             f64::NAN
         }
     };
-    let Samples { x, order, standardize, weights, .. } = *data;
-    let checked = Samples { x, order, standardize, weights, loss };
+    let Samples { x, order, standardize, weights, cost, .. } = *data;
+    let checked = Samples { x, order, standardize, weights, loss, cost };
     let sum = engine.gradient(mlp.parameters(), samples, &checked, a, g);
     match first.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some((row, output, found)) => Err(Error::Output { row: Some(row), output, found }),

@@ -30,7 +30,7 @@ impl<'a, 's, F: Scalar> GradientPass<'a, 's, F> {
         first: usize,
         watched: bool,
     ) -> Self {
-        let z_0 = samples.in_place(first..first + plan.samples);
+        let z_0 = samples.in_place(first..first + plan.size.samples);
         Self { theta, samples, first, z_0, watched, slots: LayerSlots { depth: theta.depth() } }
     }
 

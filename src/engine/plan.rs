@@ -21,6 +21,7 @@ use crate::parallel::per_tile::{store, sum, zeros};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
 use crate::parallel::workload::{Workload, workload};
+use crate::steps::samples::BatchSize;
 
 /// Where an array lies in the list of layers: Z[0], …, Z[T], Ŷ, ∂ℓ/∂Ŷ, Δ[T], …, Δ[1]. This is the
 /// order in which a step writes them, so that consecutive operations write neighbours.
@@ -144,7 +145,7 @@ struct Phase {
 /// The phases of a pass through the layers, for a batch of one size.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) samples: usize,
+    pub(crate) size: BatchSize,
     phases: Vec<Phase>,
     /// Σ ℓ of each tile of the phase with the loss, as the bits of an f64.
     losses: Vec<AtomicU64>,
@@ -153,31 +154,31 @@ pub(crate) struct Plan {
 impl Plan {
     /// A pass forward and backward. `shapes` are those of all arrays of the list of layers, in its
     /// order.
-    pub(crate) fn gradient(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
+    pub(crate) fn gradient(widths: &[usize], shapes: &[(usize, usize)], size: BatchSize) -> Self {
         let backward = (1..=widths.len() - 2).rev().map(Operation::Backward);
-        Self::new(widths, shapes, samples, forward(widths).chain([Operation::Loss]).chain(backward))
+        Self::new(widths, shapes, size, forward(widths).chain([Operation::Loss]).chain(backward))
     }
 
     /// A pass forward that ends with the loss.
-    pub(crate) fn loss(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
-        Self::new(widths, shapes, samples, forward(widths).chain([Operation::Loss]))
+    pub(crate) fn loss(widths: &[usize], shapes: &[(usize, usize)], size: BatchSize) -> Self {
+        Self::new(widths, shapes, size, forward(widths).chain([Operation::Loss]))
     }
 
     /// A pass forward that ends with Ŷ; the list of layers may end with it, too.
     pub(crate) fn forward(widths: &[usize], shapes: &[(usize, usize)], samples: usize) -> Self {
-        Self::new(widths, shapes, samples, forward(widths))
+        Self::new(widths, shapes, samples.into(), forward(widths))
     }
 
     fn new(
         widths: &[usize],
         shapes: &[(usize, usize)],
-        samples: usize,
+        size: BatchSize,
         operations: impl Iterator<Item = Operation>,
     ) -> Self {
         let slots = LayerSlots { depth: widths.len() - 2 };
         let mut losses = 0;
-        let phases = PhaseDraft::of(widths, samples, operations).into_iter().map(|draft| {
-            let tiles = draft.tiles(slots, samples);
+        let phases = PhaseDraft::of(widths, size, operations).into_iter().map(|draft| {
+            let tiles = draft.tiles(slots, size.samples);
             if draft.operations.contains(&Operation::Loss) {
                 losses = tiles.len();
             }
@@ -185,7 +186,7 @@ impl Plan {
             let PhaseDraft { operations, flops, .. } = draft;
             Phase { operations, tiles: TileTable::new(shapes.to_vec(), tiles), flops, squares }
         });
-        Self { samples, phases: phases.collect(), losses: zeros(losses) }
+        Self { size, phases: phases.collect(), losses: zeros(losses) }
     }
 
     /// The work that can be shared.
@@ -254,11 +255,11 @@ struct PhaseDraft {
 impl PhaseDraft {
     /// Groups operations to phases: a product that is cut by columns stands alone, all others join
     /// the phase before them.
-    fn of(widths: &[usize], samples: usize, operations: impl Iterator<Item = Operation>) -> Vec<Self> {
+    fn of(widths: &[usize], size: BatchSize, operations: impl Iterator<Item = Operation>) -> Vec<Self> {
         let mut phases: Vec<Self> = Vec::new();
         for operation in operations {
-            let cut = cut(operation, widths, samples);
-            let flops = flops(operation, cut, widths, samples);
+            let cut = cut(operation, widths, size.samples);
+            let flops = flops(operation, cut, widths, size);
             match (phases.last_mut(), cut) {
                 (
                     Some(Self { operations, flops: of_phase, cut: Cut::Rows { tall: before } }),
@@ -324,13 +325,14 @@ fn cut(operation: Operation, widths: &[usize], samples: usize) -> Cut {
 /// The cost of an operation, in floating-point operations. Tiles of rows add the biases and
 /// apply the masks on top of their products; tiles of columns do so too, but their products are
 /// large.
-fn flops(operation: Operation, cut: Cut, widths: &[usize], samples: usize) -> usize {
+fn flops(operation: Operation, cut: Cut, widths: &[usize], size: BatchSize) -> usize {
+    let samples = size.samples;
     let by_rows = matches!(cut, Cut::Rows { .. });
     let pass_over = |columns: usize| if by_rows { PER_NUMBER * samples * columns } else { 0 };
     match operation {
         Operation::Gather => pass_over(widths[0]),
         Operation::Forward(t) => 2 * product(t, widths, samples) + pass_over(widths[t + 1]),
-        Operation::Loss => 0,
+        Operation::Loss => size.loss_flops(),
         Operation::Backward(t) => 2 * product(t, widths, samples) + pass_over(widths[t]),
     }
 }

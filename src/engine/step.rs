@@ -17,7 +17,7 @@ use crate::optim::overflow::OverflowBounds;
 use crate::optim::rule::Rule;
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
-use crate::steps::samples::AnySamples;
+use crate::steps::samples::{AnySamples, BatchSize};
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
@@ -68,17 +68,17 @@ impl<F: Scalar> BlasEngine<F> {
         samples * self.layers.iter().map(Array2::ncols).sum::<usize>()
     }
 
-    /// The index of the plan for batches of `samples`, which is made when such a batch comes for
+    /// The index of the plan for batches of this size, which is made when such a batch comes for
     /// the first time.
-    fn plan(&mut self, samples: usize) -> usize {
+    fn plan(&mut self, size: BatchSize) -> usize {
         let Self { widths, capacity, layers, plans, .. } = self;
-        find_or_make(plans, samples, *capacity, layers, |shapes| Plan::gradient(widths, shapes, samples))
+        find_or_make(plans, size, *capacity, layers, |shapes| Plan::gradient(widths, shapes, size))
     }
 
-    /// The index of the loss plan for batches of `samples`.
-    fn loss_plan(&mut self, samples: usize) -> usize {
+    /// The index of the loss plan for batches of this size.
+    fn loss_plan(&mut self, size: BatchSize) -> usize {
         let Self { widths, capacity, layers, loss_plans, .. } = self;
-        find_or_make(loss_plans, samples, *capacity, layers, |shapes| Plan::loss(widths, shapes, samples))
+        find_or_make(loss_plans, size, *capacity, layers, |shapes| Plan::loss(widths, shapes, size))
     }
 
     /// `into` ← a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been
@@ -91,7 +91,7 @@ impl<F: Scalar> BlasEngine<F> {
         a: F,
         into: &mut Parameters<F>,
     ) -> f64 {
-        let plan = self.plan(samples);
+        let plan = self.plan(data.size(samples));
         let Self { layers, plans, tiles, team, .. } = self;
         let plan = &plans[plan];
         let workload = plan.workload() + tiles.workload(samples);
@@ -111,8 +111,8 @@ impl<F: Scalar> BlasEngine<F> {
     /// capacity depends on what came before.
     pub(crate) fn loss(&mut self, theta: &Parameters<F>, samples: usize, batch: usize, data: &AnySamples<F>) -> f64 {
         let rest = samples % batch;
-        let full = self.loss_plan(batch);
-        let ragged = if rest > 0 { self.loss_plan(rest) } else { full };
+        let full = self.loss_plan(data.size(batch));
+        let ragged = if rest > 0 { self.loss_plan(data.size(rest)) } else { full };
         let Self { layers, loss_plans, team, .. } = self;
         let (full, ragged) = (&loss_plans[full], &loss_plans[ragged]);
         team.enter((samples / batch) * full.workload(), |team| {
@@ -145,10 +145,10 @@ impl<F: Scalar> BlasEngine<F> {
         if self.plans.len() > MOST_PLANS {
             self.plans.clear();
         }
-        let full = if whole > 0 { self.plan(batch) } else { 0 };
-        let ragged = if rest > 0 { self.plan(rest) } else { full };
+        let full = if whole > 0 { self.plan(data.size(batch)) } else { 0 };
+        let ragged = if rest > 0 { self.plan(data.size(rest)) } else { full };
         let Self { layers, plans, tiles, scratch, team, .. } = self;
-        let workload = |plan: &Plan| plan.workload() + tiles.workload(plan.samples);
+        let workload = |plan: &Plan| plan.workload() + tiles.workload(plan.size.samples);
         let total = steps.len() * workload(&plans[if whole > 0 { full } else { ragged }]);
         team.enter(total, |team| {
             for step in steps {
@@ -157,7 +157,7 @@ impl<F: Scalar> BlasEngine<F> {
                 let mut run = Step { team, plan, tiles, layers, data, first: step * batch, rule: &rule };
                 let made = team.step(workload(plan), || run.make(theta, moments, scratch));
                 let (sum, norm) = made.map_err(|cause| Diverged { step, cause })?;
-                let report = StepReport { step, samples: plan.samples, sum, norm };
+                let report = StepReport { step, samples: plan.size.samples, sum, norm };
                 if policy.step_done(&report).is_break() {
                     break;
                 }
@@ -167,16 +167,16 @@ impl<F: Scalar> BlasEngine<F> {
     }
 }
 
-/// The index of the plan for this many samples.
+/// The index of the plan for batches of this size.
 fn find_or_make<F>(
     plans: &mut Vec<Plan>,
-    samples: usize,
+    size: BatchSize,
     capacity: usize,
     layers: &[Array2<F>],
     make: impl FnOnce(&[(usize, usize)]) -> Plan,
 ) -> usize {
-    assert!(samples <= capacity, "a batch of {samples} in an engine for {capacity}");
-    plans.iter().position(|plan| plan.samples == samples).unwrap_or_else(|| {
+    assert!(size.samples <= capacity, "a batch of {} in an engine for {capacity}", size.samples);
+    plans.iter().position(|plan| plan.size == size).unwrap_or_else(|| {
         let shapes: Vec<_> = layers.iter().map(Array2::dim).collect();
         plans.push(make(&shapes));
         plans.len() - 1
@@ -253,7 +253,7 @@ impl<F: Scalar> Step<'_, '_, F> {
 
     /// The layers as the last pass has filled them.
     fn batch(&self) -> BatchLayers<'_, F> {
-        let samples = self.plan.samples;
+        let samples = self.plan.size.samples;
         let z_0 = self.data.in_place(self.first..self.first + samples);
         BatchLayers { layers: self.layers, z_0, samples }
     }
@@ -264,7 +264,7 @@ impl<F: Scalar> Step<'_, '_, F> {
 
     fn overflow(&self, moments: &Moments<F>) -> Overflow {
         let Some(bounds) = moments.bounds else { return Overflow::Unwatched };
-        match bounds.after::<F>(self.rule, self.plan.samples, self.plan.squares()) {
+        match bounds.after::<F>(self.rule, self.plan.size.samples, self.plan.squares()) {
             Some(bounds) => Overflow::Impossible(bounds),
             None => Overflow::Possible,
         }

@@ -19,7 +19,7 @@ use crate::parallel::panel_set::{PanelSet, Region, RegionTable};
 use crate::parallel::per_tile::{sum, zeros};
 use crate::parallel::team::max_threads;
 use crate::parallel::workload::{Workload, workload};
-use crate::steps::samples::GROUP;
+use crate::steps::samples::{BatchSize, GROUP};
 
 /// An operation on a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Operation {
 #[derive(Debug)]
 pub(crate) struct Shape {
     pub(crate) widths: Vec<usize>,
-    pub(crate) samples: usize,
+    pub(crate) size: BatchSize,
     /// For each layer, whether its forward product is computed with samples side by side, from
     /// Z[t]ᵀ; otherwise with neurons side by side, from Z[t], for which w[t] is transposed block by
     /// block.
@@ -46,7 +46,8 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    pub(crate) fn new(widths: &[usize], samples: usize) -> Self {
+    pub(crate) fn new(widths: &[usize], size: BatchSize) -> Self {
+        let samples = size.samples;
         let head = widths.len() - 2;
         let mut by_samples = Vec::new();
         for (t, &width) in widths[..=head].iter().enumerate() {
@@ -56,7 +57,7 @@ impl Shape {
             let few_or_many = samples <= FEW || samples >= MANY * width;
             by_samples.push(if t == head && t > 0 { by_samples[t - 1] } else { !few_or_many });
         }
-        Self { widths: widths.to_vec(), samples, by_samples }
+        Self { widths: widths.to_vec(), size, by_samples }
     }
 
     /// T
@@ -77,7 +78,7 @@ impl Shape {
 
     /// Floating-point operations of the product of layer t.
     fn product(&self, t: usize) -> usize {
-        2 * self.samples * self.widths[t] * self.widths[t + 1]
+        2 * self.size.samples * self.widths[t] * self.widths[t + 1]
     }
 }
 
@@ -149,10 +150,10 @@ impl Plan {
         set: &PanelSet<F>,
         layers: Layers,
         widths: &[usize],
-        samples: usize,
+        size: BatchSize,
         until: Until,
     ) -> Self {
-        Self::for_threads(set, layers, widths, samples, until, max_threads())
+        Self::for_threads(set, layers, widths, size, until, max_threads())
     }
 
     /// The plan for this number of threads.
@@ -160,7 +161,7 @@ impl Plan {
         set: &PanelSet<F>,
         layers: Layers,
         widths: &[usize],
-        samples: usize,
+        size: BatchSize,
         until: Until,
         threads: usize,
     ) -> Self {
@@ -173,7 +174,7 @@ impl Plan {
         if until >= Until::Gradient {
             operations.extend((1..=depth).rev().map(Operation::Backward));
         }
-        Self::of(set, layers, Shape::new(widths, samples), operations, threads)
+        Self::of(set, layers, Shape::new(widths, size), operations, threads)
     }
 
     /// The plan of these operations, one after the other.
@@ -207,37 +208,41 @@ impl Plan {
             Phase { operations, tiles, table, flops, squares }
         };
         let phases = drafts.into_iter().map(phase).collect();
-        Self { phases, losses: zeros(shape.samples.div_ceil(GROUP)), shape, layers, threads }
+        Self { phases, losses: zeros(shape.size.samples.div_ceil(GROUP)), shape, layers, threads }
     }
 
     /// Cuts the phases anew if there is another number of threads by now. A plan is kept as long as
     /// its engine, and the caller may set the number at any time.
     pub(crate) fn follow_threads<F: Number>(&mut self, set: &PanelSet<F>) {
         if self.threads.is_some_and(|threads| threads != max_threads()) {
-            let Shape { widths, samples, .. } = &self.shape;
+            let Shape { widths, size, .. } = &self.shape;
             let operations = self.phases.iter().flat_map(|phase| &phase.operations).copied().collect();
-            *self = Self::of(set, self.layers, Shape::new(widths, *samples), operations, max_threads());
+            *self = Self::of(set, self.layers, Shape::new(widths, *size), operations, max_threads());
         }
     }
 
-    pub(crate) fn samples(&self) -> usize {
-        self.shape.samples
+    pub(crate) fn size(&self) -> BatchSize {
+        self.shape.size
     }
 
-    /// The index of the plan for `samples` among some that go until the same operation: one that is
-    /// there, or a new one.
+    pub(crate) fn samples(&self) -> usize {
+        self.shape.size.samples
+    }
+
+    /// The index of the plan for a batch of this size among some that go until the same operation:
+    /// one that is there, or a new one.
     pub(crate) fn find_or_push<F: Number>(
         plans: &mut Vec<Self>,
         set: &PanelSet<F>,
         (layers, widths): (Layers, &[usize]),
-        samples: usize,
+        size: BatchSize,
         until: Until,
     ) -> usize {
-        if let Some(found) = plans.iter().position(|plan| plan.samples() == samples) {
+        if let Some(found) = plans.iter().position(|plan| plan.size() == size) {
             plans[found].follow_threads(set);
             return found;
         }
-        plans.push(Self::new(set, layers, widths, samples, until));
+        plans.push(Self::new(set, layers, widths, size, until));
         plans.len() - 1
     }
 
@@ -262,11 +267,11 @@ pub(crate) fn split(len: usize, count: usize, unit: usize) -> impl Iterator<Item
 
 impl Shape {
     fn flops(&self, operation: Operation) -> usize {
-        let pass_over = |t: usize| PER_NUMBER * self.samples * self.widths[t];
+        let pass_over = |t: usize| PER_NUMBER * self.size.samples * self.widths[t];
         match operation {
             Operation::Gather => pass_over(0),
             Operation::Forward(t) => self.product(t) + pass_over(t + 1),
-            Operation::Loss => 0,
+            Operation::Loss => self.size.loss_flops(),
             Operation::Backward(t) => self.product(t) + pass_over(t),
         }
     }
@@ -276,7 +281,7 @@ impl Shape {
         match operation {
             Operation::Forward(t) | Operation::Backward(t) => {
                 let wider = self.widths[t].max(self.widths[t + 1]);
-                self.product(t) >= WIDE && self.samples < TALL * wider && self.widths[t + 1] > GROUP
+                self.product(t) >= WIDE && self.size.samples < TALL * wider && self.widths[t + 1] > GROUP
             }
             _ => false,
         }
@@ -292,11 +297,11 @@ impl Shape {
         let most = if threads == 1 { 1 } else { TILES_PER_THREAD * threads };
         let count = (flops / TILE).clamp(1, most);
         let by_neurons = count.min(columns.div_ceil(4 * GROUP));
-        let by_samples = count.div_ceil(by_neurons).min(self.samples.div_ceil(4 * GROUP));
+        let by_samples = count.div_ceil(by_neurons).min(self.size.samples.div_ceil(4 * GROUP));
         let by_neurons = by_neurons.min(count.div_ceil(by_samples));
         let mut tiles = Vec::new();
         for neurons in split(columns, by_neurons, GROUP) {
-            for samples in split(self.samples, by_samples, GROUP) {
+            for samples in split(self.size.samples, by_samples, GROUP) {
                 tiles.push(TileShape { samples, neurons: Some(neurons.clone()) });
             }
         }
@@ -312,8 +317,8 @@ impl Shape {
             Operation::Loss => 1,
         });
         let rows = (TALL_TILE / widest.max().unwrap_or(1)).max(4 * GROUP);
-        let count = count.max((self.samples / rows).min(MOST_TILES));
-        split(self.samples, count, GROUP).map(|samples| TileShape { samples, neurons: None }).collect()
+        let count = count.max((self.size.samples / rows).min(MOST_TILES));
+        split(self.size.samples, count, GROUP).map(|samples| TileShape { samples, neurons: None }).collect()
     }
 
     /// What a tile writes.
@@ -436,7 +441,7 @@ mod tests {
         let mut set = PanelSet::<f32>::new(Vec::new());
         let layers = Layers::push(&mut set, &widths, 128);
         let in_pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let mut plan = in_pool(1).install(|| Plan::new(&set, layers, &widths, 128, Until::Gradient));
+        let mut plan = in_pool(1).install(|| Plan::new(&set, layers, &widths, 128.into(), Until::Gradient));
         let tiles = |plan: &Plan| plan.phases.iter().map(|phase| phase.tiles.len()).collect::<Vec<_>>();
         let operations = |plan: &Plan| plan.phases.iter().map(|phase| phase.operations.clone()).collect::<Vec<_>>();
         let (alone, before) = (tiles(&plan), operations(&plan));
@@ -448,5 +453,20 @@ mod tests {
         });
         in_pool(1).install(|| plan.follow_threads(&set));
         assert_eq!(tiles(&plan), [2, 1, 1, 1, 1]);
+    }
+
+    /// Also one that costs more than can be counted.
+    #[test]
+    fn a_costly_loss_is_work_to_share() {
+        let widths = [4, 8, 1];
+        let mut set = PanelSet::<f32>::new(Vec::new());
+        let layers = Layers::push(&mut set, &widths, 128);
+        let plan = |cost| Plan::new(&set, layers, &widths, BatchSize { samples: 128, cost }, Until::Gradient);
+        let tiles = |cost| plan(cost).phases.iter().map(|phase| phase.tiles.len()).collect::<Vec<_>>();
+        assert_eq!((tiles(0), plan(0).workload().flops), (vec![1], 0));
+        assert_eq!(tiles(20_000), [4]);
+        assert_eq!(tiles(usize::MAX), [8]);
+        assert!(plan(20_000).workload().flops >= 128 * 20_000);
+        assert!((1000 * plan(usize::MAX).workload()).flops >= plan(usize::MAX).workload().flops);
     }
 }

@@ -46,7 +46,7 @@ impl<F: Scalar> NativePredictor<F> {
 
     /// The index of the plan for so many rows.
     fn plan(&mut self, rows: usize) -> usize {
-        Plan::find_or_push(&mut self.plans, &self.set, (self.layers, &self.widths), rows, Until::Output)
+        Plan::find_or_push(&mut self.plans, &self.set, (self.layers, &self.widths), rows.into(), Until::Output)
     }
 
     /// ŷ for each row of x.
@@ -59,7 +59,7 @@ impl<F: Scalar> NativePredictor<F> {
         let full = self.plan(block);
         let ragged = if samples.is_multiple_of(block) { full } else { self.plan(samples % block) };
         let no_loss = |_, _: &[F], _: &mut [F]| 0.0;
-        let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss };
+        let data = Samples { x, order: None, standardize: None, weights: None, loss: no_loss, cost: 0 };
         let Self { set, layers, theta, plans, widths, .. } = self;
         let outputs = widths[widths.len() - 1];
         with_team(samples.div_ceil(block) * plans[full].workload(), |team| {

@@ -22,7 +22,7 @@ use crate::parallel::per_tile::{sum, zeros};
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
-use crate::steps::samples::AnySamples;
+use crate::steps::samples::{AnySamples, BatchSize};
 
 /// Matrices for all batches up to a capacity, for networks of one shape.
 #[derive(Debug)]
@@ -108,16 +108,17 @@ impl<F: Scalar> NativeEngine<F> {
         samples * (2 * self.widths.iter().sum::<usize>() - self.widths[0])
     }
 
-    /// The index of what is cut for batches of `samples`.
-    fn batch(&mut self, samples: usize) -> usize {
+    /// The index of what is cut for batches of this size.
+    fn batch(&mut self, size: BatchSize) -> usize {
+        let samples = size.samples;
         assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
-        if let Some(found) = self.batches.iter().position(|batch| batch.plan.samples() == samples) {
+        if let Some(found) = self.batches.iter().position(|batch| batch.plan.size() == size) {
             self.batches[found].plan.follow_threads(&self.set);
             return found;
         }
         let tiles = UpdateTiles::new::<F>(&self.widths, &self.biases, samples);
         self.batches.push(Batch {
-            plan: Plan::new(&self.set, self.layers, &self.widths, samples, Until::Gradient),
+            plan: Plan::new(&self.set, self.layers, &self.widths, size, Until::Gradient),
             squares: zeros(tiles.tiles.len()),
             tiles,
             of_theta: [None, None, None],
@@ -127,11 +128,11 @@ impl<F: Scalar> NativeEngine<F> {
         self.batches.len() - 1
     }
 
-    /// The index of the loss plan for batches of `samples`.
-    fn loss_plan(&mut self, samples: usize) -> usize {
-        assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
+    /// The index of the loss plan for batches of this size.
+    fn loss_plan(&mut self, size: BatchSize) -> usize {
+        assert!(size.samples <= self.capacity, "a batch of {} in an engine for {}", size.samples, self.capacity);
         let of = (self.layers, &self.widths[..]);
-        Plan::find_or_push(&mut self.loss_plans, &self.set, of, samples, Until::Loss)
+        Plan::find_or_push(&mut self.loss_plans, &self.set, of, size, Until::Loss)
     }
 
     /// Makes the matrices and tables that a step by this rule needs, unless they are there.
@@ -172,7 +173,7 @@ impl<F: Scalar> NativeEngine<F> {
         a: F,
         into: &mut Parameters<F>,
     ) -> f64 {
-        let batch = self.batch(samples);
+        let batch = self.batch(data.size(samples));
         self.prepare_gradient(batch, theta);
         self.theta.load(&mut self.set, theta);
         let Self { set, layers, batches, others, team, .. } = self;
@@ -198,8 +199,8 @@ impl<F: Scalar> NativeEngine<F> {
     /// Σ ℓ over `samples` samples, `batch` of them at a time.
     pub(crate) fn loss(&mut self, theta: &Parameters<F>, samples: usize, batch: usize, data: &AnySamples<F>) -> f64 {
         let rest = samples % batch;
-        let full = self.loss_plan(batch);
-        let ragged = if rest > 0 { self.loss_plan(rest) } else { full };
+        let full = self.loss_plan(data.size(batch));
+        let ragged = if rest > 0 { self.loss_plan(data.size(rest)) } else { full };
         self.theta.load(&mut self.set, theta);
         let Self { set, layers, theta, loss_plans, team, .. } = self;
         let (full, ragged) = (&loss_plans[full], &loss_plans[ragged]);
@@ -234,8 +235,8 @@ impl<F: Scalar> NativeEngine<F> {
         if self.batches.len() > MOST_BATCHES {
             self.batches.clear();
         }
-        let full = self.batch(batch);
-        let ragged = if rest > 0 { self.batch(rest) } else { full };
+        let full = self.batch(data.size(batch));
+        let ragged = if rest > 0 { self.batch(data.size(rest)) } else { full };
         self.load(theta, moments);
         let total = steps.len() * self.batches[full].workload();
         let mut team = std::mem::take(&mut self.team);

@@ -35,7 +35,7 @@ pub(crate) fn measure<F: Scalar>(
     let layers = Layers::push(&mut set, mlp.widths(), samples);
     let theta = Theta::push(&mut set, mlp.parameters());
     theta.load(&mut set, mlp.parameters());
-    let plan = Plan::for_threads(&set, layers, mlp.widths(), samples, Until::Gradient, threads);
+    let plan = Plan::for_threads(&set, layers, mlp.widths(), data.size(samples), Until::Gradient, threads);
     let biases: Vec<bool> = mlp.parameters().c.iter().map(|c| !c.is_empty()).collect();
     let tiles = UpdateTiles::new::<F>(mlp.widths(), &biases, samples);
     let table = tiles.table(&set, &[theta]);

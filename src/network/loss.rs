@@ -91,6 +91,14 @@ pub trait Loss<F: Scalar>: Send + Sync {
     fn value(&self, y_hat: &[F], y: &[Self::Target]) -> F {
         self.value_and_derivative(y_hat, y, &mut vec![F::ZERO; y_hat.len()])
     }
+
+    /// What ℓ and ∂ℓ/∂ŷ of one sample cost, roughly, in floating-point operations: a batch whose
+    /// layers are too little work for several threads is shared between them if its losses are
+    /// enough. By default 0, which suits a few operations for each output. Bits may depend on it
+    /// over BLAS alone.
+    fn cost(&self) -> usize {
+        0
+    }
 }
 
 /// A loss with its second derivative in ŷ, which products with the Hessian need
@@ -314,6 +322,10 @@ macro_rules! same_loss {
 
             fn value(&self, y_hat: &[F], y: &[L::Target]) -> F {
                 (**self).value(y_hat, y)
+            }
+
+            fn cost(&self) -> usize {
+                (**self).cost()
             }
         }
 

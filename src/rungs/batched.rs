@@ -77,7 +77,7 @@ pub fn output_gradient<'x, F: Scalar>(
         dy[k] = F::ONE;
         0.0
     };
-    in_new_buffers(mlp, x, selected, F::ONE, g).map(drop)
+    in_new_buffers(mlp, x, (selected, 0), F::ONE, g).map(drop)
 }
 
 /// `g` = (1/B) Σ ∇θ ℓ(ŷ, y), the mean over the batch. Returns the mean ℓ.
@@ -104,18 +104,20 @@ where
     let _one = one_blas_thread()?;
     let (samples, y) = (x.nrows(), row_major(y));
     let mean = F::from_f64(1.0 / samples as f64);
-    Ok(in_new_buffers(mlp, x, sample_loss(loss, y.view()), mean, g)? / samples as f64)
+    let (cost, loss) = (loss.cost(), sample_loss(loss, y.view()));
+    Ok(in_new_buffers(mlp, x, (loss, cost), mean, g)? / samples as f64)
 }
 
-/// `g` = a Σ ∂ℓ/∂θ over the batch, in buffers of this call. Returns Σ ℓ.
+/// `g` = a Σ ∂ℓ/∂θ over the batch, in buffers of this call, for a loss and what it costs. Returns
+/// Σ ℓ.
 fn in_new_buffers<F: Scalar>(
     mlp: &Mlp<F>,
     x: ArrayView2<F>,
-    loss: impl SampleLoss<F>,
+    (loss, cost): (impl SampleLoss<F>, usize),
     a: F,
     g: &mut Parameters<F>,
 ) -> Result<f64> {
     let samples = x.nrows();
-    let data = Samples { x, order: None, standardize: None, weights: None, loss };
+    let data = Samples { x, order: None, standardize: None, weights: None, loss, cost };
     sum_of_gradients(&mut Engine::new(mlp, samples, is_native(mlp, samples, samples)), mlp, samples, &data, a, g)
 }

@@ -22,9 +22,39 @@ pub(crate) struct Samples<'a, F, L> {
     /// infinite, and ∞ · 0 is NaN.
     pub(crate) weights: Option<&'a [F]>,
     pub(crate) loss: L,
+    /// What the loss of a sample costs, in floating-point operations.
+    pub(crate) cost: usize,
+}
+
+/// What a pass is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchSize {
+    pub(crate) samples: usize,
+    /// What the loss of a sample costs, in floating-point operations.
+    pub(crate) cost: usize,
+}
+
+impl BatchSize {
+    /// Floating-point operations of all losses.
+    pub(crate) fn loss_flops(self) -> usize {
+        // So that plans can add up and multiply what the caller says.
+        self.samples.saturating_mul(self.cost).min(usize::MAX >> 8)
+    }
+}
+
+/// A batch whose loss costs nothing beside its layers.
+impl From<usize> for BatchSize {
+    fn from(samples: usize) -> Self {
+        Self { samples, cost: 0 }
+    }
 }
 
 impl<F: Scalar, L> Samples<'_, F, L> {
+    /// A batch of so many of them.
+    pub(crate) fn size(&self, samples: usize) -> BatchSize {
+        BatchSize { samples, cost: self.cost }
+    }
+
     /// The row of x that is sample i.
     pub(crate) fn row(&self, i: usize) -> usize {
         self.order.map_or(i, |order| order[i])
@@ -79,8 +109,8 @@ pub(crate) type AnySamples<'a, F> = Samples<'a, F, &'a dyn BatchLoss<F>>;
 impl<F: Scalar, L: SampleLoss<F>> Samples<'_, F, L> {
     /// The same samples, whose loss is an object.
     pub(crate) fn any(&self) -> AnySamples<'_, F> {
-        let Self { x, order, standardize, weights, .. } = *self;
-        Samples { x, order, standardize, weights, loss: self }
+        let Self { x, order, standardize, weights, cost, .. } = *self;
+        Samples { x, order, standardize, weights, loss: self, cost }
     }
 }
 

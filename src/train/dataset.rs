@@ -90,6 +90,7 @@ impl<F: Scalar, T: Copy + Send + Sync> PreparedData<'_, F, T> {
             standardize: standardizer.map(Standardizer::slices),
             weights: weights.filter(|_| self.some_are_absent),
             loss: weighted(sample_loss(loss, self.y.view()), weights),
+            cost: loss.cost(),
         }
     }
 }

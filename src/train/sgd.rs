@@ -154,8 +154,9 @@ impl<F: Scalar> Sgd<F> {
             self.shuffle(samples);
             let epoch = self.epochs_done;
             self.epochs_done += 1;
-            let (loss, order) = (sample_loss(loss, y.view()), Some(self.order.as_slice()));
-            let data = Samples { x, order, standardize: None, weights: None, loss };
+            let (order, cost) = (Some(self.order.as_slice()), loss.cost());
+            let loss = sample_loss(loss, y.view());
+            let data = Samples { x, order, standardize: None, weights: None, loss, cost };
             history.push(self.descent.run(mlp, &data, Batches { samples, batch }, Some(epoch))?);
         }
         Ok(history)
@@ -182,7 +183,8 @@ impl<F: Scalar> Sgd<F> {
         check_targets(loss, y, x.nrows(), mlp.outputs())?;
         let _one_blas_thread = one_blas_thread()?;
         let (samples, y) = (x.nrows(), row_major(y));
-        let data = Samples { x, order: None, standardize: None, weights: None, loss: sample_loss(loss, y.view()) };
+        let (cost, loss) = (loss.cost(), sample_loss(loss, y.view()));
+        let data = Samples { x, order: None, standardize: None, weights: None, loss, cost };
         self.descent.run(mlp, &data, Batches { samples, batch: samples }, None)
     }
 

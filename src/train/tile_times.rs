@@ -25,6 +25,7 @@ pub fn tile_times<F: Scalar, L: Loss<F>>(
     mlp.check_batch(x)?;
     check_targets(loss, y, x.nrows(), mlp.outputs())?;
     let y = row_major(y);
-    let data = Samples { x, order: None, standardize: None, weights: None, loss: sample_loss(loss, y.view()) };
+    let (cost, loss) = (loss.cost(), sample_loss(loss, y.view()));
+    let data = Samples { x, order: None, standardize: None, weights: None, loss, cost };
     Ok(measure(mlp, x.nrows(), &data.any(), threads, rounds))
 }

@@ -1,7 +1,14 @@
 //! The losses: derivatives against difference quotients, values where a naive formula overflows,
 //! and NaN, which must come through.
 
-use gemmprop::{Bias, Logistic, Loss, Mlp, Scalar, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable};
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use gemmprop::{
+    Bias, Logistic, Loss, Mlp, Products, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable,
+};
 use ndarray::array;
 
 /// A step for which truncation and rounding are of one size, and a power of two, so that ŷ ± h is
@@ -240,6 +247,65 @@ fn losses_have_the_names_that_they_had() {
     assert_eq!(names, ["squared_error", "logistic", "softmax_cross_entropy"]);
 }
 
+/// Squared error that takes long, says so, and notes the threads that compute it.
+#[derive(Default)]
+struct Costly {
+    threads: Mutex<HashSet<ThreadId>>,
+    wait: Duration,
+}
+
+impl<F: Scalar> Loss<F> for Costly {
+    type Target = F;
+
+    fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
+        self.threads.lock().unwrap().insert(thread::current().id());
+        thread::sleep(self.wait);
+        SquaredError.value_and_derivative(y_hat, y, d)
+    }
+
+    fn cost(&self) -> usize {
+        1_000_000
+    }
+}
+
+/// Behind a pointer too. A helper has a tenth of a second to come.
+#[test]
+fn a_costly_loss_is_shared_between_threads() {
+    if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
+        return;
+    }
+    let (x, y) = (ndarray::Array2::from_elem((64, 4), 0.5_f32), ndarray::Array1::zeros(64));
+    let used = |loss: &Costly| std::mem::take(&mut *loss.threads.lock().unwrap()).len();
+    for products in crate::common::both_products() {
+        let mut mlp = Mlp::he(&[4, 8, 1], Bias::Input, 1).unwrap().with_products(products).unwrap();
+        let costly = Costly { wait: Duration::from_millis(3), ..Costly::default() };
+        for threads in [2, 1] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| Sgd::new(64, 0.1, 1).unwrap().step(&mut mlp, &x, &y, &&costly).unwrap());
+            assert_eq!(used(&costly), threads, "{products:?}");
+        }
+    }
+}
+
+/// Over BLAS, a sum of losses may be added up in other parts.
+#[test]
+fn what_a_loss_costs_changes_no_bit_natively() {
+    let x = ndarray::Array2::from_shape_fn((70, 4), |(i, j)| ((i * 7 + j * 3) % 11) as f32 / 11.0);
+    let y = ndarray::Array1::from_shape_fn(70, |i| (i % 5) as f32);
+    let mlp = Mlp::he(&[4, 8, 1], Bias::Input, 1).unwrap().with_products(Products::Native).unwrap();
+    fn run<L: Loss<f32, Target = f32>>(
+        mlp: &Mlp<f32>,
+        (x, y): (&ndarray::Array2<f32>, &ndarray::Array1<f32>),
+        loss: &L,
+    ) -> (Vec<u64>, Vec<u32>) {
+        let mut mlp = mlp.clone();
+        let losses = Sgd::new(64, 0.05, 1).unwrap().train(&mut mlp, x, y, loss, 3).unwrap();
+        let bits = |p: &f32| p.to_bits();
+        (losses.into_iter().map(f64::to_bits).collect(), mlp.parameters().iter().map(bits).collect())
+    }
+    assert!(run(&mlp, (&x, &y), &Costly::default()) == run(&mlp, (&x, &y), &SquaredError));
+}
+
 #[test]
 fn one_method_is_a_loss() {
     fn check<F: Scalar>() {
@@ -258,7 +324,7 @@ fn one_method_is_a_loss() {
     check::<gemmprop::rungs::count::Counted>();
     let mut mlp = Mlp::<f32>::he(&[1, 8, 1], Bias::EveryLayer, 1).unwrap();
     let (x, y) = (ndarray::array![[0.0], [0.1], [0.2]], ndarray::array![0.2, 0.3, 0.4]);
-    let losses = gemmprop::Sgd::new(3, 0.01, 1).unwrap().train(&mut mlp, &x, &y, &Capped, 500).unwrap();
+    let losses = Sgd::new(3, 0.01, 1).unwrap().train(&mut mlp, &x, &y, &Capped, 500).unwrap();
     assert!(losses[499] < 0.5 * losses[0], "{losses:?}");
     // A NaN among the targets, over which `min` passes, is refused by default.
     let y = ndarray::array![0.2, f32::NAN, 0.4];
