@@ -150,7 +150,7 @@ const SINGLE: [&str; 7] = [
     "305274db 0186ded5 8ece2c6d 08eab5c3 70a49625 0e2e22ca", // softmax, sure of its class
     "e297eaf3 bc9effb7 8eb062fb e69c752c 8d9d19df d585dffd", // logistic, any order
     "5c500fe3 e58ffc76 9fddd760 37e884bd c3414932 b584f936", // two chains of samples
-    "",                                                      // what underflows
+    "7dc38835 15a9043c cad735b8 3c2d6a59 29c5adb9 6fa110d6", // what underflows
 ];
 const DOUBLE: [&str; 7] = [
     "7526e7ee 28a8b69a c2adada9 d7834a1a 707e1a76 b9197f92", // squared error, any order
@@ -159,5 +159,5 @@ const DOUBLE: [&str; 7] = [
     "4e9922d9 b4c9f25a 1c6769e1 8673bbeb 02c2d661 2066e961", // softmax, sure of its class
     "dd77f02b 900e21aa 54037648 0b6d49c7 deb30533 3b4deb96", // logistic, any order
     "31faab37 863c5a1f 97592169 46d876ff 2262ae82 e25253cc", // two chains of samples
-    "",                                                      // what underflows
+    "085c4e74 188fb252 094446d3 66bcd09f 8c7481bd ed9c669a", // what underflows
 ];
