@@ -10,10 +10,9 @@ use std::ops::ControlFlow;
 use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use gemmprop::data::{FileSource, RowsFile};
 use gemmprop::{
-    Bias, Dataset, LearningRate, Mlp, Model, Observer, Optimizer, Products, Record, SoftmaxCrossEntropy, SquaredError,
-    Trainer, TrainingSettings,
+    Bias, Dataset, LearningRate, Mlp, Model, Observer, Optimizer, Products, Record, SquaredError, Trainer,
+    TrainingSettings,
 };
 use ndarray::{Array1, Array2};
 
@@ -112,6 +111,7 @@ fn a_long_run_needs_no_more_memory_and_has_the_same_bits_twice() {
 
 /// The seconds that the processors have worked for this process: other work on the machine is not
 /// among them.
+#[cfg(feature = "files")]
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -119,9 +119,13 @@ fn cpu_seconds() -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-/// `TIMES=1300` takes an hour.
+/// `TIMES=1300` takes an hour each time.
+#[cfg(feature = "files")]
 #[test]
 fn a_long_run_from_files_needs_no_more_memory_and_has_the_same_bits_twice() {
+    use gemmprop::SoftmaxCrossEntropy;
+    use gemmprop::data::{FileSource, RowsFile};
+
     let _alone = alone();
     // A thread computes and another reads; what helpers wait for would be in their seconds.
     gemmprop::set_threads(Some(1));

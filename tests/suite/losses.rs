@@ -1,11 +1,6 @@
 //! The losses: derivatives against difference quotients, values where a naive formula overflows,
 //! and NaN, which must come through.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
-use std::thread::{self, ThreadId};
-use std::time::Duration;
-
 use gemmprop::{
     Bias, Logistic, Loss, Mlp, Products, Scalar, Sgd, SoftmaxCrossEntropy, SquaredError, TwiceDifferentiable,
 };
@@ -247,43 +242,18 @@ fn losses_have_the_names_that_they_had() {
     assert_eq!(names, ["squared_error", "logistic", "softmax_cross_entropy"]);
 }
 
-/// Squared error that takes long, says so, and notes the threads that compute it.
-#[derive(Default)]
-struct Costly {
-    threads: Mutex<HashSet<ThreadId>>,
-    wait: Duration,
-}
+/// Squared error that says it takes long.
+struct Costly;
 
 impl<F: Scalar> Loss<F> for Costly {
     type Target = F;
 
     fn value_and_derivative(&self, y_hat: &[F], y: &[F], d: &mut [F]) -> F {
-        self.threads.lock().unwrap().insert(thread::current().id());
-        thread::sleep(self.wait);
         SquaredError.value_and_derivative(y_hat, y, d)
     }
 
     fn cost(&self) -> usize {
         1_000_000
-    }
-}
-
-/// Behind a pointer too. A helper has a tenth of a second to come.
-#[test]
-fn a_costly_loss_is_shared_between_threads() {
-    if thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-        return;
-    }
-    let (x, y) = (ndarray::Array2::from_elem((64, 4), 0.5_f32), ndarray::Array1::zeros(64));
-    let used = |loss: &Costly| std::mem::take(&mut *loss.threads.lock().unwrap()).len();
-    for products in crate::common::both_products() {
-        let mut mlp = Mlp::he(&[4, 8, 1], Bias::Input, 1).unwrap().with_products(products).unwrap();
-        let costly = Costly { wait: Duration::from_millis(3), ..Costly::default() };
-        for threads in [2, 1] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| Sgd::new(64, 0.1, 1).unwrap().step(&mut mlp, &x, &y, &&costly).unwrap());
-            assert_eq!(used(&costly), threads, "{products:?}");
-        }
     }
 }
 
@@ -303,7 +273,7 @@ fn what_a_loss_costs_changes_no_bit_natively() {
         let bits = |p: &f32| p.to_bits();
         (losses.into_iter().map(f64::to_bits).collect(), mlp.parameters().iter().map(bits).collect())
     }
-    assert!(run(&mlp, (&x, &y), &Costly::default()) == run(&mlp, (&x, &y), &SquaredError));
+    assert!(run(&mlp, (&x, &y), &Costly) == run(&mlp, (&x, &y), &SquaredError));
 }
 
 #[test]
