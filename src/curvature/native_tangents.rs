@@ -136,7 +136,7 @@ impl<F: Scalar> NativePasses<F> {
         let Self { samples, set, theta, sum, blocks, tangents, cuts, team, .. } = self;
         self.v.load(set, v);
         let v = self.v;
-        cuts.iter_mut().for_each(|cut| cut.plan.follow_threads(set));
+        cuts.iter_mut().for_each(|cut| cut.plan.follow(set, 0));
         team.enter(blocks.len() * cuts[0].workload(), |team| {
             for (rows, &layers) in ranges(*samples, BLOCK).zip(&*blocks) {
                 let cut = cut_of(cuts, rows.len());

@@ -176,11 +176,16 @@ fn find_or_make<F>(
     make: impl FnOnce(&[(usize, usize)]) -> Plan,
 ) -> usize {
     assert!(size.samples <= capacity, "a batch of {} in an engine for {capacity}", size.samples);
-    plans.iter().position(|plan| plan.size == size).unwrap_or_else(|| {
-        let shapes: Vec<_> = layers.iter().map(Array2::dim).collect();
-        plans.push(make(&shapes));
-        plans.len() - 1
-    })
+    let shapes = || layers.iter().map(Array2::dim).collect::<Vec<_>>();
+    let Some(found) = plans.iter().position(|plan| plan.size.samples == size.samples) else {
+        plans.push(make(&shapes()));
+        return plans.len() - 1;
+    };
+    // A loss may say anything, each time: there is one plan for so many samples.
+    if plans[found].size != size {
+        plans[found] = make(&shapes());
+    }
+    found
 }
 
 /// One step, about to be made.

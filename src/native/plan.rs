@@ -211,18 +211,16 @@ impl Plan {
         Self { phases, losses: zeros(shape.size.samples.div_ceil(GROUP)), shape, layers, threads }
     }
 
-    /// Cuts the phases anew if there is another number of threads by now. A plan is kept as long as
-    /// its engine, and the caller may set the number at any time.
-    pub(crate) fn follow_threads<F: Number>(&mut self, set: &PanelSet<F>) {
-        if self.threads.is_some_and(|threads| threads != max_threads()) {
-            let Shape { widths, size, .. } = &self.shape;
+    /// Cuts the phases anew if there is another number of threads by now, or if a loss costs
+    /// something else. A plan is kept as long as its engine, and the caller may set the number, and
+    /// come with another loss, at any time.
+    pub(crate) fn follow<F: Number>(&mut self, set: &PanelSet<F>, cost: usize) {
+        let Shape { widths, size, .. } = &self.shape;
+        if size.cost != cost || self.threads.is_some_and(|threads| threads != max_threads()) {
+            let shape = Shape::new(widths, BatchSize { cost, ..*size });
             let operations = self.phases.iter().flat_map(|phase| &phase.operations).copied().collect();
-            *self = Self::of(set, self.layers, Shape::new(widths, *size), operations, max_threads());
+            *self = Self::of(set, self.layers, shape, operations, max_threads());
         }
-    }
-
-    pub(crate) fn size(&self) -> BatchSize {
-        self.shape.size
     }
 
     pub(crate) fn samples(&self) -> usize {
@@ -238,8 +236,8 @@ impl Plan {
         size: BatchSize,
         until: Until,
     ) -> usize {
-        if let Some(found) = plans.iter().position(|plan| plan.size() == size) {
-            plans[found].follow_threads(set);
+        if let Some(found) = plans.iter().position(|plan| plan.samples() == size.samples) {
+            plans[found].follow(set, size.cost);
             return found;
         }
         plans.push(Self::new(set, layers, widths, size, until));
@@ -446,12 +444,12 @@ mod tests {
         let operations = |plan: &Plan| plan.phases.iter().map(|phase| phase.operations.clone()).collect::<Vec<_>>();
         let (alone, before) = (tiles(&plan), operations(&plan));
         in_pool(2).install(|| {
-            plan.follow_threads(&set);
+            plan.follow(&set, 0);
             // On a machine with one core there is nothing to follow.
             let expected = if max_threads() == 1 { alone } else { vec![2, 8, 8, 1, 8] };
             assert_eq!((tiles(&plan), operations(&plan)), (expected, before));
         });
-        in_pool(1).install(|| plan.follow_threads(&set));
+        in_pool(1).install(|| plan.follow(&set, 0));
         assert_eq!(tiles(&plan), [2, 1, 1, 1, 1]);
     }
 
@@ -467,6 +465,14 @@ mod tests {
         assert_eq!(tiles(20_000), [4]);
         assert_eq!(tiles(usize::MAX), [8]);
         assert!(plan(20_000).workload().flops >= 128 * 20_000);
+        // Of a loss that says something else each time there is one plan.
+        let mut plans = vec![plan(0)];
+        for cost in [20_000, 0, 20_000, usize::MAX] {
+            let of = (layers, &widths[..]);
+            let size = BatchSize { samples: 128, cost };
+            assert_eq!(Plan::find_or_push(&mut plans, &set, of, size, Until::Gradient), 0);
+            assert_eq!((plans.len(), plans[0].shape.size, plans[0].phases[0].tiles.len()), (1, size, tiles(cost)[0]));
+        }
         assert!((1000 * plan(usize::MAX).workload()).flops >= plan(usize::MAX).workload().flops);
     }
 }

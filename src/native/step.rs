@@ -112,8 +112,8 @@ impl<F: Scalar> NativeEngine<F> {
     fn batch(&mut self, size: BatchSize) -> usize {
         let samples = size.samples;
         assert!(samples <= self.capacity, "a batch of {samples} in an engine for {}", self.capacity);
-        if let Some(found) = self.batches.iter().position(|batch| batch.plan.size() == size) {
-            self.batches[found].plan.follow_threads(&self.set);
+        if let Some(found) = self.batches.iter().position(|batch| batch.plan.samples() == samples) {
+            self.batches[found].plan.follow(&self.set, size.cost);
             return found;
         }
         let tiles = UpdateTiles::new::<F>(&self.widths, &self.biases, samples);

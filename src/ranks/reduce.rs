@@ -70,6 +70,7 @@ impl<F: Scalar> Reducer<F> {
         let most = own.iter().map(Node::len).max().expect("a rank has chunks");
         let is_exact = reduction == Reduction::Exact;
         let part = if is_exact && ranks > 1 { part(count, ranks, group.rank()).len() } else { 0 };
+        // Of each node, the numbers that no other rank gets.
         let kept = if ranks > 1 { part } else { count };
         let numbers = |of_exact: usize, of_fast: usize| vec![F::ZERO; if is_exact { of_exact } else { of_fast }];
         Self {
