@@ -4,6 +4,7 @@
 //! ```text
 //! bits CHUNKS             trains by several settings, and prints a digest of each run
 //! alone CHUNKS            the same in one process, without MPI
+//! fast                    a fast step against its bound, with a digest of each rank's
 //! run FOLDER              trains, with a checkpoint after every 7 batches, or goes on from one
 //! fails FOLDER HOW RANK   the same, until that rank fails
 //! ```
@@ -14,6 +15,7 @@ use std::path::Path;
 
 use gemmprop::checkpoint::{Checkpoints, Notes};
 use gemmprop::ranks::{Alone, DataParallel, Group, World, part_of_rank};
+use gemmprop::rungs::bounds::{self, StepBounds};
 use gemmprop::{
     Bias, Dataset, Generator, LearningRate, Mlp, Optimizer, Products, Scalar, SoftmaxCrossEntropy, StopReason, Trainer,
     TrainingSettings, on_batch,
@@ -50,6 +52,7 @@ fn main() -> Result<()> {
             let chunks = chunks.parse()?;
             World::run(|world| bits(world, world.rank(), world.ranks(), chunks))
         }
+        ["fast"] => World::run(fast),
         ["run", folder] => World::run(|world| run(world, Path::new(folder), None)),
         ["fails", folder, how, rank] => {
             let rank: usize = rank.parse()?;
@@ -142,6 +145,38 @@ fn run_bits<F: Scalar, G: Group<F>>(
     run.fit(part.data(), None, ())?;
     if rank == 0 {
         println!("{name}, {products:?}, {}: {}", std::any::type_name::<F>(), digest(run.trainer()));
+    }
+    Ok(())
+}
+
+/// A fast step, of a network whose sums begin before all of its gradient is there, against the
+/// bound of rounding for any order of sums; and the same bits on every rank. In single precision, a
+/// sign that rounding may change makes the bounds of so many neurons wide.
+fn fast(world: &World) -> Result<(), Failed> {
+    for products in [Products::Blas, Products::Native] {
+        for widths in [&[12, 700, 300, 300, 5][..], &[12, 40, 24, 5]] {
+            let mlp = Mlp::<f64>::he(widths, Bias::EveryLayer, 1)?.with_products(products)?;
+            let whole = Part::<f64>::new(CHUNKS, 0, 1);
+            let gradient = bounds::loss_gradient(&mlp, whole.x.view(), &whole.labels, &SoftmaxCrossEntropy)?;
+            let bound = StepBounds::new(Optimizer::Sgd)?.step(&mlp, &gradient, 0.1, 0.0)?;
+            let training = TrainingSettings {
+                epochs: 1,
+                batch: whole.labels.len(),
+                learning_rate: LearningRate::constant(0.1),
+                ..TrainingSettings::default()
+            };
+            let trainer = Trainer::new(mlp, SoftmaxCrossEntropy, training)?;
+            let mut run = DataParallel::fast(trainer, world, CHUNKS)?;
+            run.fit(Part::<f64>::new(CHUNKS, world.rank(), world.ranks()).data(), None, ())?;
+            let numbers = run.trainer().model().mlp.parameters().iter().zip(bound.value.iter().zip(bound.bound.iter()));
+            for (found, (value, bound)) in numbers {
+                let off = (found - value).abs();
+                if off.is_nan() || off > *bound {
+                    return Err(Failed(format!("{products:?}, {widths:?}: {found} for {value} ± {bound}")));
+                }
+            }
+            println!("{products:?}, {widths:?}: {}", digest(run.trainer()));
+        }
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ fn calls(tiles: &[usize]) -> impl Fn(&ForkJoin) + Sync + Send + 'static {
     move |fork_join| {
         for &count in &tiles {
             let tiles = Tiles::new(count);
-            let own = fork_join.run(count, &|tile| tiles.add(tile), wait);
+            let own = fork_join.run(count, &|tile| tiles.add(tile), || (), wait);
             assert!(own <= count);
             tiles.assert_run_once();
         }
@@ -114,7 +114,7 @@ fn panics_end_the_call_when_all_tiles_are_done() {
             tiles.add(tile);
             panic_any(Payload);
         };
-        let panic = catch_unwind(AssertUnwindSafe(|| fork_join.run(2, &work, wait))).unwrap_err();
+        let panic = catch_unwind(AssertUnwindSafe(|| fork_join.run(2, &work, || (), wait))).unwrap_err();
         assert!(panic.is::<Payload>());
         std::mem::forget(panic);
         tiles.assert_run_once();

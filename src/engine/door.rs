@@ -12,6 +12,7 @@ use crate::network::parameters::Parameters;
 use crate::optim::moments::Moments;
 use crate::steps::policy::{Batches, Diverged, StepPolicy};
 use crate::steps::samples::Samples;
+use crate::steps::top_down::TopDown;
 
 /// The engine of a network: buffers for all batches up to a capacity, and steps that run on them.
 #[derive(Debug)]
@@ -72,6 +73,25 @@ impl<F: Scalar> Engine<F> {
             #[cfg(feature = "blas")]
             Self::Blas(engine) => engine.gradient(theta, samples, &data.any(), a, into),
             Self::Native(engine) => engine.gradient(theta, samples, &data.any(), a, into),
+        }
+    }
+
+    /// The same for a gradient that is used while it is computed. `top_down` decides whether it is
+    /// written. Without it, as [`gradient`](Self::gradient).
+    pub(crate) fn gradient_top_down<L: SampleLoss<F>>(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        data: &Samples<F, L>,
+        a: F,
+        into: &mut Parameters<F>,
+        top_down: Option<&mut dyn TopDown<F>>,
+    ) -> f64 {
+        let Some(top_down) = top_down else { return self.gradient(theta, samples, data, a, into) };
+        match self {
+            #[cfg(feature = "blas")]
+            Self::Blas(engine) => engine.gradient_top_down(theta, samples, &data.any(), a, into, top_down),
+            Self::Native(engine) => engine.gradient_top_down(theta, samples, &data.any(), a, into, top_down),
         }
     }
 

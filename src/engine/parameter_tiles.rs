@@ -10,6 +10,7 @@ use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
 use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
 use crate::parallel::workload::{Workload, workload};
+use crate::steps::top_down::pieces;
 
 /// The tiles of all w[t] and c[t]. Those of c[t] are empty where layer t has no bias.
 #[derive(Debug)]
@@ -39,6 +40,19 @@ impl ParameterTiles {
         Self::from_tiles(theta, w_tiles, c_tiles)
     }
 
+    /// Tiles of w[t] alone, from the last rows to the first: for a gradient that is used so.
+    pub(crate) fn top_down<F: Scalar>(theta: &Parameters<F>) -> Self {
+        let (mut w_tiles, mut c_tiles) = (Vec::new(), Vec::new());
+        for (t, w) in theta.w.iter().enumerate().rev() {
+            for rows in pieces(t, w.nrows(), 16) {
+                let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
+                w_tiles.push(tile(rows));
+                c_tiles.push(tile(0..0));
+            }
+        }
+        Self::from_tiles(theta, w_tiles, c_tiles)
+    }
+
     pub(crate) fn from_tiles<F: Scalar>(theta: &Parameters<F>, w_tiles: Vec<Tile>, c_tiles: Vec<Tile>) -> Self {
         let flops = 2 * theta.w.iter().map(Array2::len).sum::<usize>();
         let w = TileTable::new(theta.w.iter().map(Array2::dim).collect(), w_tiles);
@@ -59,6 +73,13 @@ impl ParameterTiles {
     pub(crate) fn layer_rows(&self, tile: usize) -> (usize, Range<usize>) {
         let Tile { arrays, rows, .. } = self.w.tile(tile);
         (arrays.start, rows.clone())
+    }
+
+    /// The tiles of layer t, where those of a layer lie one after another.
+    pub(crate) fn of_layer(&self, t: usize) -> Range<usize> {
+        let is_of = |tile: &usize| self.layer_rows(*tile).0 == t;
+        let first = (0..self.len()).find(is_of).unwrap_or(self.len());
+        first..first + (first..self.len()).take_while(is_of).count()
     }
 
     /// The number of rows of c[t] in a tile: as many as of w[t], or 0.

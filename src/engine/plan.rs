@@ -201,12 +201,35 @@ impl Plan {
         layers: &mut [Array2<F>],
         operations: &O,
     ) -> f64 {
-        for phase in &self.phases {
+        self.run_phases(0..self.phases.len(), team, layers, operations, || ());
+        self.loss_sum()
+    }
+
+    /// Σ ℓ of the last pass, once its loss is computed.
+    pub(crate) fn loss_sum(&self) -> f64 {
+        sum(&self.losses)
+    }
+
+    /// How many phases it takes until this operation is done.
+    pub(crate) fn phases_until(&self, operation: Operation) -> usize {
+        1 + self.phases.iter().position(|phase| phase.operations.contains(&operation)).expect("in one of them")
+    }
+
+    /// Runs some phases, and calls `between` on this thread after each tile that it has run.
+    pub(crate) fn run_phases<F: Scalar, O: Operations<F>>(
+        &self,
+        phases: Range<usize>,
+        team: &ActiveTeam,
+        layers: &mut [Array2<F>],
+        operations: &O,
+        mut between: impl FnMut(),
+    ) {
+        for phase in &self.phases[phases] {
             if phase.operations == [Operation::Gather] && !operations.gathers() {
                 continue;
             }
             let layers = SharedTiles::new(layers, &phase.tiles);
-            team.for_each_tile(phase.tiles.len(), O::PRODUCTS * phase.flops, &|index| {
+            let tile = |index| {
                 let mut tile = LayerTile::claim(&layers, index);
                 for &operation in &phase.operations {
                     match operation {
@@ -219,9 +242,9 @@ impl Plan {
                 if let Some(squares) = operations.squares(&mut tile) {
                     store(&phase.squares[index], squares);
                 }
-            });
+            };
+            team.for_each_tile_and_between(phase.tiles.len(), O::PRODUCTS * phase.flops, &tile, &mut between);
         }
-        sum(&self.losses)
     }
 
     /// The sum of the squares of all numbers that the last watched pass has written.

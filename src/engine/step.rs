@@ -7,7 +7,7 @@ use ndarray::Array2;
 use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::ParameterTiles;
 use crate::engine::pass::GradientPass;
-use crate::engine::plan::{LayerSlots, Plan};
+use crate::engine::plan::{LayerSlots, Operation, Plan};
 use crate::engine::update::{Scratch, Update};
 use crate::linalg::scalar::Scalar;
 use crate::network::mlp::Mlp;
@@ -18,6 +18,7 @@ use crate::optim::rule::Rule;
 use crate::parallel::team::{ActiveTeam, Team};
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
 use crate::steps::samples::{AnySamples, BatchSize};
+use crate::steps::top_down::TopDown;
 
 /// Buffers for all batches up to a capacity, for networks of one shape.
 ///
@@ -34,6 +35,8 @@ pub(crate) struct BlasEngine<F> {
     /// Plans of passes that end with the loss.
     loss_plans: Vec<Plan>,
     tiles: ParameterTiles,
+    /// Those of a gradient that is used from the head down, made when there is one.
+    tiles_top_down: Option<ParameterTiles>,
     scratch: Scratch<F>,
     team: Team,
 }
@@ -53,6 +56,7 @@ impl<F: Scalar> BlasEngine<F> {
             plans: Vec::new(),
             loss_plans: Vec::new(),
             tiles: ParameterTiles::new(mlp.parameters()),
+            tiles_top_down: None,
             scratch: Scratch::default(),
             team: Team::default(),
         }
@@ -101,6 +105,44 @@ impl<F: Scalar> BlasEngine<F> {
                 if !sum.is_nan() {
                     let batch = BatchLayers { layers, z_0: data.in_place(0..samples), samples };
                     Update { tiles, team, batch: &batch }.product(a, [F::ZERO; 2], into);
+                }
+                sum
+            })
+        })
+    }
+
+    /// The same for a gradient that is used while it is computed. `top_down` decides whether it is
+    /// written.
+    pub(crate) fn gradient_top_down(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        data: &AnySamples<F>,
+        a: F,
+        into: &mut Parameters<F>,
+        top_down: &mut dyn TopDown<F>,
+    ) -> f64 {
+        let plan = self.plan(data.size(samples));
+        let Self { layers, plans, tiles_top_down, team, .. } = self;
+        let (plan, tiles) = (&plans[plan], tiles_top_down.get_or_insert_with(|| ParameterTiles::top_down(theta)));
+        let pass = GradientPass::new(plan, theta, data, 0, false);
+        let workload = plan.workload() + tiles.workload(samples);
+        team.enter(workload, |team| {
+            team.step(workload, || {
+                let mut done = plan.phases_until(Operation::Loss);
+                plan.run_phases(0..done, team, layers, &pass, || ());
+                let sum = plan.loss_sum();
+                if !top_down.passed(sum) {
+                    return sum;
+                }
+                for t in (0..=theta.depth()).rev() {
+                    if t < theta.depth() {
+                        let until = plan.phases_until(Operation::Backward(t + 1));
+                        plan.run_phases(done..until, team, layers, &pass, || top_down.meanwhile());
+                        done = until;
+                    }
+                    let batch = BatchLayers { layers, z_0: data.in_place(0..samples), samples };
+                    Update { tiles, team, batch: &batch }.layer_top_down(t, a, into, top_down);
                 }
                 sum
             })

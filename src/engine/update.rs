@@ -13,6 +13,7 @@
 //! fused unless the batch is tall: there, a pass over the parameters costs next to nothing beside
 //! the product, and ‖G‖ comes with it for free.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 use ndarray::{Array1, Array2, Axis, s};
@@ -22,7 +23,7 @@ use crate::engine::layers::BatchLayers;
 use crate::engine::parameter_tiles::{Block, ParameterBlock, ParameterTiles, SharedParameters, for_each_run};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
-use crate::network::parameters::Parameters;
+use crate::network::parameters::{Parameters, in_one_piece};
 use crate::optim::moments::Moments;
 use crate::optim::optimizer::Optimizer;
 use crate::optim::rule::{Coefficients, Rule};
@@ -30,6 +31,7 @@ use crate::parallel::per_tile::{store, sum, zeros};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::Tile;
 use crate::steps::blocks::ranges;
+use crate::steps::top_down::TopDown;
 
 /// The buffers of the rules that are not fused, allocated when a step first needs them.
 #[derive(Debug)]
@@ -137,8 +139,35 @@ impl<F: Scalar> Update<'_, F> {
 
     /// w[t] ← a Δ[t+1]ᵀ Z[t] + β w[t] and c[t] ← a Δ[t+1]ᵀ 1 + β c[t], each with its own β.
     pub(crate) fn product(&self, a: F, betas: [F; 2], into: &mut Parameters<F>) {
+        self.product_of(0..self.tiles.len(), a, betas, into);
+    }
+
+    /// The gradient of layer t, times a, from its last number to its first. So are the tiles.
+    pub(crate) fn layer_top_down(&self, t: usize, a: F, into: &mut Parameters<F>, top_down: &mut dyn TopDown<F>) {
+        let neurons = 0..into.c[t].len();
+        if !neurons.is_empty() {
+            rows::bias_gradient(a, self.batch.operands(t, neurons).0, into.c[t].view_mut());
+            top_down.take(in_one_piece(into.c[t].as_slice()));
+        }
+        let mut of_layer = self.tiles.of_layer(t);
+        while !of_layer.is_empty() {
+            let tiles = of_layer.start..(of_layer.start + self.team.threads()).min(of_layer.end);
+            of_layer.start = tiles.end;
+            self.product_of(tiles.clone(), a, [F::ZERO; 2], into);
+            for tile in tiles {
+                let (_, rows) = self.tiles.layer_rows(tile);
+                top_down.take(in_one_piece(into.w[t].slice(s![rows, ..]).to_slice()));
+            }
+            top_down.meanwhile();
+        }
+    }
+
+    /// The product of some tiles.
+    fn product_of(&self, tiles: Range<usize>, a: F, betas: [F; 2], into: &mut Parameters<F>) {
         let into = SharedParameters::new(into, self.tiles);
-        self.team.for_each_tile(self.tiles.len(), self.tiles.flops(self.batch.samples), &|tile| {
+        let flops = self.tiles.flops(self.batch.samples) * tiles.len() / self.tiles.len();
+        self.team.for_each_tile(tiles.len(), flops, &|index| {
+            let tile = tiles.start + index;
             let mut own = into.claim(tile);
             let ParameterBlock { w, c } = own.write();
             let (t, rows) = self.tiles.layer_rows(tile);

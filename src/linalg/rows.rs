@@ -258,6 +258,11 @@ pub(crate) fn gradient<F: Scalar>(
     }
 }
 
+/// c ← a Δᵀ 1, by itself.
+pub(crate) fn bias_gradient<F: Scalar>(a: F, delta: ArrayView2<F>, c: ArrayViewMut1<F>) {
+    column_sums(a, delta, F::ZERO, c);
+}
+
 /// c ← a Δᵀ 1 + β c, [`COLUMN_BLOCK`] columns at a time: blocks of [`SUM_BLOCK`] samples in order,
 /// each summed in registers, and the sums of the blocks added in double precision.
 fn column_sums<F: Scalar>(a: F, delta: ArrayView2<F>, beta: F, c: ArrayViewMut1<F>) {

@@ -1,5 +1,7 @@
 //! The matrices of an engine, in one set: the layers of a batch, θ, and whatever is shaped like θ.
 
+use std::ops::Range;
+
 use crate::kernels::number::Number;
 use crate::kernels::panels::{Panels, numbers, numbers_mut, panels_of};
 use crate::linalg::scalar::Scalar;
@@ -102,7 +104,7 @@ impl Theta {
     }
 
     /// All of its matrices.
-    pub(crate) fn matrices(self) -> std::ops::Range<usize> {
+    pub(crate) fn matrices(self) -> Range<usize> {
         self.base..self.base + 2 * (self.depth + 1)
     }
 
@@ -139,23 +141,43 @@ impl Theta {
 
     /// Copies numbers out of the set.
     pub(crate) fn store<F: Scalar>(self, set: &PanelSet<F>, to: &mut Parameters<F>) {
-        for (t, (w, c)) in to.w.iter_mut().zip(&mut to.c).enumerate() {
-            let columns = w.ncols();
-            let numbers_of_w = w.as_slice_mut().expect("in one piece");
-            let panels = set.get(self.w(t));
-            for panel in 0..panels.panels() {
-                let first = panel * F::LINE;
-                let width = F::LINE.min(columns - first);
-                let lines = numbers::<F>(panels.panel(panel));
-                for (line, row) in lines.chunks_exact(F::LINE).zip(numbers_of_w.chunks_exact_mut(columns)) {
-                    row[first..first + width].copy_from_slice(&line[..width]);
-                }
-            }
-            let c = c.as_slice_mut().expect("in one piece");
-            if !c.is_empty() {
-                c.copy_from_slice(&numbers::<F>(set.get(self.c(t)).panel(0))[..c.len()]);
+        for t in 0..to.w.len() {
+            let rows = 0..to.w[t].nrows();
+            self.store_rows(set, t, rows, to);
+            self.store_biases(set, t, to);
+        }
+    }
+
+    /// Copies some rows of w[t] out of the set, and returns them.
+    pub(crate) fn store_rows<'p, F: Scalar>(
+        self,
+        set: &PanelSet<F>,
+        t: usize,
+        rows: Range<usize>,
+        to: &'p mut Parameters<F>,
+    ) -> &'p [F] {
+        let columns = to.w[t].ncols();
+        let numbers_of_w = to.w[t].as_slice_mut().expect("in one piece");
+        let numbers_of_w = &mut numbers_of_w[rows.start * columns..rows.end * columns];
+        let panels = set.get(self.w(t));
+        for panel in 0..panels.panels() {
+            let first = panel * F::LINE;
+            let width = F::LINE.min(columns - first);
+            let lines = numbers::<F>(&panels.panel(panel)[rows.clone()]);
+            for (line, row) in lines.chunks_exact(F::LINE).zip(numbers_of_w.chunks_exact_mut(columns)) {
+                row[first..first + width].copy_from_slice(&line[..width]);
             }
         }
+        numbers_of_w
+    }
+
+    /// Copies c[t] out of the set, and returns it.
+    pub(crate) fn store_biases<'p, F: Scalar>(self, set: &PanelSet<F>, t: usize, to: &'p mut Parameters<F>) -> &'p [F] {
+        let c = to.c[t].as_slice_mut().expect("in one piece");
+        if !c.is_empty() {
+            c.copy_from_slice(&numbers::<F>(set.get(self.c(t)).panel(0))[..c.len()]);
+        }
+        c
     }
 
     /// A number that is not finite, if there is one.

@@ -31,14 +31,27 @@ pub(crate) struct Pass<'a, 's, F: Scalar> {
 impl<F: Scalar> Pass<'_, '_, F> {
     /// Runs all phases, tile by tile. Returns Σ ℓ, or 0 without a loss.
     pub(crate) fn run(&self, plan: &Plan, team: &ActiveTeam, set: &mut PanelSet<F>) -> f64 {
-        for phase in &plan.phases {
+        self.run_phases(0..plan.phases.len(), plan, team, set, || ());
+        sum(&plan.losses)
+    }
+
+    /// Runs some phases, and calls `between` on this thread after each tile that it has run.
+    pub(crate) fn run_phases(
+        &self,
+        phases: Range<usize>,
+        plan: &Plan,
+        team: &ActiveTeam,
+        set: &mut PanelSet<F>,
+        mut between: impl FnMut(),
+    ) {
+        for phase in &plan.phases[phases] {
             let shared = set.share(&phase.table);
-            team.for_each_tile(phase.tiles.len(), phase.flops, &|index| {
+            let tile = |index| {
                 let guard = shared.claim(index);
                 self.tile(plan, phase, index, guard);
-            });
+            };
+            team.for_each_tile_and_between(phase.tiles.len(), phase.flops, &tile, &mut between);
         }
-        sum(&plan.losses)
     }
 
     pub(crate) fn tile(&self, plan: &Plan, phase: &Phase, index: usize, guard: RegionGuard<F>) {

@@ -20,6 +20,7 @@ use crate::parallel::per_tile::{sum, zeros};
 use crate::parallel::team::max_threads;
 use crate::parallel::workload::{Workload, workload};
 use crate::steps::samples::{BatchSize, GROUP};
+use crate::steps::top_down::pieces;
 
 /// An operation on a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +212,11 @@ impl Plan {
         Self { phases, losses: zeros(shape.size.samples.div_ceil(GROUP)), shape, layers, threads }
     }
 
+    /// How many phases it takes until this operation is done.
+    pub(crate) fn phases_until(&self, operation: Operation) -> usize {
+        1 + self.phases.iter().position(|phase| phase.operations.contains(&operation)).expect("in one of them")
+    }
+
     /// Cuts the phases anew if there is another number of threads by now, or if a loss costs
     /// something else. A plan is kept as long as its engine, and the caller may set the number, and
     /// come with another loss, at any time.
@@ -383,7 +389,11 @@ impl Part {
     fn regions<F: Number>(&self, theta: Theta) -> Vec<Region> {
         let w = Region { matrix: theta.w(self.t), panels: self.panels.clone(), rows: self.rows.clone() };
         let c = Region { matrix: theta.c(self.t), panels: 0..1, rows: panel_range::<F>(&self.rows) };
-        if self.has_bias { vec![w, c] } else { vec![w] }
+        match (self.panels.is_empty(), self.has_bias) {
+            (false, true) => vec![w, c],
+            (false, false) => vec![w],
+            (true, _) => vec![c],
+        }
     }
 }
 
@@ -413,6 +423,32 @@ impl UpdateTiles {
         }
         let tiles = if flops <= WIDE { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
         Self { tiles, flops }
+    }
+
+    /// Tiles of one part each, from the last number of θ to the first, for a gradient that is used
+    /// so: of each layer its biases by themselves, and then rows of w[t] from the last.
+    pub(crate) fn top_down<F: Number>(widths: &[usize], biases: &[bool], samples: usize) -> Self {
+        let mut tiles = Vec::new();
+        for (t, d) in widths.windows(2).enumerate().rev() {
+            if biases[t] {
+                tiles.push(vec![Part { t, panels: 0..0, rows: 0..d[1], has_bias: true }]);
+            }
+            let panels = panels_of::<F>(d[0]);
+            for rows in pieces(t, d[1], GROUP) {
+                let count = (2 * samples * d[0] * rows.len() / TILE).clamp(1, ENOUGH_TILES);
+                for panels in split(panels, count.min(panels), 1) {
+                    tiles.push(vec![Part { t, panels, rows: rows.clone(), has_bias: false }]);
+                }
+            }
+        }
+        Self { tiles, flops: widths.windows(2).map(|d| 2 * samples * d[0] * d[1]).sum() }
+    }
+
+    /// The tiles of layer t, where those of a layer lie one after another.
+    pub(crate) fn of_layer(&self, t: usize) -> Range<usize> {
+        let is_other = |parts: &Vec<Part>| parts[0].t != t;
+        let first = self.tiles.iter().take_while(|parts| is_other(parts)).count();
+        first..first + self.tiles[first..].iter().take_while(|parts| !is_other(parts)).count()
     }
 
     /// The table of tiles that write all of these, each shaped like θ.

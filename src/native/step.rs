@@ -8,7 +8,7 @@ use crate::kernels::panels::Panels;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
 use crate::native::pass::Pass;
-use crate::native::plan::{Plan, Until, UpdateTiles};
+use crate::native::plan::{Operation, Plan, Until, UpdateTiles};
 use crate::native::update::{Sink, Update};
 use crate::network::mlp::Mlp;
 use crate::network::parameters::Parameters;
@@ -23,6 +23,7 @@ use crate::parallel::team::{ActiveTeam, Team};
 use crate::parallel::workload::Workload;
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
 use crate::steps::samples::{AnySamples, BatchSize};
+use crate::steps::top_down::TopDown;
 
 /// Matrices for all batches up to a capacity, for networks of one shape.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ struct Batch {
     /// Tables of the tiles that write θ and some moments; the gradient; the point uphill.
     of_theta: [Option<RegionTable>; 3],
     of_gradient: Option<RegionTable>,
+    /// The tiles of a gradient that is used from the head down, and their table.
+    top_down: Option<(UpdateTiles, RegionTable)>,
     of_uphill: Option<RegionTable>,
     /// Σ g² of each tile, as the bits of an f64.
     squares: Vec<AtomicU64>,
@@ -123,6 +126,7 @@ impl<F: Scalar> NativeEngine<F> {
             tiles,
             of_theta: [None, None, None],
             of_gradient: None,
+            top_down: None,
             of_uphill: None,
         });
         self.batches.len() - 1
@@ -163,6 +167,18 @@ impl<F: Scalar> NativeEngine<F> {
         of_gradient.get_or_insert_with(|| tiles.table(set, &[gradient]));
     }
 
+    /// The same for a gradient that is used from the head down.
+    fn prepare_top_down(&mut self, batch: usize, theta: &Parameters<F>) {
+        let Self { widths, biases, set, others, batches, .. } = self;
+        let Batch { plan, top_down, .. } = &mut batches[batch];
+        let gradient = *others.gradient.get_or_insert_with(|| Theta::push(set, theta));
+        top_down.get_or_insert_with(|| {
+            let tiles = UpdateTiles::top_down::<F>(widths, biases, plan.samples());
+            let table = tiles.table(set, &[gradient]);
+            (tiles, table)
+        });
+    }
+
     /// `into` = a Σ ∂ℓ/∂θ over `samples` samples. Returns Σ ℓ; if that is NaN, nothing has been
     /// written.
     pub(crate) fn gradient(
@@ -194,6 +210,47 @@ impl<F: Scalar> NativeEngine<F> {
             gradient.store(set, into);
         }
         sum
+    }
+
+    /// The same for a gradient that is used while it is computed. `top_down` decides whether it is
+    /// written.
+    pub(crate) fn gradient_top_down(
+        &mut self,
+        theta: &Parameters<F>,
+        samples: usize,
+        data: &AnySamples<F>,
+        a: F,
+        into: &mut Parameters<F>,
+        top_down: &mut dyn TopDown<F>,
+    ) -> f64 {
+        let batch = self.batch(data.size(samples));
+        self.prepare_top_down(batch, theta);
+        self.theta.load(&mut self.set, theta);
+        let Self { set, layers, batches, others, team, .. } = self;
+        let (Batch { plan, top_down: prepared, .. }, gradient) = (&batches[batch], others.gradient.expect("prepared"));
+        let (tiles, table) = prepared.as_ref().expect("prepared");
+        let pass = Pass { layers: *layers, theta: self.theta, samples: data, first: 0, scale: a, watched: false };
+        let update = Update { layers: *layers, tiles, samples };
+        let workload = batches[batch].workload();
+        team.enter(workload, |team| {
+            team.step(workload, || {
+                let mut done = plan.phases_until(Operation::Loss);
+                pass.run_phases(0..done, plan, team, set, || ());
+                let sum = sum(&plan.losses);
+                if !top_down.passed(sum) {
+                    return sum;
+                }
+                for t in (0..=theta.depth()).rev() {
+                    if t < theta.depth() {
+                        let until = plan.phases_until(Operation::Backward(t + 1));
+                        pass.run_phases(done..until, plan, team, set, || top_down.meanwhile());
+                        done = until;
+                    }
+                    update.layer_top_down(t, team, set, table, (gradient, into), top_down);
+                }
+                sum
+            })
+        })
     }
 
     /// Σ ℓ over `samples` samples, `batch` of them at a time.

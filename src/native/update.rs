@@ -18,10 +18,12 @@ use crate::kernels::sums::SAMPLE_BLOCK;
 use crate::linalg::scalar::Scalar;
 use crate::native::matrices::{Layers, Theta};
 use crate::native::plan::{PER_NUMBER, Part, UpdateTiles};
+use crate::network::parameters::Parameters;
 use crate::optim::rule::Coefficients;
 use crate::parallel::panel_set::{PanelSet, RegionGuard, RegionTable};
 use crate::parallel::per_tile::store;
 use crate::parallel::team::ActiveTeam;
+use crate::steps::top_down::TopDown;
 
 /// Rows of a panel whose gradient is computed at once: with as many of θ and the moments they stay
 /// in the L1 cache.
@@ -125,14 +127,56 @@ impl Update<'_> {
         sink: &Sink<F>,
         squares: Option<&[AtomicU64]>,
     ) {
+        self.run_tiles(0..table.len(), team, set, table, sink, squares, || ());
+    }
+
+    /// The same for some tiles, with a call of `between` on this thread after each that it has run.
+    #[expect(clippy::too_many_arguments, reason = "of one caller")]
+    fn run_tiles<F: Scalar>(
+        &self,
+        tiles: Range<usize>,
+        team: &ActiveTeam,
+        set: &mut PanelSet<F>,
+        table: &RegionTable,
+        sink: &Sink<F>,
+        squares: Option<&[AtomicU64]>,
+        between: impl FnMut(),
+    ) {
         let shared = set.share(table);
-        team.for_each_tile(table.len(), self.tiles.flops, &|index| {
-            let mut of_tile = 0.0;
+        let tile = |index| {
+            let (index, mut of_tile) = (tiles.start + index, 0.0);
             self.tile(index, &mut shared.claim(index), sink, squares.is_some().then_some(&mut of_tile));
             if let Some(squares) = squares {
                 store(&squares[index], of_tile);
             }
-        });
+        };
+        let flops = self.tiles.flops / table.len() * tiles.len();
+        team.for_each_tile_and_between(tiles.len(), flops, &tile, between);
+    }
+
+    /// Stores the gradient of layer t in `gradient` and in `into`, from its last number to its
+    /// first. So are the tiles, of one part each.
+    pub(crate) fn layer_top_down<F: Scalar>(
+        &self,
+        t: usize,
+        team: &ActiveTeam,
+        set: &mut PanelSet<F>,
+        table: &RegionTable,
+        (gradient, into): (Theta, &mut Parameters<F>),
+        top_down: &mut dyn TopDown<F>,
+    ) {
+        let sink = Sink::Store { into: gradient, add: false };
+        let mut first = self.tiles.of_layer(t).start;
+        // The tiles of the same rows lie one after another.
+        let place = |parts: &[Part]| (parts[0].rows.clone(), parts[0].has_bias);
+        for tiles in self.tiles.tiles[self.tiles.of_layer(t)].chunk_by(|a, b| place(a) == place(b)) {
+            self.run_tiles(first..first + tiles.len(), team, set, table, &sink, None, || top_down.meanwhile());
+            first += tiles.len();
+            top_down.take(match place(&tiles[0]) {
+                (_, true) => gradient.store_biases(set, t, into),
+                (rows, false) => gradient.store_rows(set, t, rows, into),
+            });
+        }
     }
 
     /// The gradient of a tile, whose Σ g² is added to `sum`.

@@ -61,7 +61,7 @@ pub struct Parameters<F> {
 }
 
 /// The slice of an array, or the array of a slice: every array here lies row by row, in one piece.
-fn in_one_piece<T>(found: Option<T>) -> T {
+pub(crate) fn in_one_piece<T>(found: Option<T>) -> T {
     found.expect("row by row, in one piece")
 }
 

@@ -196,13 +196,19 @@ impl ForkJoin {
     pub(crate) const MAX_TILES: usize = u32::MAX as usize;
 
     /// Calls `work(tile)` once for each tile below `tiles`, on this thread and on those that help,
-    /// and returns how many of them this thread has run. Calls `wait(round)`, with rounds from 0,
-    /// while other threads run the last tiles.
+    /// and returns how many of them this thread has run. Calls `between` on it after each of these,
+    /// and `wait(round)`, with rounds from 0, while other threads run the last tiles.
     ///
     /// # Panics
     /// If another call is running. Resumes the panic of the first tile that panicked, after all
     /// tiles are done.
-    pub(crate) fn run(&self, tiles: usize, work: &(dyn Fn(usize) + Sync), mut wait: impl FnMut(u32)) -> usize {
+    pub(crate) fn run(
+        &self,
+        tiles: usize,
+        work: &(dyn Fn(usize) + Sync),
+        mut between: impl FnMut(),
+        mut wait: impl FnMut(u32),
+    ) -> usize {
         assert!(tiles <= Self::MAX_TILES, "{tiles} tiles");
         assert!(!self.running.swap(true, Ordering::Acquire), "a call is running already");
         let guard = AbortOnUnwind;
@@ -221,6 +227,7 @@ impl ForkJoin {
         let mut own = 0;
         while self.help(End::Front) {
             own += 1;
+            between();
         }
 
         // DRAINING

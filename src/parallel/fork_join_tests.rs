@@ -41,7 +41,7 @@ fn each_tile_is_run_once_whoever_helps() {
         for call in 0..2_000 {
             let tiles = call % 17;
             let times: Vec<AtomicUsize> = (0..tiles).map(|_| AtomicUsize::new(0)).collect();
-            let own = fork_join.run(tiles, &|tile| _ = times[tile].fetch_add(1, Ordering::Relaxed), wait);
+            let own = fork_join.run(tiles, &|tile| _ = times[tile].fetch_add(1, Ordering::Relaxed), || (), wait);
             assert!(own <= tiles && times.iter().all(|times| times.load(Ordering::Relaxed) == 1), "{call}: {times:?}");
         }
     });
@@ -55,10 +55,10 @@ fn a_panic_in_a_tile_reaches_the_caller_and_leaves_everything_usable() {
         assert!(tile != 1, "tile one");
         done.fetch_add(1, Ordering::Relaxed);
     };
-    let panic = catch_unwind(AssertUnwindSafe(|| fork_join.run(4, &work, wait))).unwrap_err();
+    let panic = catch_unwind(AssertUnwindSafe(|| fork_join.run(4, &work, || (), wait))).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"tile one"));
     assert_eq!(done.load(Ordering::Relaxed), 3, "the other tiles are done");
-    assert_eq!(fork_join.run(1, &work, wait), 1);
+    assert_eq!(fork_join.run(1, &work, || (), wait), 1);
     assert_eq!(done.load(Ordering::Relaxed), 4);
 }
 
@@ -83,7 +83,7 @@ fn of_several_panics_the_first_is_resumed_and_the_others_are_forgotten() {
                 _ = first.compare_exchange(usize::MAX, tile, Ordering::Relaxed, Ordering::Relaxed);
                 panic_any(Bomb(tile));
             };
-            let panic = catch_unwind(AssertUnwindSafe(|| fork_join.run(16, &work, wait))).unwrap_err();
+            let panic = catch_unwind(AssertUnwindSafe(|| fork_join.run(16, &work, || (), wait))).unwrap_err();
             let bomb = panic.downcast::<Bomb>().expect("the payload of a tile");
             assert!(bomb.0 < 16, "call {call}");
             std::mem::forget(bomb);
@@ -95,5 +95,5 @@ fn of_several_panics_the_first_is_resumed_and_the_others_are_forgotten() {
 #[should_panic(expected = "running already")]
 fn calls_do_not_nest() {
     let fork_join = ForkJoin::default();
-    fork_join.run(1, &|_| _ = fork_join.run(1, &|_| (), wait), wait);
+    fork_join.run(1, &|_| _ = fork_join.run(1, &|_| (), || (), wait), || (), wait);
 }

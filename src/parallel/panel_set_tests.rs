@@ -60,7 +60,7 @@ fn threads_write_their_regions_and_read_what_none_writes() {
                 let to = numbers_mut::<f64>(sums.panel(0)).iter_mut();
                 to.zip(numbers::<f64>(doubled.panel(0))).for_each(|(to, from)| *to += from);
             };
-            fork_join.run(table.len(), &work, |_| std::thread::yield_now());
+            fork_join.run(table.len(), &work, || (), |_| std::thread::yield_now());
             for panel in 0..3 {
                 let (numbers_of, sums) = (set.get(0).panel(panel), set.get(2).panel(panel));
                 let pairs = numbers::<f64>(numbers_of).iter().zip(numbers::<f64>(sums));

@@ -299,9 +299,25 @@ impl ActiveTeam<'_> {
         result
     }
 
+    /// The most threads that share a phase.
+    pub(crate) fn threads(&self) -> usize {
+        1 + self.helpers.as_ref().map_or(0, |helpers| helpers.wanted)
+    }
+
     /// Runs a phase: calls `work(tile)` once for each tile below `tiles`, and returns when all are
     /// done. `flops` is the work of all tiles.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {
+        self.for_each_tile_and_between(tiles, flops, work, || ());
+    }
+
+    /// The same with a call of `between` on this thread after each tile that it has run.
+    pub(crate) fn for_each_tile_and_between(
+        &self,
+        tiles: usize,
+        flops: usize,
+        work: &(dyn Fn(usize) + Sync),
+        mut between: impl FnMut(),
+    ) {
         match &self.helpers {
             Some(helpers) if self.share.get() && workload(tiles, flops).flops > 0 => {
                 self.spawn_missing_helpers();
@@ -311,18 +327,21 @@ impl ActiveTeam<'_> {
                 }
                 let fork_join = &helpers.state.fork_join;
                 if self.timed.get() {
-                    self.timed_phase(fork_join, tiles, work);
+                    self.timed_phase(fork_join, tiles, work, between);
                 } else {
-                    fork_join.run(tiles, work, wait);
+                    fork_join.run(tiles, work, between, wait);
                 }
             }
-            _ => (0..tiles).for_each(work),
+            _ => (0..tiles).for_each(|tile| {
+                work(tile);
+                between();
+            }),
         }
     }
 
-    fn timed_phase(&self, fork_join: &ForkJoin, tiles: usize, work: &(dyn Fn(usize) + Sync)) {
+    fn timed_phase(&self, fork_join: &ForkJoin, tiles: usize, work: &(dyn Fn(usize) + Sync), between: impl FnMut()) {
         let (start, mut waiting_since) = (Instant::now(), None);
-        let own = fork_join.run(tiles, work, |round| {
+        let own = fork_join.run(tiles, work, between, |round| {
             waiting_since.get_or_insert_with(Instant::now);
             wait(round);
         });
@@ -372,7 +391,7 @@ mod tests {
             IS_HELPER.set(false);
         };
         let tile = |tile: usize| if tile == 0 { in_a_tile(tile) } else { _ = ran.fetch_add(1, Ordering::Relaxed) };
-        state.fork_join.run(4, &tile, wait);
+        state.fork_join.run(4, &tile, || (), wait);
         assert_eq!(ran.load(Ordering::Relaxed), 4);
         assert_eq!((state.spawned.load(Ordering::Relaxed), state.started.load(Ordering::Relaxed)), (0, 0));
     }

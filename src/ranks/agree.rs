@@ -79,6 +79,11 @@ impl<'g, G> Agreement<'g, G> {
         }
     }
 
+    /// Notes that the ranks have parted: one of them has failed where the others did not ask.
+    pub(crate) fn abandon(&self) {
+        self.has_failed.set(true);
+    }
+
     /// Ends the call with this error once its observer has returned.
     pub(crate) fn end_with(&self, error: Error) {
         *self.of_observer.borrow_mut() = Some(error);

@@ -33,7 +33,8 @@ use crate::train::trainer::{StopReason, Trainer};
 ///   the same bits, [`Alone`](crate::ranks::Alone) included; if the ranks' data are
 ///   [cut alike](part_of_rank). With C = 1 they are those of the trainer by itself.
 /// * [`fast`](Self::fast): the same batches; each rank computes one gradient of all its chunks, and
-///   MPI adds up those of the ranks. The results differ by rounding from the exact ones.
+///   MPI adds up those of the ranks: the layers above while those below are computed, if they are
+///   large. The results differ by rounding from the exact ones.
 ///
 /// Calls are collective: each rank makes the same ones in the same order. One that fails on a rank,
 /// by an error or by a panic of a loss, a source or an observer, ends on all of them: that rank has

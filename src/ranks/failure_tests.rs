@@ -87,6 +87,45 @@ fn a_failure_of_one_rank_ends_all_and_the_run_can_go_on() {
     }
 }
 
+/// A loss that panics while a gradient is computed from the head down.
+#[test]
+fn a_failure_of_a_fast_rank_ends_all_and_the_run_can_go_on() {
+    let training = TrainingSettings { epochs: 2, batch: 16, ..TrainingSettings::default() };
+    let train = Data::<f64>::new(60, 5, false, 8);
+    let mlp = Mlp::he(&[5, 8, 3], Bias::EveryLayer, 5).unwrap();
+    let start = Trainer::new(mlp, Failing::default(), training).unwrap();
+    let fit = |trainer: Trainer<f64, Failing>, failing: Option<usize>| {
+        on_threads(3, |group| {
+            let trainer = trainer.clone();
+            trainer.loss.panics_at.set(if failing == Some(group.rank) { Some(30) } else { None });
+            let mut run = DataParallel::fast(trainer, group, 3).unwrap();
+            let done = catch_unwind(AssertUnwindSafe(|| run.fit(train.part(3, group.rank, 3), None, ())));
+            match (failing, done) {
+                (None, Ok(Ok(_))) => {}
+                (Some(failing), Err(_)) if failing == group.rank => {}
+                (Some(failing), Ok(Err(Error::Rank { rank, reason }))) if failing != group.rank => {
+                    assert_eq!((rank, reason.as_str()), (failing, "panicked: on purpose"));
+                }
+                (_, done) => panic!("rank {}: {:?}", group.rank, done.map_err(drop)),
+            }
+            run.into_trainer()
+        })
+    };
+    let expected = outcome(&fit(start.clone(), None)[0]);
+    for failing in 0..3 {
+        let stopped = fit(start.clone(), Some(failing));
+        let bits: Vec<_> = stopped.iter().map(outcome).collect();
+        assert_eq!((&bits[1], &bits[2]), (&bits[0], &bits[0]));
+        let mut trainer = stopped.into_iter().next().expect("there are three");
+        // Of a batch, a rank has 5 or 6 samples.
+        assert_eq!(trainer.steps(), 5);
+        trainer.order = None;
+        for trainer in fit(trainer, None) {
+            assert_eq!(outcome(&trainer), expected, "after a failure of rank {failing}");
+        }
+    }
+}
+
 /// Softmax that panics at its n-th call.
 #[derive(Debug, Default)]
 struct Failing {

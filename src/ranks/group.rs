@@ -30,11 +30,38 @@ pub trait Collective<F> {
     /// `all` = the numbers of all ranks, one after another, of which rank r gives `counts[r]`.
     fn concatenate(&self, own: &[F], all: &mut [F], counts: &[usize]);
 
-    /// `sums` = the sums over all ranks, number by number, added up in any order.
-    fn add_up(&self, own: &[F], sums: &mut [F]);
+    /// `sums` = the sums over all ranks, number by number, added up in any order, of what
+    /// `compute` gives. It returns whether it has given as many numbers as there are sums; if not,
+    /// it has given none, on every rank. `own` is room for those of this rank.
+    fn add_up(&self, own: &mut [F], sums: &mut [F], compute: &mut dyn FnMut(&mut dyn Sums<F>) -> bool);
 
     /// Notes that all ranks know of a failure, which ends the call of each.
     fn all_have_failed(&self) {}
+}
+
+/// Numbers of this rank that are added to those of the others, while it computes further ones.
+pub trait Sums<F> {
+    /// Takes further numbers, which lie before those taken so far.
+    fn prepend(&mut self, numbers: &[F]);
+
+    /// Lets the sums that have begun go on.
+    fn go_on(&mut self) {}
+}
+
+/// Numbers in the place where they belong: the last ones of a slice, and further ones before them.
+#[derive(Debug)]
+pub(crate) struct Prepended<'a, F> {
+    pub(crate) numbers: &'a mut [F],
+    /// How many of the last ones are there.
+    pub(crate) filled: usize,
+}
+
+impl<F: Copy> Sums<F> for Prepended<'_, F> {
+    fn prepend(&mut self, numbers: &[F]) {
+        let end = self.numbers.len() - self.filled;
+        self.numbers[end - numbers.len()..end].copy_from_slice(numbers);
+        self.filled += numbers.len();
+    }
 }
 
 /// A single process, which trains as so many ranks would: with the same parts of the data, and with
@@ -63,7 +90,7 @@ impl<F: Copy> Collective<F> for Alone {
         all.copy_from_slice(own);
     }
 
-    fn add_up(&self, own: &[F], sums: &mut [F]) {
-        sums.copy_from_slice(own);
+    fn add_up(&self, _own: &mut [F], sums: &mut [F], compute: &mut dyn FnMut(&mut dyn Sums<F>) -> bool) {
+        compute(&mut Prepended { numbers: sums, filled: 0 });
     }
 }

@@ -299,11 +299,12 @@ where
                     let rule = steps.rule(k);
                     let mut step = Step { agreement, cut, deal: &self.deal, k, rule: &rule, buffers };
                     let standardizer = model.standardizer.as_ref();
-                    let made = step.make(model.mlp.theta_mut(), moments, &mut |theta, samples, mean, into| {
-                        let rows = &rows[samples.start - range.start..samples.end - range.start];
-                        let data = prepared.samples(Some(rows), standardizer, loss);
-                        engine.gradient(theta, rows.len(), &data, mean, into)
-                    })?;
+                    let made =
+                        step.make(model.mlp.theta_mut(), moments, &mut |theta, samples, mean, into, top_down| {
+                            let rows = &rows[samples.start - range.start..samples.end - range.start];
+                            let data = prepared.samples(Some(rows), standardizer, loss);
+                            engine.gradient_top_down(theta, rows.len(), &data, mean, into, top_down)
+                        })?;
                     let last_loss = steps.last_loss();
                     let (sum, norm) =
                         made.map_err(|cause| Diverged { step: k, cause }.error(Some(epoch), last_loss))?;

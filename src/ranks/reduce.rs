@@ -5,14 +5,15 @@
 //! rank has one node, that moves as much as the ring of an all-reduce: each rank sends and receives
 //! twice its gradient, less one part each time.
 //!
-//! Fast: one gradient of all chunks of a rank, added up by the group in an order of its own.
+//! Fast: one gradient of all chunks of a rank, added up by the group in an order of its own, the
+//! layers above while those below are computed.
 
 use std::ops::Range;
 
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::Parameters;
 use crate::ranks::deal::part;
-use crate::ranks::group::Collective;
+use crate::ranks::group::{Collective, Sums};
 use crate::ranks::tree::{Node, levels, nodes_of, sum_of_chunks, sum_of_nodes};
 
 /// Which sums the ranks make of their gradients.
@@ -121,21 +122,22 @@ impl<F: Scalar> Reducer<F> {
         }
     }
 
-    /// The same where the sum may be made in any order: `gradient(into)` writes that of all chunks
-    /// of this rank.
-    pub(crate) fn compute_own(&mut self, gradient: impl FnOnce(&mut Parameters<F>)) {
-        gradient(&mut self.buffers[0]);
-        copy_range(&self.buffers[0], 0..self.g.len(), &mut self.sent);
+    /// All of a reduction whose sums may be made in any order. `gradient(into, sums)` writes that
+    /// of all chunks of this rank into the first, for its own use, and gives it to the second; or,
+    /// on every rank, it returns false and gives nothing.
+    pub(crate) fn add_up_meanwhile(
+        &mut self,
+        group: &impl Collective<F>,
+        mut gradient: impl FnMut(&mut Parameters<F>, &mut dyn Sums<F>) -> bool,
+    ) {
+        let Self { buffers, sent, g, .. } = self;
+        group.add_up(sent, g, &mut |sums| gradient(&mut buffers[0], sums));
     }
 
     /// Completes g on every rank.
     pub(crate) fn add_up_ranks(&mut self, group: &impl Collective<F>) {
         let Self { nodes, sent, received, sum, spare, g, .. } = self;
         let (ranks, own, count) = (group.ranks(), group.rank(), g.len());
-        if self.reduction == Reduction::Fast {
-            group.add_up(sent, g);
-            return;
-        }
         if ranks == 1 {
             return;
         }

@@ -2,6 +2,7 @@
 //! each makes the same update.
 
 use std::ops::Range;
+use std::panic::resume_unwind;
 
 use crate::error::{Error, Result};
 use crate::linalg::scalar::Scalar;
@@ -10,10 +11,11 @@ use crate::optim::moments::Moments;
 use crate::optim::rule::Rule;
 use crate::ranks::agree::{Agreement, alone};
 use crate::ranks::deal::Deal;
-use crate::ranks::group::Collective;
+use crate::ranks::group::{Collective, Sums};
 use crate::ranks::reduce::{Reducer, Reduction};
 use crate::ranks::update::{After, move_uphill};
 use crate::steps::policy::NotFinite;
+use crate::steps::top_down::TopDown;
 
 /// How data and batches are cut, and how gradients are added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +45,11 @@ pub(crate) struct Buffers<F> {
 
 impl<F: Scalar> Buffers<F> {
     fn new(group: &impl Collective<F>, cut: Cut, theta: &Parameters<F>, moments: &Moments<F>) -> Self {
-        let own = if cut.reduction == Reduction::Exact { cut.own(group).len() } else { 1 };
         Self {
             reducer: Reducer::new(group, cut.chunks, cut.reduction, theta),
             after: After::new(theta, &moments.arrays),
             uphill: None,
-            losses: vec![0.0; own],
+            losses: vec![0.0; cut.own(group).len()],
         }
     }
 
@@ -70,6 +71,18 @@ impl<F: Scalar> Buffers<F> {
     }
 }
 
+/// `compute(θ, samples, a, into, top_down)` writes a Σ ∂ℓ/∂θ over those samples of this rank, and
+/// returns Σ ℓ, as an engine does; if that is NaN, it may have written anything.
+pub(crate) trait Compute<F>:
+    FnMut(&Parameters<F>, Range<usize>, F, &mut Parameters<F>, Option<&mut dyn TopDown<F>>) -> f64
+{
+}
+
+impl<F, C> Compute<F> for C where
+    C: FnMut(&Parameters<F>, Range<usize>, F, &mut Parameters<F>, Option<&mut dyn TopDown<F>>) -> f64
+{
+}
+
 /// One step, about to be made.
 pub(crate) struct Step<'a, F, G> {
     pub(crate) agreement: &'a Agreement<'a, G>,
@@ -82,9 +95,7 @@ pub(crate) struct Step<'a, F, G> {
 }
 
 impl<F: Scalar, G: Collective<F>> Step<'_, F, G> {
-    /// Makes it. `compute(θ, samples, a, into)` writes a Σ ∂ℓ/∂θ over those samples of this rank,
-    /// and returns Σ ℓ; if that is NaN, it may have written anything. Returns Σ ℓ over all ranks
-    /// before the update, and ‖g‖ if the rule has it.
+    /// Makes it. Returns Σ ℓ over all ranks before the update, and ‖g‖ if the rule has it.
     ///
     /// # Errors
     /// On every rank if `compute` panics on one. On every rank alike, in the second result, if
@@ -93,7 +104,7 @@ impl<F: Scalar, G: Collective<F>> Step<'_, F, G> {
         &mut self,
         theta: &mut Parameters<F>,
         moments: &mut Moments<F>,
-        compute: &mut impl FnMut(&Parameters<F>, Range<usize>, F, &mut Parameters<F>) -> f64,
+        compute: &mut impl Compute<F>,
     ) -> Result<Result<(f64, Option<f64>), NotFinite>> {
         let sum = match NotFinite::check("loss", self.gradient(theta, compute)?) {
             Ok(sum) => sum,
@@ -116,30 +127,30 @@ impl<F: Scalar, G: Collective<F>> Step<'_, F, G> {
 
     /// The mean gradient at θ of all ranks. Returns Σ ℓ; if that is not finite, there is no
     /// gradient.
-    fn gradient(
-        &mut self,
-        theta: &Parameters<F>,
-        compute: &mut impl FnMut(&Parameters<F>, Range<usize>, F, &mut Parameters<F>) -> f64,
-    ) -> Result<f64> {
+    fn gradient(&mut self, theta: &Parameters<F>, compute: &mut impl Compute<F>) -> Result<f64> {
+        match self.cut.reduction {
+            Reduction::Exact => self.exact_gradient(theta, compute),
+            Reduction::Fast => self.fast_gradient(theta, compute),
+        }
+    }
+
+    /// 1/B
+    fn mean(&self) -> F {
+        F::from_f64(1.0 / self.deal.batch_samples(self.k) as f64)
+    }
+
+    /// Those of the chunks, which are then added up in the tree.
+    fn exact_gradient(&mut self, theta: &Parameters<F>, compute: &mut impl Compute<F>) -> Result<f64> {
+        let mean = self.mean();
         let Self { agreement, cut, deal, k, .. } = *self;
         let group = agreement.group;
         let Buffers { reducer, losses, .. } = &mut *self.buffers;
-        let mean = F::from_f64(1.0 / deal.batch_samples(k) as f64);
         let first = cut.own(group).start;
         let own = alone(|| {
-            let mut of = |samples: Range<usize>, into: &mut Parameters<F>| {
-                if samples.is_empty() {
-                    into.slices_mut().for_each(|numbers| numbers.fill(F::ZERO));
-                    return 0.0;
-                }
-                compute(theta, samples, mean, into)
-            };
-            match cut.reduction {
-                Reduction::Exact => reducer.add_up_own(group, |chunk, into| {
-                    losses[chunk - first] = of(deal.chunk(k, chunk - first), into);
-                }),
-                Reduction::Fast => reducer.compute_own(|into| losses[0] = of(deal.batches(k..k + 1), into)),
-            }
+            reducer.add_up_own(group, |chunk, into| {
+                let samples = deal.chunk(k, chunk - first);
+                losses[chunk - first] = gradient_of(compute, theta, samples, mean, into, None);
+            });
             Ok(())
         });
         // In the order of the chunks, since those of a rank lie one after another.
@@ -150,4 +161,77 @@ impl<F: Scalar, G: Collective<F>> Step<'_, F, G> {
         }
         Ok(sum)
     }
+
+    /// One for each rank. They agree after the pass, and add up what is above while they compute
+    /// what is below.
+    fn fast_gradient(&mut self, theta: &Parameters<F>, compute: &mut impl Compute<F>) -> Result<f64> {
+        let mean = self.mean();
+        let Self { agreement, deal, k, .. } = *self;
+        let samples = deal.batches(k..k + 1);
+        let mut agreed: Option<Result<f64>> = None;
+        let Buffers { reducer, .. } = &mut *self.buffers;
+        reducer.add_up_meanwhile(agreement.group, |into, sums| {
+            let agree = &mut |own: f64| {
+                let all = agreement.agree::<F, (), Error>(Ok(Ok(())), &[own]);
+                let sum = agreed.insert(all.map(|((), losses)| losses.iter().sum::<f64>()));
+                sum.as_ref().is_ok_and(|sum| sum.is_finite())
+            };
+            let top_down = &mut Meanwhile { agree, sums };
+            let own = alone(|| Ok(gradient_of(compute, theta, samples.clone(), mean, into, Some(top_down))));
+            match (own, &agreed) {
+                (own, None) => agreed = Some(agreement.agree::<F, f64, Error>(own, &[f64::NAN]).map(|(sum, _)| sum)),
+                (Ok(_), Some(_)) => {}
+                (Err(panic), Some(_)) => {
+                    // The others expect sums, and nothing else would reach them.
+                    agreement.abandon();
+                    resume_unwind(panic);
+                }
+            }
+            agreed.as_ref().is_some_and(|sum| sum.as_ref().is_ok_and(|sum| sum.is_finite()))
+        });
+        agreed.expect("agreed on")
+    }
+}
+
+/// What a fast step does while its gradient is computed.
+struct Meanwhile<'a, F> {
+    /// Takes Σ ℓ of this rank, and returns whether the ranks go on.
+    agree: &'a mut dyn FnMut(f64) -> bool,
+    sums: &'a mut dyn Sums<F>,
+}
+
+impl<F> TopDown<F> for Meanwhile<'_, F> {
+    fn passed(&mut self, loss: f64) -> bool {
+        (self.agree)(loss)
+    }
+
+    fn take(&mut self, numbers: &[F]) {
+        self.sums.prepend(numbers);
+    }
+
+    fn meanwhile(&mut self) {
+        self.sums.go_on();
+    }
+}
+
+/// [`Compute`], which is not asked for no samples.
+fn gradient_of<F: Scalar>(
+    compute: &mut impl Compute<F>,
+    theta: &Parameters<F>,
+    samples: Range<usize>,
+    mean: F,
+    into: &mut Parameters<F>,
+    top_down: Option<&mut dyn TopDown<F>>,
+) -> f64 {
+    if !samples.is_empty() {
+        return compute(theta, samples, mean, into, top_down);
+    }
+    into.slices_mut().for_each(|numbers| numbers.fill(F::ZERO));
+    if let Some(top_down) = top_down
+        && top_down.passed(0.0)
+    {
+        let slices: Vec<&[F]> = into.slices().collect();
+        slices.into_iter().rev().for_each(|numbers| top_down.take(numbers));
+    }
+    0.0
 }

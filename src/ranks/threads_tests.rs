@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use crate::ranks::group::Collective;
+use crate::ranks::group::{Collective, Prepended, Sums};
 
 type Slot = Mutex<Option<Box<dyn Any + Send>>>;
 
@@ -83,7 +83,13 @@ impl<F: Copy + Send + std::ops::Add<Output = F> + 'static> Collective<F> for Thr
     }
 
     /// From the last rank to the first: another order than the tree's.
-    fn add_up(&self, own: &[F], sums: &mut [F]) {
+    fn add_up(&self, own: &mut [F], sums: &mut [F], compute: &mut dyn FnMut(&mut dyn Sums<F>) -> bool) {
+        let mut filled = Prepended { numbers: own, filled: 0 };
+        let is_whole = compute(&mut filled);
+        assert_eq!(filled.filled, if is_whole { sums.len() } else { 0 });
+        if !is_whole {
+            return;
+        }
         let of_ranks = self.all(own.to_vec());
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum = of_ranks.iter().rev().map(|numbers| numbers[i]).reduce(|a, b| a + b).expect("there is a rank");

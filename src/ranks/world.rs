@@ -1,7 +1,9 @@
 //! The ranks of a program that `mpirun` has started.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt::{self, Debug, Display};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
@@ -9,11 +11,12 @@ use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::Universe;
+use mpi::request::{LocalScope, Request};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
 
 use crate::error::{Error, Result};
-use crate::ranks::group::Collective;
+use crate::ranks::group::{Collective, Prepended, Sums};
 
 /// All ranks of a program that `mpirun` has started: a [`Group`](crate::ranks::Group). A program
 /// that was started by itself is one rank.
@@ -150,7 +153,78 @@ fn displaced(counts: &[usize]) -> (Vec<i32>, Vec<i32>) {
     (counts.iter().map(|&counts| count(counts)).collect(), starts.collect())
 }
 
-impl<F: Equivalence> Collective<F> for World {
+/// Numbers from which a sum begins before further ones are there. Fewer cost more by the latency of
+/// another message than they hide.
+const LEAST: usize = 1 << 16;
+
+/// Sums that MPI makes while this rank computes. MPI gets on with them only while it is called.
+struct Running<'s, 'a, F> {
+    world: &'s World,
+    scope: &'s LocalScope<'a>,
+    /// The numbers of this rank, and the sums, of which none has begun.
+    own: Prepended<'a, F>,
+    sums: &'a mut [F],
+    requests: VecDeque<Request<'a, [F], &'s LocalScope<'a>>>,
+}
+
+impl<F: Equivalence> Running<'_, '_, F> {
+    /// Begins the sum of what has been taken since the last one began.
+    fn begin(&mut self) {
+        let Self { world, scope, own, sums, requests } = self;
+        let at = sums.len() - mem::take(&mut own.filled);
+        let (before, numbers) = mem::take(&mut own.numbers).split_at_mut(at);
+        let (sums_before, sums_of) = mem::take(sums).split_at_mut(at);
+        (own.numbers, *sums) = (before, sums_before);
+        world.timed(
+            |times| &mut times.moving,
+            || {
+                let (communicator, sum) = (&world.communicator, SystemOperation::sum());
+                requests.push_back(communicator.immediate_all_reduce_into(*scope, &*numbers, sums_of, sum));
+            },
+        );
+    }
+
+    /// Adds up what is left, with nothing to compute meanwhile, and waits for all.
+    fn finish(self) {
+        let Self { world, own, sums, requests, .. } = self;
+        debug_assert_eq!(own.filled, sums.len(), "all numbers");
+        world.timed(
+            |times| &mut times.moving,
+            || {
+                if !sums.is_empty() {
+                    world.communicator.all_reduce_into(&*own.numbers, sums, SystemOperation::sum());
+                }
+                requests.into_iter().for_each(Request::wait_without_status);
+            },
+        );
+    }
+}
+
+impl<F: Equivalence + Copy> Sums<F> for Running<'_, '_, F> {
+    fn prepend(&mut self, numbers: &[F]) {
+        self.own.prepend(numbers);
+        // The last ones are added up without a request, since nothing is left to compute.
+        if self.own.filled >= LEAST && self.own.filled < self.sums.len() {
+            self.begin();
+        }
+    }
+
+    fn go_on(&mut self) {
+        let Self { world, requests, .. } = self;
+        world.timed(
+            |times| &mut times.moving,
+            || {
+                while let Some(request) = requests.pop_front() {
+                    if let Err(request) = request.test() {
+                        return requests.push_front(request);
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl<F: Equivalence + Copy> Collective<F> for World {
     fn rank(&self) -> usize {
         self.rank()
     }
@@ -182,9 +256,14 @@ impl<F: Equivalence> Collective<F> for World {
         self.timed(|times| &mut times.moving, || self.communicator.all_gather_varcount_into(own, &mut all));
     }
 
-    fn add_up(&self, own: &[F], sums: &mut [F]) {
-        let sum = SystemOperation::sum();
-        self.timed(|times| &mut times.moving, || self.communicator.all_reduce_into(own, sums, sum));
+    fn add_up(&self, own: &mut [F], sums: &mut [F], compute: &mut dyn FnMut(&mut dyn Sums<F>) -> bool) {
+        mpi::request::scope(|scope| {
+            let own = Prepended { numbers: own, filled: 0 };
+            let mut running = Running { world: self, scope, own, sums, requests: VecDeque::new() };
+            if compute(&mut running) {
+                running.finish();
+            }
+        });
     }
 
     fn all_have_failed(&self) {

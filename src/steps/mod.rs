@@ -4,3 +4,4 @@
 pub(crate) mod blocks;
 pub(crate) mod policy;
 pub(crate) mod samples;
+pub(crate) mod top_down;
