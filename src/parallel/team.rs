@@ -300,6 +300,7 @@ impl ActiveTeam<'_> {
     }
 
     /// The most threads that share a phase.
+    #[cfg(feature = "blas")]
     pub(crate) fn threads(&self) -> usize {
         1 + self.helpers.as_ref().map_or(0, |helpers| helpers.wanted)
     }
