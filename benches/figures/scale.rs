@@ -7,7 +7,8 @@
 //! F is the number of operations of a step and P that of parameters. r, operations a second, is
 //! that of one thread of a trainer by itself with the same network; k = N/min(N, cores), since more
 //! ranks than cores take turns. u, m and l are fitted: seconds a parameter for what every rank does
-//! with all of the gradient, seconds a number that is moved, and seconds a message.
+//! with all of the gradient, seconds a number that is moved, and seconds a message. Exact and fast
+//! sums have u in common.
 
 use std::collections::BTreeMap;
 
@@ -121,40 +122,45 @@ impl Model {
         Self::compute(shape, ranks, rate) + self.u * u + self.m * m + self.l * l
     }
 
-    /// Least squares of the relative errors; a number that would be negative is 0.
-    fn fit(points: &[(Shape, usize, f64, f64)]) -> Self {
-        let mut kept = [true; 3];
+    /// Those of both, exact and fast, which have u in common: least squares of the relative errors.
+    /// A number that would be negative is 0.
+    fn fit(points: &[Point]) -> [Self; 2] {
+        let mut kept = [true; 5];
         loop {
             let found = Self::solve(points, kept);
-            match (0..3).filter(|&i| kept[i]).min_by(|&i, &j| found[i].total_cmp(&found[j])) {
+            match (0..5).filter(|&i| kept[i]).min_by(|&i, &j| found[i].total_cmp(&found[j])) {
                 Some(i) if found[i] < 0.0 => kept[i] = false,
-                _ => return Self { u: found[0], m: found[1], l: found[2] },
+                _ => {
+                    let [u, exact_m, exact_l, fast_m, fast_l] = found;
+                    return [Self { u, m: exact_m, l: exact_l }, Self { u, m: fast_m, l: fast_l }];
+                }
             }
         }
     }
 
     /// The normal equations of the numbers that are kept, by elimination.
-    fn solve(points: &[(Shape, usize, f64, f64)], kept: [bool; 3]) -> [f64; 3] {
-        let mut a = [[0.0; 4]; 3];
-        for (shape, ranks, rate, step) in points {
-            let f = Self::factors(shape, *ranks).map(|f| f / step);
+    fn solve(points: &[Point], kept: [bool; 5]) -> [f64; 5] {
+        let mut a = [[0.0; 6]; 5];
+        for Point { shape, ranks, is_fast, rate, step } in points {
+            let [u, m, l] = Self::factors(shape, *ranks).map(|f| f / step);
+            let f = if *is_fast { [u, 0.0, 0.0, m, l] } else { [u, m, l, 0.0, 0.0] };
             let rest = (step - Self::compute(shape, *ranks, *rate)) / step;
-            for i in 0..3 {
-                for j in 0..3 {
+            for i in 0..5 {
+                for j in 0..5 {
                     a[i][j] += f[i] * f[j];
                 }
-                a[i][3] += f[i] * rest;
+                a[i][5] += f[i] * rest;
             }
         }
-        for i in 0..3 {
+        for i in 0..5 {
             if !kept[i] {
                 a.iter_mut().for_each(|row| row[i] = 0.0);
-                a[i] = [0.0; 4];
+                a[i] = [0.0; 6];
                 a[i][i] = 1.0;
             }
         }
-        for i in 0..3 {
-            for j in 0..3 {
+        for i in 0..5 {
+            for j in 0..5 {
                 if i != j {
                     let factor = a[j][i] / a[i][i];
                     let row = a[i];
@@ -162,8 +168,17 @@ impl Model {
                 }
             }
         }
-        [0, 1, 2].map(|i| a[i][3] / a[i][i])
+        [0, 1, 2, 3, 4].map(|i| a[i][5] / a[i][i])
     }
+}
+
+/// A step that was measured, in seconds, and the speed of a rank by itself.
+struct Point {
+    shape: Shape,
+    ranks: usize,
+    is_fast: bool,
+    rate: f64,
+    step: f64,
 }
 
 /// What the figure and the tables are made of.
@@ -176,19 +191,15 @@ struct Fitted {
 impl Fitted {
     fn new(rows: &[Row]) -> Self {
         let (medians, shapes) = (medians(rows), shapes(rows));
-        let model = |how: &'static str| {
-            let mut points = Vec::new();
-            for shape in &shapes {
-                for ranks in [1, 2, 4] {
-                    if let Some(found) = medians.get(&(shape.clone(), how.to_owned(), ranks, 1)) {
-                        points.push((shape.clone(), ranks, Self::rate_of(&medians, shape), found.step));
-                    }
-                }
+        let mut points = Vec::new();
+        for ((shape, how, ranks, _), found) in &medians {
+            if let "exact" | "fast" = how.as_str() {
+                let (shape, is_fast, rate) = (shape.clone(), how == "fast", Self::rate_of(&medians, shape));
+                points.push(Point { shape, ranks: *ranks, is_fast, rate, step: found.step });
             }
-            (how, Model::fit(&points))
-        };
-        let models = [model("exact"), model("fast")];
-        Self { models, medians, shapes }
+        }
+        let [exact, fast] = Model::fit(&points);
+        Self { models: [("exact", exact), ("fast", fast)], medians, shapes }
     }
 
     fn rate_of(medians: &Medians, shape: &Shape) -> f64 {
@@ -198,10 +209,8 @@ impl Fitted {
 
     /// u, m and l of both models.
     fn numbers(&self) -> String {
-        let of = |(how, Model { u, m, l }): (&str, Model)| {
-            format!("{how} u {:.1} ns, m {:.1} ns, l {:.0} µs", u * 1e9, m * 1e9, l * 1e6)
-        };
-        self.models.map(of).join("; ")
+        let of = |(how, Model { m, l, .. }): (&str, Model)| format!("{how} m {:.1} ns, l {:.0} µs", m * 1e9, l * 1e6);
+        format!("u {:.1} ns; {}", self.models[0].1.u * 1e9, self.models.map(of).join("; "))
     }
 
     fn get(&self, shape: &Shape, how: &str, ranks: usize, threads: usize) -> Option<Median> {
