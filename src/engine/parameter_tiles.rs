@@ -40,14 +40,17 @@ impl ParameterTiles {
         Self::from_tiles(theta, w_tiles, c_tiles)
     }
 
-    /// Tiles of w[t] alone, from the last rows to the first: for a gradient that is used so.
-    pub(crate) fn top_down<F: Scalar>(theta: &Parameters<F>) -> Self {
+    /// Tiles of w[t] alone, piece by piece from the last rows to the first, for a gradient that is
+    /// used so: of each piece as many as there are threads, or fewer if it has few rows.
+    pub(crate) fn top_down<F: Scalar>(theta: &Parameters<F>, threads: usize) -> Self {
         let (mut w_tiles, mut c_tiles) = (Vec::new(), Vec::new());
         for (t, w) in theta.w.iter().enumerate().rev() {
-            for rows in pieces(t, w.nrows(), 16) {
-                let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
-                w_tiles.push(tile(rows));
-                c_tiles.push(tile(0..0));
+            for piece in pieces(t, w.nrows(), 16) {
+                for rows in split(piece.len(), threads.min(piece.len().div_ceil(16))) {
+                    let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
+                    w_tiles.push(tile(piece.start + rows.start..piece.start + rows.end));
+                    c_tiles.push(tile(0..0));
+                }
             }
         }
         Self::from_tiles(theta, w_tiles, c_tiles)

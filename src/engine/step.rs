@@ -15,7 +15,7 @@ use crate::network::parameters::Parameters;
 use crate::optim::moments::Moments;
 use crate::optim::overflow::OverflowBounds;
 use crate::optim::rule::Rule;
-use crate::parallel::team::{ActiveTeam, Team};
+use crate::parallel::team::{ActiveTeam, Team, max_threads};
 use crate::steps::policy::{Batches, Diverged, NotFinite, StepPolicy, StepReport};
 use crate::steps::samples::{AnySamples, BatchSize};
 use crate::steps::top_down::TopDown;
@@ -35,8 +35,8 @@ pub(crate) struct BlasEngine<F> {
     /// Plans of passes that end with the loss.
     loss_plans: Vec<Plan>,
     tiles: ParameterTiles,
-    /// Those of a gradient that is used from the head down, made when there is one.
-    tiles_top_down: Option<ParameterTiles>,
+    /// Those of a gradient that is used from the head down, for so many threads.
+    tiles_top_down: Option<(usize, ParameterTiles)>,
     scratch: Scratch<F>,
     team: Team,
 }
@@ -124,7 +124,11 @@ impl<F: Scalar> BlasEngine<F> {
     ) -> f64 {
         let plan = self.plan(data.size(samples));
         let Self { layers, plans, tiles_top_down, team, .. } = self;
-        let (plan, tiles) = (&plans[plan], tiles_top_down.get_or_insert_with(|| ParameterTiles::top_down(theta)));
+        let (plan, threads) = (&plans[plan], max_threads());
+        if tiles_top_down.as_ref().is_none_or(|(of, _)| *of != threads) {
+            *tiles_top_down = Some((threads, ParameterTiles::top_down(theta, threads)));
+        }
+        let (_, tiles) = tiles_top_down.as_ref().expect("just made");
         let pass = GradientPass::new(plan, theta, data, 0, false);
         let workload = plan.workload() + tiles.workload(samples);
         team.enter(workload, |team| {

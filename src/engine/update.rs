@@ -31,7 +31,7 @@ use crate::parallel::per_tile::{store, sum, zeros};
 use crate::parallel::team::ActiveTeam;
 use crate::parallel::tiles::Tile;
 use crate::steps::blocks::ranges;
-use crate::steps::top_down::TopDown;
+use crate::steps::top_down::{TopDown, pieces};
 
 /// The buffers of the rules that are not fused, allocated when a step first needs them.
 #[derive(Debug)]
@@ -142,22 +142,21 @@ impl<F: Scalar> Update<'_, F> {
         self.product_of(0..self.tiles.len(), a, betas, into);
     }
 
-    /// The gradient of layer t, times a, from its last number to its first. So are the tiles.
+    /// The gradient of layer t, times a, from its last number to its first, piece by piece. So are
+    /// the tiles.
     pub(crate) fn layer_top_down(&self, t: usize, a: F, into: &mut Parameters<F>, top_down: &mut dyn TopDown<F>) {
         let neurons = 0..into.c[t].len();
         if !neurons.is_empty() {
             rows::bias_gradient(a, self.batch.operands(t, neurons).0, into.c[t].view_mut());
             top_down.take(in_one_piece(into.c[t].as_slice()));
         }
-        let mut of_layer = self.tiles.of_layer(t);
-        while !of_layer.is_empty() {
-            let tiles = of_layer.start..(of_layer.start + self.team.threads()).min(of_layer.end);
-            of_layer.start = tiles.end;
-            self.product_of(tiles.clone(), a, [F::ZERO; 2], into);
-            for tile in tiles {
-                let (_, rows) = self.tiles.layer_rows(tile);
-                top_down.take(in_one_piece(into.w[t].slice(s![rows, ..]).to_slice()));
-            }
+        let mut next = self.tiles.of_layer(t).start;
+        for piece in pieces(t, into.w[t].nrows(), 16) {
+            let is_of = |tile: &usize| piece.contains(&self.tiles.layer_rows(*tile).1.start);
+            let tiles = next..next + self.tiles.of_layer(t).skip_while(|&tile| tile < next).take_while(is_of).count();
+            next = tiles.end;
+            self.product_of(tiles, a, [F::ZERO; 2], into);
+            top_down.take(in_one_piece(into.w[t].slice(s![piece, ..]).to_slice()));
             top_down.meanwhile();
         }
     }

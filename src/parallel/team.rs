@@ -299,12 +299,6 @@ impl ActiveTeam<'_> {
         result
     }
 
-    /// The most threads that share a phase.
-    #[cfg(feature = "blas")]
-    pub(crate) fn threads(&self) -> usize {
-        1 + self.helpers.as_ref().map_or(0, |helpers| helpers.wanted)
-    }
-
     /// Runs a phase: calls `work(tile)` once for each tile below `tiles`, and returns when all are
     /// done. `flops` is the work of all tiles.
     pub(crate) fn for_each_tile(&self, tiles: usize, flops: usize, work: &(dyn Fn(usize) + Sync)) {

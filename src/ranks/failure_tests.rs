@@ -87,7 +87,7 @@ fn a_failure_of_one_rank_ends_all_and_the_run_can_go_on() {
     }
 }
 
-/// A loss that panics while a gradient is computed from the head down.
+/// A loss that panics in a step whose sums go on while it is computed.
 #[test]
 fn a_failure_of_a_fast_rank_ends_all_and_the_run_can_go_on() {
     let training = TrainingSettings { epochs: 2, batch: 16, ..TrainingSettings::default() };

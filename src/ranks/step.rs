@@ -98,7 +98,7 @@ impl<F: Scalar, G: Collective<F>> Step<'_, F, G> {
     /// Makes it. Returns Σ ℓ over all ranks before the update, and ‖g‖ if the rule has it.
     ///
     /// # Errors
-    /// On every rank if `compute` panics on one. On every rank alike, in the second result, if
+    /// On every rank if a loss panics on one. On every rank alike, in the second result, if
     /// something is not finite; θ and the moments are unchanged then.
     pub(crate) fn make(
         &mut self,
@@ -169,15 +169,23 @@ impl<F: Scalar, G: Collective<F>> Step<'_, F, G> {
         let Self { agreement, deal, k, .. } = *self;
         let samples = deal.batches(k..k + 1);
         let mut agreed: Option<Result<f64>> = None;
-        let Buffers { reducer, .. } = &mut *self.buffers;
-        reducer.add_up_meanwhile(agreement.group, |into, sums| {
+        let (group, Buffers { reducer, .. }) = (agreement.group, &mut *self.buffers);
+        reducer.add_up_meanwhile(group, |into, sums| {
             let agree = &mut |own: f64| {
                 let all = agreement.agree::<F, (), Error>(Ok(Ok(())), &[own]);
                 let sum = agreed.insert(all.map(|((), losses)| losses.iter().sum::<f64>()));
                 sum.as_ref().is_ok_and(|sum| sum.is_finite())
             };
             let top_down = &mut Meanwhile { agree, sums };
-            let own = alone(|| Ok(gradient_of(compute, theta, samples.clone(), mean, into, Some(top_down))));
+            let own = alone(|| {
+                if group.ranks() > 1 {
+                    return Ok(gradient_of(compute, theta, samples.clone(), mean, into, Some(top_down)));
+                }
+                // There is nothing to be hidden.
+                let own = gradient_of(compute, theta, samples.clone(), mean, into, None);
+                give_all(own, into, top_down);
+                Ok(own)
+            });
             match (own, &agreed) {
                 (own, None) => agreed = Some(agreement.agree::<F, f64, Error>(own, &[f64::NAN]).map(|(sum, _)| sum)),
                 (Ok(_), Some(_)) => {}
@@ -227,11 +235,16 @@ fn gradient_of<F: Scalar>(
         return compute(theta, samples, mean, into, top_down);
     }
     into.slices_mut().for_each(|numbers| numbers.fill(F::ZERO));
-    if let Some(top_down) = top_down
-        && top_down.passed(0.0)
-    {
-        let slices: Vec<&[F]> = into.slices().collect();
-        slices.into_iter().rev().for_each(|numbers| top_down.take(numbers));
+    if let Some(top_down) = top_down {
+        give_all(0.0, into, top_down);
     }
     0.0
+}
+
+/// Gives all of a gradient that is there, with its Σ ℓ.
+fn give_all<F: Scalar>(loss: f64, gradient: &Parameters<F>, top_down: &mut dyn TopDown<F>) {
+    if top_down.passed(loss) {
+        let slices: Vec<&[F]> = gradient.slices().collect();
+        slices.into_iter().rev().for_each(|numbers| top_down.take(numbers));
+    }
 }

@@ -153,9 +153,10 @@ fn displaced(counts: &[usize]) -> (Vec<i32>, Vec<i32>) {
     (counts.iter().map(|&counts| count(counts)).collect(), starts.collect())
 }
 
-/// Numbers from which a sum begins before further ones are there. Fewer cost more by the latency of
-/// another message than they hide.
-const LEAST: usize = 1 << 16;
+/// Numbers of a sum, but for the last one, which has the rest. Fewer would cost more by the latency
+/// of another message than they hide. Every rank has to begin the same sums, in however many pieces
+/// its gradient comes, so where they begin depends on this alone.
+const PIECE: usize = 1 << 17;
 
 /// Sums that MPI makes while this rank computes. MPI gets on with them only while it is called.
 struct Running<'s, 'a, F> {
@@ -168,13 +169,14 @@ struct Running<'s, 'a, F> {
 }
 
 impl<F: Equivalence> Running<'_, '_, F> {
-    /// Begins the sum of what has been taken since the last one began.
+    /// Begins the next sum.
     fn begin(&mut self) {
         let Self { world, scope, own, sums, requests } = self;
-        let at = sums.len() - mem::take(&mut own.filled);
+        let at = sums.len() - PIECE;
         let (before, numbers) = mem::take(&mut own.numbers).split_at_mut(at);
         let (sums_before, sums_of) = mem::take(sums).split_at_mut(at);
         (own.numbers, *sums) = (before, sums_before);
+        own.filled -= PIECE;
         world.timed(
             |times| &mut times.moving,
             || {
@@ -184,19 +186,27 @@ impl<F: Equivalence> Running<'_, '_, F> {
         );
     }
 
-    /// Adds up what is left, with nothing to compute meanwhile, and waits for all.
-    fn finish(self) {
+    /// Adds up the rest, with nothing to compute meanwhile, and waits for all.
+    fn finish(&mut self) {
         let Self { world, own, sums, requests, .. } = self;
         debug_assert_eq!(own.filled, sums.len(), "all numbers");
         world.timed(
             |times| &mut times.moving,
             || {
-                if !sums.is_empty() {
-                    world.communicator.all_reduce_into(&*own.numbers, sums, SystemOperation::sum());
-                }
-                requests.into_iter().for_each(Request::wait_without_status);
+                world.communicator.all_reduce_into(&*own.numbers, *sums, SystemOperation::sum());
+                requests.drain(..).for_each(Request::wait_without_status);
             },
         );
+    }
+}
+
+/// A panic between sums that have begun cannot be told to the other ranks, which wait for the next
+/// ones, and MPI has the numbers still: all ranks are ended.
+impl<F> Drop for Running<'_, '_, F> {
+    fn drop(&mut self) {
+        if !self.requests.is_empty() {
+            self.world.end_all("panicked while the ranks added up a gradient");
+        }
     }
 }
 
@@ -204,7 +214,7 @@ impl<F: Equivalence + Copy> Sums<F> for Running<'_, '_, F> {
     fn prepend(&mut self, numbers: &[F]) {
         self.own.prepend(numbers);
         // The last ones are added up without a request, since nothing is left to compute.
-        if self.own.filled >= LEAST && self.own.filled < self.sums.len() {
+        while self.own.filled >= PIECE && self.sums.len() > PIECE {
             self.begin();
         }
     }
