@@ -151,8 +151,8 @@ fn run_bits<F: Scalar, G: Group<F>>(
 
 /// A fast step, of networks whose sums begin before all of their gradient is there, against the
 /// bound of rounding for any order of sums; and the same bits on every rank. Of 3 samples, some
-/// ranks have none. In single precision, a sign that rounding may change makes the bounds of so many
-/// neurons wide.
+/// ranks have none. In single precision, a sign that rounding may change makes the bounds of so
+/// many neurons wide.
 fn fast(world: &World) -> Result<(), Failed> {
     for (widths, samples) in [(&[12, 700, 600, 5][..], 40), (&[12, 700, 600, 5], 3), (&[12, 40, 24, 5], 601)] {
         for products in [Products::Blas, Products::Native] {
