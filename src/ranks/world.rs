@@ -156,7 +156,7 @@ fn displaced(counts: &[usize]) -> (Vec<i32>, Vec<i32>) {
 /// Numbers of a sum, but for the last one, which has the rest. Fewer would cost more by the latency
 /// of another message than they hide. Every rank has to begin the same sums, in however many pieces
 /// its gradient comes, so where they begin depends on this alone.
-const PIECE: usize = 1 << 17;
+const PIECE: usize = 1 << 18;
 
 /// Sums that MPI makes while this rank computes. MPI gets on with them only while it is called.
 struct Running<'s, 'a, F> {
