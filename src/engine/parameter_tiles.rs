@@ -12,6 +12,9 @@ use crate::parallel::tiles::{SharedTiles, Tile, TileGuard, TileTable};
 use crate::parallel::workload::{Workload, workload};
 use crate::steps::top_down::pieces;
 
+/// Rows of w[t] that pieces of a gradient are multiples of.
+pub(crate) const PIECE_UNIT: usize = 16;
+
 /// The tiles of all w[t] and c[t]. Those of c[t] are empty where layer t has no bias.
 #[derive(Debug)]
 pub(crate) struct ParameterTiles {
@@ -45,8 +48,8 @@ impl ParameterTiles {
     pub(crate) fn top_down<F: Scalar>(theta: &Parameters<F>, threads: usize) -> Self {
         let (mut w_tiles, mut c_tiles) = (Vec::new(), Vec::new());
         for (t, w) in theta.w.iter().enumerate().rev() {
-            for piece in pieces(t, w.nrows(), 16) {
-                for rows in split(piece.len(), threads.min(piece.len().div_ceil(16))) {
+            for piece in pieces(t, w.nrows(), PIECE_UNIT) {
+                for rows in split(piece.len(), threads.min(piece.len().div_ceil(PIECE_UNIT))) {
                     let tile = |rows| Tile { arrays: t..t + 1, rows, columns: None };
                     w_tiles.push(tile(piece.start + rows.start..piece.start + rows.end));
                     c_tiles.push(tile(0..0));
@@ -78,9 +81,12 @@ impl ParameterTiles {
         (arrays.start, rows.clone())
     }
 
-    /// The tiles of layer t, where those of a layer lie one after another.
-    pub(crate) fn of_layer(&self, t: usize) -> Range<usize> {
-        let is_of = |tile: &usize| self.layer_rows(*tile).0 == t;
+    /// The tiles of these rows of w[t], where they lie one after another.
+    pub(crate) fn of_rows(&self, t: usize, rows: &Range<usize>) -> Range<usize> {
+        let is_of = |tile: &usize| {
+            let (of, own) = self.layer_rows(*tile);
+            of == t && rows.contains(&own.start)
+        };
         let first = (0..self.len()).find(is_of).unwrap_or(self.len());
         first..first + (first..self.len()).take_while(is_of).count()
     }

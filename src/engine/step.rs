@@ -136,7 +136,7 @@ impl<F: Scalar> BlasEngine<F> {
                 let mut done = plan.phases_until(Operation::Loss);
                 plan.run_phases(0..done, team, layers, &pass, || ());
                 let sum = plan.loss_sum();
-                if !top_down.passed(sum) {
+                if !team.wait_for(|| top_down.passed(sum)) {
                     return sum;
                 }
                 for t in (0..=theta.depth()).rev() {

@@ -20,7 +20,9 @@ use ndarray::{Array1, Array2, Axis, s};
 
 use crate::engine::cut::{PER_NUMBER, chunk, is_tall};
 use crate::engine::layers::BatchLayers;
-use crate::engine::parameter_tiles::{Block, ParameterBlock, ParameterTiles, SharedParameters, for_each_run};
+use crate::engine::parameter_tiles::{
+    Block, PIECE_UNIT, ParameterBlock, ParameterTiles, SharedParameters, for_each_run,
+};
 use crate::linalg::rows::{self, slice_range};
 use crate::linalg::scalar::Scalar;
 use crate::network::parameters::{Parameters, in_one_piece};
@@ -150,12 +152,8 @@ impl<F: Scalar> Update<'_, F> {
             rows::bias_gradient(a, self.batch.operands(t, neurons).0, into.c[t].view_mut());
             top_down.take(in_one_piece(into.c[t].as_slice()));
         }
-        let mut next = self.tiles.of_layer(t).start;
-        for piece in pieces(t, into.w[t].nrows(), 16) {
-            let is_of = |tile: &usize| piece.contains(&self.tiles.layer_rows(*tile).1.start);
-            let tiles = next..next + self.tiles.of_layer(t).skip_while(|&tile| tile < next).take_while(is_of).count();
-            next = tiles.end;
-            self.product_of(tiles, a, [F::ZERO; 2], into);
+        for piece in pieces(t, into.w[t].nrows(), PIECE_UNIT) {
+            self.product_of(self.tiles.of_rows(t, &piece), a, [F::ZERO; 2], into);
             top_down.take(in_one_piece(into.w[t].slice(s![piece, ..]).to_slice()));
             top_down.meanwhile();
         }

@@ -237,7 +237,7 @@ impl<F: Scalar> NativeEngine<F> {
                 let mut done = plan.phases_until(Operation::Loss);
                 pass.run_phases(0..done, plan, team, set, || ());
                 let sum = sum(&plan.losses);
-                if !top_down.passed(sum) {
+                if !team.wait_for(|| top_down.passed(sum)) {
                     return sum;
                 }
                 for t in (0..=theta.depth()).rev() {

@@ -212,6 +212,8 @@ pub(crate) struct ActiveTeam<'a> {
     yields_left: Cell<u32>,
     small_steps: Cell<SmallSteps>,
     large_steps: Cell<LargeSteps>,
+    /// The time of the present step that was no work of this team.
+    waited: Cell<Duration>,
 }
 
 struct Helpers<'a> {
@@ -231,7 +233,16 @@ impl ActiveTeam<'_> {
             yields_left: Cell::new(0),
             small_steps: Cell::default(),
             large_steps: Cell::default(),
+            waited: Cell::default(),
         }
+    }
+
+    /// Calls `wait`, whose time does not count as that of the step: that of other ranks, say.
+    pub(crate) fn wait_for<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = wait();
+        self.waited.set(self.waited.get() + start.elapsed());
+        result
     }
 
     /// Spawns the helpers that have not been spawned yet, or have left since.
@@ -254,6 +265,7 @@ impl ActiveTeam<'_> {
         if self.helpers.is_none() || workload.flops == 0 {
             return work();
         }
+        self.waited.set(Duration::ZERO);
         if workload.flops >= LARGE_FLOPS {
             self.large_step(workload.flops, work)
         } else {
@@ -273,7 +285,8 @@ impl ActiveTeam<'_> {
         let start = Instant::now();
         let result = work();
         if counts {
-            small_steps.record(start.elapsed().as_nanos() as f64 / flops as f64);
+            let working = start.elapsed() - self.waited.get();
+            small_steps.record(working.as_nanos() as f64 / flops as f64);
             self.small_steps.set(small_steps);
         }
         result
@@ -293,7 +306,7 @@ impl ActiveTeam<'_> {
         if counts {
             // Read again: the phases have been recorded meanwhile.
             let (mut large_steps, end) = (self.large_steps.get(), Instant::now());
-            large_steps.record_step(end, end - start, flops as f64);
+            large_steps.record_step(end, end - start - self.waited.get(), flops as f64);
             self.large_steps.set(large_steps);
         }
         result
